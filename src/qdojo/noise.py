@@ -1,0 +1,24 @@
+"""Random words turned into numbers. Not a generator: the loops draw the words of a whole chunk in one call.
+
+A threefry call in every step of a `scan` is the largest single cost of a small agent; slices of words drawn
+once are nearly free. So everything in qdojo that needs randomness takes `noise`, an array of uint32 words, each
+word used once.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+
+def uniform(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Floats in [0, 1), from the 24 high bits of each word: every float32 of that grid is exact."""
+    return (words >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+
+
+def integer(words: UInt32[Array, "*shape"], bound: Int[Array, ""] | int) -> Int[Array, "*shape"]:
+    """Integers in [0, bound). The bias of the remainder is below bound / 2**32 (2e-4 at a million)."""
+    return (words % jnp.asarray(bound, jnp.uint32)).astype(jnp.int32)
+
+
+def bernoulli(words: UInt32[Array, "*shape"], probability: Float[Array, ""] | float) -> Bool[Array, "*shape"]:
+    """True with the given probability."""
+    return uniform(words) < probability
