@@ -1,0 +1,31 @@
+"""Deep Q-learning agents for any Gymnasium environment with discrete actions."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdojo.api import Run as Run
+    from qdojo.api import evaluate as evaluate
+    from qdojo.api import load as load
+    from qdojo.api import resume as resume
+    from qdojo.api import train as train
+    from qdojo.config import Config as Config
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "qdojo.config",
+    "Run": "qdojo.api",
+    "evaluate": "qdojo.api",
+    "load": "qdojo.api",
+    "resume": "qdojo.api",
+    "train": "qdojo.api",
+}
+__all__ = ["Config", "Run", "evaluate", "load", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import qdojo` alone costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qdojo' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,131 @@
+"""The update that all replay agents share: sample, loss, gradient, optimizer, target. Not for a variant's formula.
+
+A variant is one `loss` (see `dqn.py`), handed to `replay_agent`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy, linear
+from qdojo.tape import windows
+from qdojo.tape.ring import Tape
+from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Params, Words
+
+Loss = Callable[[Params, Params, Batch, Words], tuple[Float[Array, ""], Metrics]]
+"""(params, target_params, one example, noise) -> loss, metrics."""
+
+
+class Hyper(NamedTuple):
+    """Numbers that change no shape. They are part of the state, so members may differ and none is compiled in."""
+
+    learning_rate_start: Float[Array, ""]
+    learning_rate_end: Float[Array, ""]
+    learning_rate_decay_steps: Float[Array, ""]
+    discount: Float[Array, ""]
+    epsilon_start: Float[Array, ""]
+    epsilon_end: Float[Array, ""]
+    epsilon_decay_steps: Float[Array, ""]
+    target_tau: Float[Array, ""]
+
+
+class LearnerState(NamedTuple):
+    """All that one member of a replay agent learns and carries."""
+
+    params: Params
+    target_params: Params
+    optimizer: optax.OptState
+    hyper: Hyper
+
+
+class Structure(NamedTuple):
+    """What the compiled program is built around: the same for all members."""
+
+    num_actions: int
+    num_envs: int
+    batch_size: int
+    n_step: int
+    target_sync_updates: int
+    max_grad_norm: float | None
+
+
+def replay_agent(network: Network, loss: Loss, hyper: Hyper, structure: Structure) -> Agent:
+    """An epsilon-greedy agent that learns from uniform samples of the tape with a target network."""
+    optimizer = optax.scale_by_adam()
+
+    def position(clock: Clock) -> Float[Array, ""]:
+        return (clock.rows * structure.num_envs).astype(jnp.float32)
+
+    def init(key: Array) -> LearnerState:
+        params = network.init(key)
+        trainable, _ = eqx.partition(params, eqx.is_inexact_array)
+        return LearnerState(params, params, optimizer.init(trainable), hyper)
+
+    def exploration(state: LearnerState, clock: Clock) -> Float[Array, ""]:
+        hyper = state.hyper
+        return linear(hyper.epsilon_start, hyper.epsilon_end, hyper.epsilon_decay_steps, position(clock))
+
+    def greedy(params: Params, observation: Observation, memory: tuple[()]) -> tuple[Int[Array, ""], tuple[()]]:
+        return jnp.argmax(network.apply(params, observation)), memory
+
+    def act(
+        state: LearnerState, observation: Observation, memory: tuple[()], noise: Words, clock: Clock
+    ) -> tuple[Int[Array, ""], tuple[()]]:
+        best, memory = greedy(state.params, observation, memory)
+        return epsilon_greedy(best, structure.num_actions, exploration(state, clock), noise), memory
+
+    def mean_loss(trainable: Params, frozen: Params, target: Params, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        params = eqx.combine(trainable, frozen)
+        losses, metrics = jax.vmap(loss, in_axes=(None, None, 0, None))(params, target, batch, None)
+        mean = jnp.mean(batch.weight * losses)
+        return mean, {"loss": mean} | jax.tree.map(jnp.mean, metrics)
+
+    def update(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[LearnerState, Metrics]:
+        age, env = windows.uniform_starts(tape, noise)
+        batch = windows.read(tape, age, env, structure.n_step, state.hyper.discount)
+        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+        gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, state.target_params, batch)
+        if structure.max_grad_norm is not None:
+            norm = optax.global_norm(gradient)
+            scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
+            gradient = jax.tree.map(lambda g: g * scale, gradient)
+        direction, optimizer_state = optimizer.update(gradient, state.optimizer)
+        rate = learning_rate(state.hyper, position(clock))
+        trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
+        params = eqx.combine(trainable, frozen)
+        return LearnerState(params, sync_target(params, state, clock), optimizer_state, state.hyper), metrics
+
+    def sync_target(params: Params, state: LearnerState, clock: Clock) -> Params:
+        def move() -> Params:
+            tau = state.hyper.target_tau
+            return jax.tree.map(
+                lambda new, old: old + tau * (new - old) if eqx.is_inexact_array(old) else new,
+                params,
+                state.target_params,
+            )
+
+        if structure.target_sync_updates == 1:
+            return move()
+        due = (clock.updates + 1) % structure.target_sync_updates == 0
+        return jax.lax.cond(due, move, lambda: state.target_params)
+
+    return Agent(
+        init=init,
+        act=act,
+        greedy=greedy,
+        update=update,
+        exploration=exploration,
+        memory=tuple,
+        act_words=EPSILON_GREEDY_WORDS,
+        update_words=structure.batch_size,
+    )
+
+
+def learning_rate(hyper: Hyper, position: Float[Array, ""]) -> Float[Array, ""]:
+    """The step size of the optimizer at a position in env steps."""
+    return linear(hyper.learning_rate_start, hyper.learning_rate_end, hyper.learning_rate_decay_steps, position)

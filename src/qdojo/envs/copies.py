@@ -1,0 +1,295 @@
+"""Seeded copies of one environment, in this process or in workers. Not for vector environments made by a user.
+
+A copy never raises: a failure travels as text in its `info`, because that survives any worker and any exception
+type. Whoever steps the copies turns it into a `CopyError`.
+"""
+
+import functools
+import hashlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv
+from jaxtyping import Bool, Float32, Shaped
+
+from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
+
+FAILURE = "qdojo_failure"
+INEXACT = "qdojo_inexact"
+_WORKER_GRACE_SECONDS = 2.0
+_LARGEST_REWARD = float(np.finfo(np.float32).max)
+
+
+class CopyError(Exception):
+    """What went wrong in which copy (None: in all of them); the text fits after 'failed: '."""
+
+    def __init__(self, copy: int | None, what: str) -> None:
+        super().__init__(what)
+        self.copy = copy
+        self.what = what
+
+
+class Moved(NamedTuple):
+    """What one step of all copies gave, before its observations were checked for finite values."""
+
+    observation: Shaped[np.ndarray, "size *observation"]
+    reward: Float32[np.ndarray, "size"]
+    terminated: Bool[np.ndarray, "size"]
+    truncated: Bool[np.ndarray, "size"]
+    paused: bool = False
+    """True where the environment was not touched: no action of this step was applied."""
+
+
+def episode_seed(member_seed: int, copy: int, episode: int) -> int:
+    """The seed of one episode of one copy; below 2**31, which every simulator accepts."""
+    return int(np.random.SeedSequence((member_seed, copy, episode)).generate_state(1)[0] >> 1)
+
+
+def observation_hash(observation: Shaped[np.ndarray, "*observation"]) -> int:
+    """64 bits that tell two observations apart."""
+    return int.from_bytes(hashlib.blake2b(observation.tobytes(), digest_size=8).digest(), "little")
+
+
+class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
+    """One copy whose every episode is reset with its own seed, under the NEXT_STEP rule.
+
+    `reset` begins the next episode, and so does `step` after an end, ignoring its action. With
+    `options={"rebuild": state}` `reset` rebuilds row `row` of a `HostEnvironment.state()` instead, and where what it
+    then sees is not what was seen, begins the episode after it and says so in `info[INEXACT]`.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], member_seed: int, copy: int, row: int = 0) -> None:
+        super().__init__(env)
+        self.spaces = spaces = check_spaces(env)
+        low, high = (0, 255) if spaces.observation_dtype == np.uint8 else (-np.inf, np.inf)
+        self.observation_space = gym.spaces.Box(low, high, spaces.observation_shape, spaces.observation_dtype.type)
+        self.action_space = gym.spaces.Discrete(spaces.num_actions)
+        self.episode = -1
+        self._seed = member_seed
+        self._copy = copy
+        self._row = row
+        self._over = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The start of the next episode; `seed` is ignored, the copy has its own."""
+        return self._rebuild(options["rebuild"]) if options else self._begin()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step; an action counts from 0."""
+        if self._over:
+            observation, info = self._begin()
+            return observation, 0.0, False, False, info
+        try:
+            observation, given, terminated, truncated, _ = self.env.step(self.spaces.action_start + int(action))
+            reward = float(given)
+            self._over = bool(terminated or truncated)
+            if not -_LARGEST_REWARD <= reward <= _LARGEST_REWARD:
+                raise BadValueError(f"a reward of {reward}, which is not a finite float32")
+            return self.spaces.encode(observation), reward, bool(terminated), bool(truncated), {}
+        except (Exception, SystemExit) as error:
+            observation, info = self._failed(error)
+            return observation, 0.0, False, False, info
+
+    def _begin(self) -> tuple[Any, dict[str, Any]]:
+        self.episode += 1
+        self._over = False
+        try:
+            observation, _ = self.env.reset(seed=episode_seed(self._seed, self._copy, self.episode))
+            return self.spaces.encode(observation), {}
+        except (Exception, SystemExit) as error:
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> tuple[Any, dict[str, Any]]:
+        blank = np.zeros(self.spaces.observation_shape, self.spaces.observation_dtype)
+        return blank, {FAILURE: describe(error)}
+
+    def _rebuild(self, state: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
+        row = self._row
+        self.episode = int(state["episode"][row]) - 1
+        observation, info = self._begin()
+        exact = True
+        for action in state["actions"][row, : int(state["length"][row])].tolist():
+            if info or self._over:
+                exact = False
+                break
+            observation, _, _, _, info = self.step(action)
+        if (
+            exact
+            and not info
+            and self._over == bool(state["over"][row])
+            and observation_hash(observation) == int(state["hash"][row])
+        ):
+            return observation, {}
+        observation, info = self._begin()
+        return observation, {INEXACT: True, **info}
+
+
+def describe(error: BaseException) -> str:
+    """An exception as a clause: what the environment gave, or what it raised and the first line of that."""
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, BadValueError):
+        return f"it gave {first}"
+    return f"it raised {type(error).__name__}: {first}" if first else f"it raised {type(error).__name__}"
+
+
+def build_copy(make: Callable[[], Any], member_seed: int, copy: int, row: int, parent: int) -> SeededCopy:
+    """One copy; `parent` is the process that owns the vector, wherever this one is built."""
+    # Ctrl-C reaches the whole process group; only the parent may act on it, or no checkpoint could be saved.
+    if os.getpid() != parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return SeededCopy(make(), member_seed, copy, row)
+
+
+def copy_builders(
+    make: Callable[[], Any], member_seeds: Sequence[int], envs_per_member: int
+) -> list[Callable[[], SeededCopy]]:
+    """One builder a row; row r is copy r % envs_per_member of member r // envs_per_member."""
+    rows = [(seed, copy) for seed in member_seeds for copy in range(envs_per_member)]
+    return [functools.partial(build_copy, make, seed, copy, row, os.getpid()) for row, (seed, copy) in enumerate(rows)]
+
+
+class SyncCopies:
+    """Copies stepped one after the other in this process."""
+
+    def __init__(self, builders: Sequence[Callable[[], SeededCopy]]) -> None:
+        self._copies = [build() for build in builders]
+        self._spaces: Spaces = self._copies[0].spaces
+
+    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[np.ndarray, list[int]]:
+        """The observations, and the rows that could not be rebuilt."""
+        observation = self._blank()
+        inexact = []
+        for row, copy in enumerate(self._copies):
+            observation[row], info = copy.reset(options=None if rebuild is None else {"rebuild": rebuild})
+            if FAILURE in info:
+                raise CopyError(row, info[FAILURE])
+            if INEXACT in info:
+                inexact.append(row)
+        return observation, inexact
+
+    def step(self, actions: Sequence[int]) -> Moved:
+        """One step of every copy."""
+        observation = self._blank()
+        rewards, terminated, truncated = [], [], []
+        for row, copy in enumerate(self._copies):
+            observation[row], reward, is_terminated, is_truncated, info = copy.step(actions[row])
+            if info:
+                raise CopyError(row, info[FAILURE])
+            rewards.append(reward)
+            terminated.append(is_terminated)
+            truncated.append(is_truncated)
+        return Moved(observation, np.array(rewards, np.float32), np.array(terminated), np.array(truncated))
+
+    def close(self) -> None:
+        """Close every copy."""
+        for copy in self._copies:
+            copy.close()
+
+    def _blank(self) -> np.ndarray:
+        return np.empty((len(self._copies), *self._spaces.observation_shape), self._spaces.observation_dtype)
+
+
+class AsyncCopies:
+    """Copies in worker processes, over Gymnasium's AsyncVectorEnv, which here can neither hang nor leave orphans.
+
+    Workers come from a fork server (spawned where there is none): forking a process that runs JAX can deadlock, and
+    a forked worker would hold its siblings' pipes open, so that none would notice the parent's death.
+    """
+
+    def __init__(self, builders: Sequence[Callable[[], SeededCopy]], timeout_seconds: float) -> None:
+        has_server = "forkserver" in multiprocessing.get_all_start_methods()
+        if has_server:
+            multiprocessing.set_forkserver_preload([__name__])
+        self._timeout = timeout_seconds
+        self._vector: Any = None
+        # Raised outside the `try`: a traceback would keep the half-built vector, and so its workers, alive.
+        trouble = ""
+        try:
+            self._vector = AsyncVectorEnv(builders, copy=False, context="forkserver" if has_server else "spawn")
+        except (EOFError, OSError):
+            trouble = (
+                "a worker process died while it started (see its message above; a script that trains with async "
+                'environments must do so under `if __name__ == "__main__":`)'
+            )
+        except Exception as error:
+            trouble = f"its workers could not be started, {describe(error)}"
+        if trouble:
+            raise CopyError(None, trouble)
+
+    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[np.ndarray, list[int]]:
+        """The observations, and the rows that could not be rebuilt."""
+        options = None if rebuild is None else {"rebuild": dict(rebuild)}
+        # A rebuild plays a whole episode in one call, and each of its steps may take as long as a step may.
+        steps = 1 if rebuild is None else 1 + int(rebuild["length"].max())
+        observation, infos = self._call(
+            lambda vector: vector.reset_async(options=options), "reset_wait", steps * self._timeout
+        )
+        return observation.copy(), np.flatnonzero(infos.get(f"_{INEXACT}", ())).tolist()
+
+    def step(self, actions: Sequence[int]) -> Moved:
+        """One step of every copy."""
+        observation, reward, terminated, truncated, _ = self._call(
+            lambda vector: vector.step_async(np.asarray(actions)), "step_wait", self._timeout
+        )
+        return Moved(observation.copy(), reward.astype(np.float32), terminated, truncated)
+
+    def _call(self, send: Callable[[Any], None], wait: str, timeout: float) -> Any:
+        if self._vector is None:
+            raise CopyError(None, "its workers are closed")
+        try:
+            send(self._vector)
+            result = getattr(self._vector, wait)(timeout)
+        except multiprocessing.TimeoutError:
+            self._stop_late(timeout)
+        except (EOFError, OSError):
+            self._stop_dead()
+        infos = result[-1]
+        if FAILURE in infos:
+            row = int(np.flatnonzero(infos[f"_{FAILURE}"])[0])
+            raise CopyError(row, infos[FAILURE][row])
+        return result
+
+    def _stop_late(self, timeout: float) -> NoReturn:
+        late = next((row for row, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll(0)), None)
+        self._kill()
+        raise CopyError(late, f"it did not answer within {timeout:g} seconds, and its worker was ended")
+
+    def _stop_dead(self) -> NoReturn:
+        deadline = time.monotonic() + _WORKER_GRACE_SECONDS
+        dead: list[int] = []
+        while not dead and time.monotonic() < deadline:
+            dead = [row for row, process in enumerate(self._vector.processes) if not process.is_alive()]
+        code = self._vector.processes[dead[0]].exitcode if dead else None
+        self._kill()
+        raise CopyError(dead[0] if dead else None, f"its worker process died (exit code {code})")
+
+    def close(self) -> None:
+        """Ask the workers to close their environments, then make sure that none is left."""
+        if self._vector is None:
+            return
+        for pipe in self._vector.parent_pipes:
+            try:
+                pipe.send(("close", None))
+            except OSError:
+                continue
+        deadline = time.monotonic() + _WORKER_GRACE_SECONDS
+        for process in self._vector.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        self._kill()
+
+    def _kill(self) -> None:
+        vector, self._vector = self._vector, None
+        for process in vector.processes:
+            process.kill()
+        for process in vector.processes:
+            process.join()
+        for pipe in vector.parent_pipes:
+            pipe.close()
+        vector.error_queue.close()
+        vector.closed = True

@@ -1,0 +1,209 @@
+"""A vector of Gymnasium environments for the host loop: one rule, exact resume, clear failures. Not for JAX ones.
+
+The rule is Gymnasium's NEXT_STEP: the step after an end ignores the action, pays 0 and shows the fresh start.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Shaped
+
+from qdojo.envs.copies import (
+    AsyncCopies,
+    CopyError,
+    Moved,
+    SyncCopies,
+    copy_builders,
+    episode_seed,
+    observation_hash,
+)
+from qdojo.envs.ready_made import ReadyMadeCopies
+from qdojo.envs.resolve import EnvSpec
+from qdojo.envs.spaces import check_spaces
+from qdojo.errors import EnvironmentFailure, UsageError
+
+Batch = Shaped[np.ndarray, "size *observation"]
+
+
+class HostStep(NamedTuple):
+    """What one step of all copies gives back; row r is env r % envs_per_member of member r // envs_per_member."""
+
+    observation: Batch
+    """After the step: of an ended episode the final one."""
+    reward: Float32[np.ndarray, "size"]
+    terminated: Bool[np.ndarray, "size"]
+    truncated: Bool[np.ndarray, "size"]
+    applied: Bool[np.ndarray, "size"]
+    """False where the action was ignored: what was shown before this step starts no transition."""
+
+
+class HostEnvironment:
+    """`len(member_seeds) * envs_per_member` copies of an environment, stepped together.
+
+    Every episode of every copy has its own seed, made from the member's seed, the copy's index within the member
+    and the episode's number, so that a member sees the same episodes whatever it trains beside, and an unfinished
+    episode can be rebuilt from its seed and its actions.
+
+    A ready-made VectorEnv (`spec.is_vector`) has as many copies as it has; it is seeded once and cannot be rebuilt.
+
+    Raises UsageError for spaces, sizes and autoreset modes that do not fit. `reset`, `step` and `restore` raise
+    EnvironmentFailure where an environment raises, dies, hangs (async only, after `timeout_seconds` a step) or gives
+    what its spaces forbid or what is not finite; nothing of a failed step reaches the caller, and `state()` is then
+    that before it.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        member_seeds: Sequence[int],
+        envs_per_member: int = 1,
+        vectorization: Literal["sync", "async"] = "sync",
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self.name = spec.name
+        self.spaces = check_spaces(spec)
+        self.size = len(member_seeds) * envs_per_member
+        self.restorable = not spec.is_vector
+        self.observation: Batch
+        """What the copies show now; set by `reset`, `step` and `restore`."""
+        self._seeds = [(int(seed), copy) for seed in member_seeds for copy in range(envs_per_member)]
+        self._episode = [-1] * self.size
+        self._mark_over(np.ones(self.size, bool))
+        self._log = [array("i") for _ in range(self.size)]
+        self._copies = self._build(spec, member_seeds, envs_per_member, vectorization, timeout_seconds)
+
+    def _build(
+        self, spec: EnvSpec, member_seeds: Sequence[int], envs_per_member: int, vectorization: str, timeout: float
+    ) -> Any:
+        if spec.is_vector:
+            vector = spec.make()
+            if vector.num_envs != self.size:
+                vector.close()
+                raise UsageError(
+                    f"{spec.name} is a vector of {vector.num_envs} environments, but {self.size} are asked."
+                )
+            return ReadyMadeCopies(vector, spec.name, self.spaces, self._seed_of(0, 0))
+        builders = copy_builders(spec.make, member_seeds, envs_per_member)
+        if vectorization == "sync":
+            return SyncCopies(builders)
+        try:
+            return AsyncCopies(builders, timeout)
+        except CopyError as failure:
+            raise EnvironmentFailure(f"{self.name} failed to start: {failure.what}.") from failure
+
+    def reset(self) -> Batch:
+        """Begin the next episode of every copy."""
+        try:
+            observation, _ = self._copies.reset()
+            self._check_finite(observation)
+        except CopyError as failure:
+            raise self._failure(failure) from failure
+        for row in range(self.size):
+            self._begin(row)
+        self._mark_over(np.zeros(self.size, bool))
+        self.observation = observation
+        return observation
+
+    def step(self, actions: Int[np.ndarray, "size"]) -> HostStep:
+        """One step of every copy; an action counts from 0. The arrays are the caller's to keep."""
+        choices = actions.tolist()
+        try:
+            moved: Moved = self._copies.step(choices)
+            self._check_finite(moved.observation)
+        except CopyError as failure:
+            raise self._failure(failure, choices) from failure
+        observation, reward, terminated, truncated, paused = moved
+        applied = np.zeros(self.size, bool) if paused else self._next_applied
+        for row, over in enumerate(self._over):
+            if over:
+                self._begin(row)
+            elif not paused:
+                self._log[row].append(choices[row])
+        self._mark_over(terminated | truncated)
+        self.observation = observation
+        return HostStep(observation, reward, terminated, truncated, applied)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs, as arrays with a leading `size` axis; call it after the first `reset`.
+
+        `episode` int64, its number; `over` bool, it has ended and the next step begins another; `actions` int32
+        [size, longest], those taken since it began, of which the first `length` count; `hash` uint64, of what is
+        shown now. `restorable` bool [1] is alone, and False, for a ready-made vector.
+        """
+        if not self.restorable:
+            return {"restorable": np.array([False])}
+        length = np.array([len(log) for log in self._log], np.int64)
+        actions = np.zeros((self.size, max(1, int(length.max()))), np.int32)
+        for row, log in enumerate(self._log):
+            actions[row, : len(log)] = log
+        return {
+            "restorable": np.array([True]),
+            "episode": np.array(self._episode, np.int64),
+            "over": np.array(self._over),
+            "length": length,
+            "actions": actions,
+            "hash": np.array([observation_hash(shown) for shown in self.observation], np.uint64),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> list[int]:
+        """Rebuild each copy's unfinished episode and show in `observation` what was shown.
+
+        Returns the rows for which that failed, because the environment ignores its seed or has changed: they are at
+        the start of the episode after, so what was last stored for them starts no transition, and the resume is a
+        statistical one.
+        """
+        exact_possible = self.restorable and bool(state["restorable"][0])
+        if exact_possible and len(state["episode"]) != self.size:
+            raise UsageError(f"{self.name}: the saved state has {len(state['episode'])} copies, this run {self.size}.")
+        if not exact_possible:
+            self.reset()
+            return list(range(self.size))
+        self._episode = (state["episode"] - 1).tolist()
+        try:
+            self.observation, inexact = self._copies.reset(rebuild=state)
+            self._check_finite(self.observation)
+        except CopyError as failure:
+            raise self._failure(failure) from failure
+        for row in range(self.size):
+            self._begin(row)
+            if row in inexact:
+                self._begin(row)
+            else:
+                self._log[row] = array("i", state["actions"][row, : int(state["length"][row])].tolist())
+        self._mark_over(state["over"] & ~np.isin(np.arange(self.size), inexact))
+        return inexact
+
+    def close(self) -> None:
+        """Close every copy; no worker process is left."""
+        self._copies.close()
+
+    def _begin(self, row: int) -> None:
+        self._episode[row] += 1
+        self._log[row] = array("i")
+
+    def _mark_over(self, over: Bool[np.ndarray, "size"]) -> None:
+        self._over = over.tolist()
+        self._next_applied = ~over
+
+    def _seed_of(self, row: int, episode: int) -> int:
+        return episode_seed(*self._seeds[row], episode)
+
+    def _check_finite(self, observation: Batch) -> None:
+        if observation.dtype != np.uint8 and not np.isfinite(observation).all():
+            finite = np.isfinite(observation.reshape(self.size, -1)).all(axis=1)
+            raise CopyError(int(np.argmin(finite)), "it gave an observation that holds NaN or inf")
+
+    def _failure(self, failure: CopyError, actions: Sequence[int] | None = None) -> EnvironmentFailure:
+        row = failure.copy
+        if row is None:
+            return EnvironmentFailure(f"{self.name} failed: {failure.what}.")
+        if actions is None or self._over[row]:
+            episode, moment = self._episode[row] + 1, "at its reset"
+        else:
+            episode, moment = self._episode[row], f"at step {len(self._log[row]) + 1}, action {actions[row]}"
+        seed = (
+            f"episode seed {self._seed_of(row, episode)}" if self.restorable else f"vector seed {self._seed_of(0, 0)}"
+        )
+        return EnvironmentFailure(f"{self.name} failed in copy {row} ({seed}, {moment}): {failure.what}.")

@@ -1,0 +1,169 @@
+"""From what a user names (an id, a path, a callable) to something that builds environments. Not for stepping them."""
+
+import difflib
+import functools
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs import registration
+from gymnasium.vector import VectorEnv
+
+from qdojo.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """An environment that is known to build: what it is called, how to make a copy, what its spaces are."""
+
+    name: str
+    """As a person would write it: an id, or `module:name`."""
+    make: Callable[..., Any]
+    """`make(**kwargs)` builds a fresh `gymnasium.Env` (a `VectorEnv` where `is_vector`)."""
+    native_id: str | None
+    """The id, where it is a plain registered one; else None."""
+    action_space: gym.Space[Any]
+    """Of one copy, also where `is_vector`."""
+    observation_space: gym.Space[Any]
+    is_vector: bool
+    max_episode_steps: int | None
+    """The time limit, where the environment declares one."""
+    reward_threshold: float | None
+    """The mean return at which Gymnasium calls the environment solved, where it does."""
+
+
+def resolve(env: str | Callable[..., Any]) -> EnvSpec:
+    """Find an environment and build one copy to see that it works.
+
+    `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
+    (where the module has that attribute and it is callable), or a callable that returns an environment.
+    Raises UsageError, one sentence that says what to do, where any of that fails.
+    """
+    if isinstance(env, str):
+        return _resolve_name(env)
+    if isinstance(env, gym.Env | VectorEnv):
+        raise UsageError(
+            "env is an environment, but training needs many fresh copies; pass `lambda: <your env>` instead."
+        )
+    if not callable(env):
+        raise UsageError(f"env must be a Gymnasium id, `module:name` or a callable, not {type(env).__name__}.")
+    name = f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
+    return _try(name, env, None)
+
+
+def _resolve_name(env: str) -> EnvSpec:
+    module_name, colon, attribute = env.partition(":")
+    if not colon:
+        found = _find_id(env)
+        return _try(found.id, functools.partial(_make_registered, found), found.id)
+    module = _import(module_name, env)
+    factory = getattr(module, attribute, None)
+    if callable(factory):
+        return _try(env, factory, None)
+    return _try(env, functools.partial(_make_registered, _find_id(attribute, module_name)), None)
+
+
+def _import(module_name: str, env: str) -> ModuleType:
+    # A console script has its own folder on the path, not the one that its user works in.
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{env}: {error}; install it, or run from the folder that holds it.") from error
+    except Exception as error:
+        raise UsageError(f"{env}: importing {module_name} raised {_brief(error)}.") from error
+
+
+def _find_id(env_id: str, module_name: str | None = None) -> registration.EnvSpec:
+    if env_id.startswith("ALE/"):
+        try:
+            importlib.import_module("ale_py")
+        except ImportError as error:
+            raise UsageError(f"{env_id} needs the Atari emulator: pip install ale-py") from error
+    if env_id in registration.registry:
+        return registration.registry[env_id]
+    try:
+        namespace, name, version = registration.parse_env_id(env_id)
+    except gym.error.Error:
+        raise _unknown(env_id, module_name) from None
+    latest = registration.find_highest_version(namespace, name)
+    if latest is None:
+        raise _unknown(env_id, module_name)
+    current = registration.get_env_id(namespace, name, latest)
+    if version is None:
+        return registration.registry[current]
+    trouble = "is deprecated" if version < latest else "does not exist"
+    raise UsageError(f"{env_id} {trouble}: the current version is {current}.")
+
+
+def _unknown(env_id: str, module_name: str | None) -> UsageError:
+    by_lower_case = {known.lower(): known for known in registration.registry}
+    near = [by_lower_case[match] for match in difflib.get_close_matches(env_id.lower(), by_lower_case, n=3)]
+    if module_name:
+        hint = f"the module {module_name} has no callable of that name and registers no such id"
+    elif near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = "name a Gymnasium id, `module:Id`, or `package.module:factory`"
+    return UsageError(f"There is no environment called {env_id!r}; {hint}{'' if hint.endswith('?') else '.'}")
+
+
+def _make_registered(found: registration.EnvSpec, **kwargs: Any) -> gym.Env[Any, Any]:
+    # Gymnasium's per-step checker costs more than a step of CartPole; `qdojo doctor` does its work once.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gym.make(found, disable_env_checker=True, **kwargs)
+
+
+def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
+    try:
+        env = make()
+    except UsageError:
+        raise
+    except gym.error.DependencyNotInstalled as error:
+        raise UsageError(_missing_dependency(name, error)) from error
+    except Exception as error:
+        raise UsageError(f"{name} could not be built: it raised {_brief(error)}.") from error
+    if not isinstance(env, gym.Env | VectorEnv):
+        raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
+    try:
+        return _describe(name, make, native_id, env)
+    except AttributeError as error:
+        raise UsageError(f"{name} lacks a part of gymnasium.Env ({error}); define it in __init__.") from error
+    finally:
+        env.close()
+
+
+def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: Any) -> EnvSpec:
+    is_vector = isinstance(env, VectorEnv)
+    spec = getattr(env, "spec", None)
+    return EnvSpec(
+        name=name,
+        make=make,
+        native_id=native_id,
+        action_space=env.single_action_space if is_vector else env.action_space,
+        observation_space=env.single_observation_space if is_vector else env.observation_space,
+        is_vector=is_vector,
+        max_episode_steps=spec.max_episode_steps if spec else None,
+        reward_threshold=spec.reward_threshold if spec else None,
+    )
+
+
+def _missing_dependency(name: str, error: Exception) -> str:
+    if "box2d" in str(error).lower():
+        return f"{name} needs Box2D: pip install 'qdojo[box2d]'"
+    return f"{name} needs a package that is not installed: {_brief(error, with_type=False)}."
+
+
+def _brief(error: BaseException, with_type: bool = True) -> str:
+    """The first line of an error, without a full stop, so that it fits into a sentence."""
+    first = (str(error).splitlines() or [""])[0].rstrip(". ")
+    return f"{type(error).__name__}: {first}" if with_type else first

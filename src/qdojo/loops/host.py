@@ -1,0 +1,197 @@
+"""The host loop: Gymnasium environments step in Python, the same agent acts and learns. JAX ones: `loops/device.py`."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from qdojo.loops.learning import Rhythm, learn
+from qdojo.loops.state import (
+    COLLECT,
+    LEARN,
+    Programs,
+    TrainState,
+    chunk_words,
+    count,
+    fresh_state,
+    fresh_tally,
+    member_keys,
+    renewed,
+)
+from qdojo.types import Agent, Clock, Params, Report, Step
+
+
+class Vector(Protocol):
+    """What the loop asks of a vector of environments; rows are members, and within them envs."""
+
+    observation: np.ndarray
+
+    def reset(self) -> np.ndarray: ...
+    def step(self, actions: np.ndarray) -> Any: ...
+    def state(self) -> dict[str, np.ndarray]: ...
+    def restore(self, state: dict[str, np.ndarray]) -> list[int]: ...
+    def close(self) -> None: ...
+
+
+class Rows(NamedTuple):
+    """Rows of the tape as they are collected, and whether an episode ended with each."""
+
+    step: Step
+    ended: Bool[np.ndarray, "rows member env"]
+
+
+class HostLoop:
+    """Trains a population on Gymnasium environments: `members * envs` copies of one, stepped together."""
+
+    name = "host"
+
+    def __init__(
+        self,
+        open_vector: Callable[[list[int], int], Vector],
+        observation: jax.ShapeDtypeStruct,
+        agent: Agent,
+        rhythm: Rhythm,
+        *,
+        seed: int,
+        members: int,
+        envs: int,
+        capacity_rows: int,
+        cycles: int,
+    ) -> None:
+        """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported."""
+        self.open_vector, self.observation = open_vector, observation
+        self.agent, self.rhythm = agent, rhythm
+        self.members, self.envs = members, envs
+        self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
+        self.programs = Programs()
+        self.statistical_resume = False
+        """True once an environment could not be brought back to exactly where it was."""
+        self._vector: Vector | None = None
+
+    def init(self) -> TrainState:
+        """The state before the first step."""
+        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
+        self._vector.reset()
+        state: TrainState = self.programs.compiled("init", self._init)()
+        return state._replace(tally=fresh_tally(self.members, self.envs), environment=self._vector.state())
+
+    def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
+        """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
+        if self._vector is None:
+            state = self._reopen(state)
+        while True:
+            began, compiling = time.perf_counter(), self.programs.compile_seconds
+            first_row = int(state.clock.rows)
+            state, rows, metrics = self._chunk(state)
+            tally, episodes = count(state.tally, rows.step.reward, ~rows.step.last, rows.ended, first_row)
+            state = state._replace(tally=tally, environment=self._vector.state())
+            yield (
+                state,
+                Report(
+                    steps=int(state.clock.rows) * self.envs,
+                    updates=int(state.clock.updates),
+                    env_steps=tally.env_steps,
+                    episodes=episodes,
+                    metrics=metrics,
+                    seconds=time.perf_counter() - began - (self.programs.compile_seconds - compiling),
+                ),
+            )
+
+    def evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
+        """Greedy scores of whole episodes on copies of their own, whose seeds come from `seed`, not from training."""
+        copies = min(episodes, 10)
+        vector = self.open_vector([evaluation_seed(self.seed + k, seed) for k in range(self.members)], copies)
+        try:
+            return self._rollout(vector, params, copies, episodes)
+        finally:
+            vector.close()
+
+    def close(self) -> None:
+        """Close the training environments."""
+        if self._vector is not None:
+            self._vector.close()
+            self._vector = None
+
+    def _init(self) -> TrainState:
+        return fresh_state(
+            self.agent, member_keys(self.seed, self.members), self.envs, self.capacity_rows, self.observation
+        )
+
+    def _reopen(self, state: TrainState) -> TrainState:
+        """Environments as the state says; where that cannot be, the row they left open starts no transition."""
+        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
+        lost = self._vector.restore(state.environment)
+        if not lost:
+            return state
+        self.statistical_resume = True
+        row = (state.tape.written - 1) % state.tape.capacity
+        member, env = np.divmod(np.array(lost), self.envs)
+        last = state.tape.rows.last.at[row, member, env].set(True)
+        tape = state.tape._replace(rows=state.tape.rows._replace(last=last))
+        score, length = state.tally.score.copy(), state.tally.length.copy()
+        score[member, env], length[member, env] = 0.0, 0
+        return state._replace(tape=tape, tally=state.tally._replace(score=score, length=length))
+
+    def _chunk(self, state: TrainState) -> tuple[TrainState, Rows, dict[str, np.ndarray]]:
+        act_words, learn_words = self.programs.compiled("words", self._words, state.clock.rows)(state.clock.rows)
+        act_words, learn_words = np.asarray(act_words), np.asarray(learn_words)
+        agents, memory, tape, clock = state.agents, state.memory, state.tape, state.clock
+        blocks, sums, learned = [], [], 0
+        for cycle in range(self.cycles):
+            memory, block = self._collect(agents, memory, clock, act_words[cycle])
+            blocks.append(block)
+            learning = self.programs.compiled(
+                "learn", self._learn, agents, tape, clock, block.step, learn_words[cycle], donate=(0, 1)
+            )
+            agents, tape, clock, metrics, ready = learning(agents, tape, clock, block.step, learn_words[cycle])
+            sums.append(metrics)
+            learned = ready
+        state = state._replace(agents=agents, memory=memory, tape=tape, clock=clock)
+        return state, jax.tree.map(lambda *x: np.concatenate(x), *blocks), self._means(state, sums, bool(learned))
+
+    def _words(self, rows: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
+        keys = member_keys(self.seed, self.members)
+        collecting = (self.cycles, self.rhythm.rows, self.envs, self.agent.act_words)
+        learning = (self.cycles, self.rhythm.updates, self.agent.update_words)
+        return chunk_words(keys, COLLECT, rows, collecting), chunk_words(keys, LEARN, rows, learning)
+
+    def _learn(self, agents: Any, tape: Any, clock: Clock, block: Step, noise: Any) -> Any:
+        return learn(self.agent, self.rhythm, agents, tape, clock, block, noise)
+
+    def _act(self, agents: Any, observation: Array, memory: Any, noise: Array, clock: Clock) -> tuple[Array, Any]:
+        member = jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None))
+        return jax.vmap(member, in_axes=(0, 0, 0, 0, None))(agents, observation, memory, noise, clock)
+
+    def _collect(self, agents: Any, memory: Any, clock: Clock, words: np.ndarray) -> tuple[Any, Rows]:
+        vector, shape = self._vector, (self.members, self.envs)
+        act = self.programs.jitted("act", self._act)
+        kept: list[Rows] = []
+        for noise in words:
+            before = vector.observation.reshape(*shape, *vector.observation.shape[1:])
+            action, memory = act(agents, before, memory, noise, clock)
+            action = np.asarray(action)
+            after = vector.step(action.reshape(-1))
+            last = ~after.applied.reshape(shape)
+            if jax.tree.leaves(memory):
+                memory = renewed(self.agent, memory, last)
+            step = Step(before, action, after.reward.reshape(shape), after.terminated.reshape(shape), last)
+            kept.append(Rows(step, (after.terminated | after.truncated).reshape(shape)))
+        return memory, jax.tree.map(lambda *x: np.stack(x), *kept)
+
+    def _means(self, state: TrainState, sums: list[Any], learned: bool) -> dict[str, np.ndarray]:
+        explored = self.programs.jitted("exploration", jax.vmap(self.agent.exploration, in_axes=(0, None)))
+        means = {"epsilon": np.asarray(explored(state.agents, state.clock))}
+        if learned:
+            total = jax.tree.map(lambda *x: np.sum(x, axis=0), *sums)
+            means |= {name: value / (self.cycles * self.rhythm.updates) for name, value in total.items()}
+        return means
+
+    def _rollout(self, vector: Vector, params: Params, copies: int, episodes: int) -> np.ndarray:
+        greedy = self.programs.jitted(
+            "greedy", jax.vmap(jax.vmap(self.agent.greedy, in_axes=(None, 0, 0)), in_axes=(0, 0, 0))
+        )
+        return play(vector, greedy, self.agent, params, (self.members, copies), episodes)

@@ -1,0 +1,171 @@
+"""All that training needs, in one record, and the parts of it that both loops make alike. Not for stepping."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+
+from qdojo.tape import ring
+from qdojo.types import Agent, Clock, Episode
+
+
+class Tally(NamedTuple):
+    """Episodes in the making, kept on the host: the score and length so far, and what each member has done."""
+
+    score: Float[np.ndarray, "member env"]
+    length: Int[np.ndarray, "member env"]
+    episodes: Int[np.ndarray, "member"]
+    env_steps: Int[np.ndarray, "member"]
+
+
+class Best(NamedTuple):
+    """The parameters with the highest greedy evaluation so far, a member each."""
+
+    score: Float[Array, "member"]
+    params: PyTree[Any, "member ..."]
+
+
+class TrainState(NamedTuple):
+    """Everything (contract 6): save it, load it in another process, go on, and the same bits come out."""
+
+    agents: PyTree[Any, "member ..."]
+    memory: PyTree[Any, "member env ..."]
+    tape: Any
+    environment: PyTree[Any]
+    clock: Clock
+    tally: Tally
+    best: Best
+
+
+def member_keys(seed: int, members: int) -> Array:
+    """One key a member: member k of a population has the key of a single agent with seed + k."""
+    return jax.vmap(jax.random.key)(jnp.arange(seed, seed + members, dtype=jnp.uint32))
+
+
+def streams(keys: Array, name: int) -> Array:
+    """Keys of an independent stream of random numbers for each member."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, name))(keys)
+
+
+INIT, COLLECT, LEARN, START, EVALUATE = range(5)
+"""Names of the streams."""
+
+
+def chunk_words(keys: Array, stream: int, rows: Int[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """Random words of a whole chunk, `[cycles, count, member, ...]`, drawn in one call a member.
+
+    They depend on the member's seed and on how many rows came before: nothing to save, nothing to rewind.
+    """
+
+    def draw(key: Array) -> UInt32[Array, "..."]:
+        return jax.random.bits(jax.random.fold_in(key, rows), shape, jnp.uint32)
+
+    return jax.vmap(draw, out_axes=2)(streams(keys, stream))
+
+
+def fresh_state(
+    agent: Agent, keys: Array, envs: int, capacity_rows: int, observation: jax.ShapeDtypeStruct
+) -> TrainState:
+    """Members before their first step, an empty tape, and nothing yet of the environment nor of the tally."""
+    members = keys.shape[0]
+    agents = jax.vmap(agent.init)(streams(keys, INIT))
+    return TrainState(
+        agents=agents,
+        memory=jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), agent.memory()),
+        tape=ring.empty(capacity_rows, members, envs, observation),
+        environment=None,
+        clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
+        tally=None,  # type: ignore[arg-type]  # lives on the host, outside compiled code
+        best=Best(jnp.full(members, -jnp.inf), agents.params),
+    )
+
+
+def renewed(
+    agent: Agent, memory: PyTree[Any, "member env ..."], over: Bool[Array, "member env"]
+) -> PyTree[Any, "member env ..."]:
+    """The memory after a row: as at a start where that row closed an episode."""
+
+    def choose(old: Array, new: Array) -> Array:
+        return jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 2)), new, old)
+
+    return jax.tree.map(choose, memory, agent.memory())
+
+
+@jax.jit
+def keep_best(best: Best, params: PyTree[Any, "member ..."], score: Float[Array, "member"]) -> Best:
+    """The better of two, for each member; of equals the later, which has learned longer."""
+    better = score >= best.score
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
+
+    return Best(jnp.where(better, score, best.score), jax.tree.map(choose, params, best.params))
+
+
+def fresh_tally(members: int, envs: int) -> Tally:
+    """Nothing finished, nothing begun."""
+    return Tally(
+        score=np.zeros((members, envs)),
+        length=np.zeros((members, envs), np.int64),
+        episodes=np.zeros(members, np.int64),
+        env_steps=np.zeros(members, np.int64),
+    )
+
+
+def count(
+    tally: Tally,
+    reward: Float[np.ndarray, "rows member env"],
+    applied: Bool[np.ndarray, "rows member env"],
+    ended: Bool[np.ndarray, "rows member env"],
+    first_row: int,
+) -> tuple[Tally, list[Episode]]:
+    """Add a chunk of rows: the episodes that ended in it, in order of time, and the tally after it."""
+    score, length, episodes = tally.score.copy(), tally.length.copy(), tally.episodes.copy()
+    finished = []
+    total = np.cumsum(reward, axis=0, dtype=np.float64)
+    taken = np.cumsum(applied, axis=0)
+    counted_score, counted_length = np.zeros_like(score), np.zeros_like(length)
+    envs = score.shape[1]
+    for row, member, env in np.argwhere(ended):
+        at = member, env
+        episodes[member] += 1
+        finished.append(
+            Episode(
+                member=int(member),
+                episode=int(episodes[member]),
+                steps=(first_row + int(row) + 1) * envs,
+                score=float(score[at] + total[row][at] - counted_score[at]),
+                length=int(length[at] + taken[row][at] - counted_length[at]),
+            )
+        )
+        score[at], length[at] = 0.0, 0
+        counted_score[at], counted_length[at] = total[row][at], taken[row][at]
+    return (
+        Tally(
+            score=score + total[-1] - counted_score,
+            length=length + taken[-1] - counted_length,
+            episodes=episodes,
+            env_steps=tally.env_steps + taken[-1].sum(axis=1),
+        ),
+        finished,
+    )
+
+
+class Programs:
+    """Compiled functions by name, and the seconds that compiling them took."""
+
+    def __init__(self) -> None:
+        self.compile_seconds = 0.0
+        self._made: dict[Any, Callable[..., Any]] = {}
+
+    def compiled(self, name: Any, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        """`function` compiled for these arguments, once; `donate` lists those whose memory it may use up."""
+        if name not in self._made:
+            began = time.perf_counter()
+            self._made[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - began
+        return self._made[name]

@@ -1,0 +1,236 @@
+"""Named arrays and a little JSON, saved so that a kill at any moment leaves a checkpoint that loads. Not what the
+arrays mean: the trainer flattens and rebuilds its state.
+
+A checkpoint is a folder: `arrays.safetensors`, `meta.json`, and `manifest.json` with the SHA-256 and size of the
+other two. It is written aside as `.tmp-*` and renamed into place. Where the name is taken, the older one steps aside as
+`.old-<name>` for the instant between two renames, and every reader looks there too. Nothing is ever unpickled.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from qdojo.errors import DamagedFile, QdojoError, UsageError
+from qdojo.runs.directory import sync_folder
+
+ARRAYS, META, MANIFEST = "arrays.safetensors", "meta.json", "manifest.json"
+_DTYPES = frozenset(
+    ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+)
+_MANIFEST_LIMIT_BYTES = 4096
+_META_LIMIT_BYTES = 64 * 2**20
+
+Arrays = dict[str, Shaped[np.ndarray, "..."]]
+
+
+class Loaded(NamedTuple):
+    """A checkpoint, and one sentence for each newer one that was damaged and passed over."""
+
+    path: Path
+    arrays: Arrays
+    meta: dict[str, Any]
+    skipped: list[str]
+
+
+def step_name(steps: int) -> str:
+    """The name of the checkpoint at `steps`; names sort as their steps do."""
+    return f"step-{steps:012d}"
+
+
+def save(directory: Path, name: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]], meta: dict[str, Any]) -> Path:
+    """Save a checkpoint as `directory/name`, in place of one of that name, and return its path.
+
+    A `step-*` checkpoint also ends those past it: they were damaged, and a resume fell back behind them. `meta` is
+    anything that JSON holds. One writer at a time: hold the lock of the run. Raises `QdojoError` where it
+    cannot be written, `TypeError` for a dtype or a `meta` that cannot be saved; older checkpoints are then untouched.
+    """
+    packed = {key: _packed(key, value) for key, value in arrays.items()}
+    meta_bytes = json.dumps(meta, ensure_ascii=False, indent=1).encode()
+    target = directory / name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _settle(directory)
+        aside = directory / f".tmp-{name}"
+        aside.mkdir()
+        save_file(packed, aside / ARRAYS)
+        _sync_file(aside / ARRAYS)
+        _write(aside / META, meta_bytes)
+        _write(aside / MANIFEST, _manifest(aside))
+        sync_folder(aside)
+        if target.exists():
+            os.rename(target, _displaced(target))  # noqa: PTH104
+        os.rename(aside, target)  # noqa: PTH104
+        sync_folder(directory)
+        _delete([_displaced(target), *_given_up(target)])
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            _settle(directory)
+        raise QdojoError(f"The checkpoint {target} cannot be written: {error}; the ones before it are kept.") from error
+    return target
+
+
+def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and the meta of one checkpoint. Raises `DamagedFile`, which names the file that is not as saved."""
+    while True:
+        seen = _identity(path)
+        try:
+            return _load(path if path.is_dir() or not _displaced(path).is_dir() else _displaced(path))
+        except DamagedFile:
+            # A reader beside a running trainer may have seen half of the old one and half of the new.
+            if _identity(path) == seen:
+                raise
+
+
+def load_latest(directory: Path) -> Loaded:
+    """The newest `step-*` checkpoint that is whole, and what was passed over to reach it.
+
+    Raises `UsageError` where there is none at all, `DamagedFile` where every one is damaged.
+    """
+    skipped: list[str] = []
+    for path in reversed(_steps(directory)):
+        try:
+            return Loaded(path, *load(path), skipped)
+        except DamagedFile as error:
+            skipped.append(str(error))
+    if skipped:
+        raise DamagedFile(" ".join(["No checkpoint can be loaded.", *skipped]))
+    raise UsageError(f"{directory} holds no checkpoint yet; train the agent again.")
+
+
+def prune(directory: Path, keep: int = 3) -> None:
+    """Delete all but the newest `keep` checkpoints named `step-*`. Call it after a `save` that returned."""
+    _delete(_steps(directory)[:-keep])
+
+
+def _packed(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(
+            f"The array {name!r} is of dtype {array.dtype}; a checkpoint holds {', '.join(sorted(_DTYPES))}."
+        )
+    return np.array(array, order="C", copy=None)  # ascontiguousarray would give a scalar an axis
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _manifest(folder: Path) -> bytes:
+    """The bytes that the manifest has to hold, byte for byte, if both files are as they were saved."""
+    files = {}
+    for name in (ARRAYS, META):
+        with (folder / name).open("rb") as file:
+            files[name] = {
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+                "bytes": os.fstat(file.fileno()).st_size,
+            }
+    return json.dumps(files, indent=1).encode()
+
+
+def _displaced(target: Path) -> Path:
+    return target.with_name(f".old-{target.name}")
+
+
+def _settle(directory: Path) -> None:
+    """End what a killed writer began: bring back a checkpoint that had stepped aside, delete half-written ones."""
+    for old in directory.glob(".old-*"):
+        target = directory / old.name.removeprefix(".old-")
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            os.rename(old, target)  # noqa: PTH104
+    for aside in directory.glob(".tmp-*"):
+        shutil.rmtree(aside)
+
+
+def _given_up(target: Path) -> list[Path]:
+    return [path for path in _steps(target.parent) if target.name.startswith("step-") and path.name > target.name]
+
+
+def _delete(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _steps(directory: Path) -> list[Path]:
+    names = {
+        path.name.removeprefix(".old-") for pattern in ("step-*", ".old-step-*") for path in directory.glob(pattern)
+    }
+    return [directory / name for name in sorted(names)]
+
+
+def _identity(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
+def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
+    try:
+        _verify(folder)
+        # The manifest guards against accidents, not against a person: the readers below trust nothing either.
+        arrays = load_file(folder / ARRAYS)
+        if (folder / META).stat().st_size > _META_LIMIT_BYTES:
+            raise DamagedFile(f"{folder / META} is too large.")
+        meta = json.loads((folder / META).read_bytes())
+    except OSError as error:
+        raise DamagedFile(f"{error.filename or folder} cannot be read: {error.strerror}.") from error
+    except SafetensorError as error:
+        raise DamagedFile(f"{folder / ARRAYS} is no safetensors file: {error}.") from error
+    except KeyError as error:
+        raise DamagedFile(f"{folder / ARRAYS} holds an array of the unknown type {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{folder / META} is no JSON: {error}.") from error
+    if not isinstance(meta, dict):
+        raise DamagedFile(f"{folder / META} is no JSON object.")
+    return arrays, meta
+
+
+def _verify(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DamagedFile(f"{folder} is missing.")
+    for name in (ARRAYS, META, MANIFEST):
+        if not (folder / name).is_file():
+            raise DamagedFile(f"{folder / name} is missing.")
+        if (folder / name).stat().st_size == 0:
+            raise DamagedFile(f"{folder / name} is empty.")
+    with (folder / MANIFEST).open("rb") as file:
+        written = file.read(_MANIFEST_LIMIT_BYTES + 1)
+    if len(written) > _MANIFEST_LIMIT_BYTES:
+        raise DamagedFile(f"{folder / MANIFEST} is too large to be a manifest.")
+    found = _manifest(folder)
+    if written != found:
+        raise DamagedFile(_difference(folder, written, json.loads(found)))
+
+
+def _difference(folder: Path, written: bytes, found: dict[str, dict[str, Any]]) -> str:
+    """Which file is not as saved, as far as two disagreeing witnesses can tell."""
+    with contextlib.suppress(ValueError, RecursionError, TypeError, AttributeError, KeyError):
+        saved = json.loads(written)
+        for name, is_now in found.items():
+            if saved[name]["bytes"] != is_now["bytes"]:
+                return (
+                    f"{folder / name} has {is_now['bytes']} bytes where {MANIFEST} says {saved[name]['bytes']}: "
+                    "one of the two was cut short or altered."
+                )
+            if saved[name]["sha256"] != is_now["sha256"]:
+                return f"{folder / name} was altered: its SHA-256 is not the one in {MANIFEST}."
+    return f"{folder / MANIFEST} was altered."

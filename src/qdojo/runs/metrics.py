@@ -1,0 +1,198 @@
+"""The numbers of a run in one SQLite file that others may read while it is written. Not the state of training:
+see `checkpoint`.
+
+Everything is per member of the population. `steps` is always the position of the schedule, as a checkpoint counts it,
+so that rows past a checkpoint can be dropped and written again by the resumed run.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from qdojo.errors import DamagedFile, QdojoError
+
+WHOLE_RUN = -1
+"""The member of a metric that belongs to the run as a whole, such as its speed."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS episodes (
+    member INTEGER NOT NULL, episode INTEGER NOT NULL, steps INTEGER NOT NULL,
+    "return" REAL NOT NULL, length INTEGER NOT NULL,
+    PRIMARY KEY (member, episode)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS metrics (
+    steps INTEGER NOT NULL, member INTEGER NOT NULL, name TEXT NOT NULL, value REAL,
+    PRIMARY KEY (name, member, steps)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evaluations (
+    steps INTEGER NOT NULL, member INTEGER NOT NULL, mean REAL NOT NULL, episodes INTEGER NOT NULL,
+    PRIMARY KEY (member, steps)) WITHOUT ROWID;
+"""
+
+Episode = tuple[int, int, int, float, int]
+"""member, episode (counted from 0 in each member), steps at its end, return, length in steps."""
+
+
+class Curve(NamedTuple):
+    """A quantity of one member over training, in the order of `steps`."""
+
+    steps: Int[np.ndarray, "points"]
+    values: Float[np.ndarray, "points"]
+
+
+class Latest(NamedTuple):
+    """How far the metrics reach, and the last value of each: `[members]`, or `[1]` of the whole run."""
+
+    steps: int
+    values: dict[str, Float[np.ndarray, "members"]]
+
+
+class MetricsWriter:
+    """The one writer of a run's metrics, as a context manager.
+
+    Readers see what was committed; an exception inside the block drops the rest. Commit before a checkpoint is
+    saved, and `truncate` to the steps of the checkpoint when a run is resumed: then no row is missing or doubled.
+    Every method raises `QdojoError` where the file cannot be written or a row is there already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._reporting():
+            self._connection = sqlite3.connect(path)
+        try:
+            with self._reporting():
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                # A commit outlives a power failure, as the checkpoint after it does.
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.executescript(SCHEMA)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self._connection.close()
+
+    def episodes(self, rows: Iterable[Episode]) -> None:
+        """Add finished episodes; NumPy scalars are welcome."""
+        # SQLite would store a NumPy integer as bytes, without a word.
+        plain = [(int(m), int(e), int(s), float(r), int(n)) for m, e, s, r, n in rows]
+        self._insert("INSERT INTO episodes VALUES (?, ?, ?, ?, ?)", plain)
+
+    def metrics(self, steps: int, values: Mapping[str, Shaped[np.ndarray, "members"] | float]) -> None:
+        """Add named values at `steps`: an array holds one of each member, a float one of the whole run."""
+        rows: list[tuple[int, int, str, float]] = []
+        for name, value in values.items():
+            if np.ndim(value) == 0:
+                rows.append((int(steps), WHOLE_RUN, name, float(value)))
+            else:
+                rows.extend((int(steps), m, name, float(v)) for m, v in enumerate(np.asarray(value)))
+        self._insert("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
+
+    def evaluation(self, steps: int, means: Shaped[np.ndarray, "members"], episodes: int) -> None:
+        """Add the mean return of each member over `episodes` greedy episodes."""
+        rows = [(int(steps), member, float(mean), int(episodes)) for member, mean in enumerate(np.asarray(means))]
+        self._insert("INSERT INTO evaluations VALUES (?, ?, ?, ?)", rows)
+
+    def commit(self) -> None:
+        """Let readers see everything added so far, and keep it through a power failure."""
+        with self._reporting():
+            self._connection.commit()
+
+    def truncate(self, after_steps: int) -> None:
+        """Delete and commit everything past `after_steps`."""
+        with self._reporting():
+            for table in ("episodes", "metrics", "evaluations"):
+                self._connection.execute(f"DELETE FROM {table} WHERE steps > ?", (int(after_steps),))
+            self._connection.commit()
+
+    def _insert(self, statement: str, rows: list[tuple]) -> None:
+        with self._reporting():
+            self._connection.executemany(statement, rows)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise QdojoError(f"{self._path} refuses a row that is there already or holds NaN: {error}.") from error
+        except sqlite3.OperationalError as error:
+            raise QdojoError(f"{self._path} cannot be written: {error}.") from error
+        except sqlite3.DatabaseError as error:
+            raise DamagedFile(f"{self._path} is damaged: {error}.") from error
+
+
+def learning_curve(path: Path) -> dict[int, Curve]:
+    """The return of each finished episode at the steps of its end, by member. Raises `DamagedFile`."""
+    return _curves(path, 'SELECT member, steps, "return" FROM episodes ORDER BY member, episode')
+
+
+def evaluations(path: Path) -> dict[int, Curve]:
+    """The mean return of each greedy evaluation, by member. Raises `DamagedFile`."""
+    return _curves(path, "SELECT member, steps, mean FROM evaluations ORDER BY member, steps")
+
+
+def metric(path: Path, name: str) -> dict[int, Curve]:
+    """One metric by member, or under `WHOLE_RUN`; NaN where it was. Empty for an unknown name. Raises `DamagedFile`."""
+    return _curves(path, "SELECT member, steps, value FROM metrics WHERE name = ? ORDER BY member, steps", (name,))
+
+
+def latest(path: Path) -> Latest:
+    """The last value of every metric of every member, and the greatest steps (0 for none). Raises `DamagedFile`."""
+    # With max(), SQLite takes the other columns from the row that holds the maximum.
+    rows = _query(path, "SELECT name, member, value, max(steps) FROM metrics GROUP BY name, member")
+    with _refusing_damage(path):
+        values: dict[str, list[float]] = {}
+        for name, _, value, _ in rows:
+            values.setdefault(str(name), []).append(np.nan if value is None else float(value))
+        return Latest(max((int(row[3]) for row in rows), default=0), {n: np.asarray(v) for n, v in values.items()})
+
+
+def _curves(path: Path, query: str, arguments: tuple = ()) -> dict[int, Curve]:
+    rows = _query(path, query, arguments)
+    if not rows:
+        return {}
+    with _refusing_damage(path):
+        members, steps, values = zip(*rows, strict=True)
+        which = np.asarray(members, np.int64)
+        every = Curve(np.asarray(steps, np.int64), np.asarray(values, np.float64))
+        return {int(m): Curve(every.steps[which == m], every.values[which == m]) for m in np.unique(which)}
+
+
+def _query(path: Path, query: str, arguments: tuple = ()) -> list[tuple]:
+    if not path.is_file():
+        raise DamagedFile(f"{path} is missing: this run holds no metrics.")
+    with _refusing_damage(path):
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        try:
+            return _read(address, query, arguments)
+        except sqlite3.OperationalError as error:
+            # A WAL file in a folder that cannot be written opens only when told that nobody writes it.
+            if error.sqlite_errorname != "SQLITE_CANTOPEN":
+                raise
+            return _read(f"{address}&immutable=1", query, arguments)
+
+
+def _read(address: str, query: str, arguments: tuple) -> list[tuple]:
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+        return connection.execute(query, arguments).fetchall()
+
+
+@contextlib.contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        raise DamagedFile(f"{path} cannot be read as the metrics of a run: {error}.") from error

@@ -1,0 +1,124 @@
+"""What the parts say to each other. Not for behaviour: only records of arrays, and of functions.
+
+Axis legend, used in every annotation:
+
+    time     rows of the tape                member   agents of a population, trained side by side
+    env      copies of the environment that feed one member
+    batch    examples of one update          actions  discrete actions, or their values
+    words    uint32 words of randomness      n        steps of a window
+
+Time in names: `obs_tm1, action_tm1` were seen and done; `reward_t, discount_t, obs_t` came of it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
+
+Params = PyTree[Any]
+Observation = Shaped[Array, "*observation"]
+Words = UInt32[Array, "words"]
+Metrics = dict[str, Float[Array, ""]]
+
+
+class Step(NamedTuple):
+    """One row of the tape: what was seen, done and paid. Leading axes are free: [time, member, env] on the tape.
+
+    `last` marks a row that starts no transition: the final observation of an episode, or a pause.
+    """
+
+    observation: Shaped[Array, "*rows_and_observation"]
+    action: Int[Array, "*rows"]
+    reward: Float[Array, "*rows"]
+    terminated: Bool[Array, "*rows"]
+    last: Bool[Array, "*rows"]
+
+
+class Batch(NamedTuple):
+    """Transitions read from the tape, `batch` of them, or one where the axis is `vmap`ped away.
+
+    `discount_t` is gamma**k * (1 - terminated), k being the steps that the window really covers. `weight` is what
+    the example counts in the mean: 0 for rows that start no transition.
+    """
+
+    obs_tm1: Shaped[Array, "*batch_and_observation"]
+    action_tm1: Int[Array, "*batch"]
+    reward_t: Float[Array, "*batch"]
+    discount_t: Float[Array, "*batch"]
+    obs_t: Shaped[Array, "*batch_and_observation"]
+    weight: Float[Array, "*batch"]
+
+
+class Clock(NamedTuple):
+    """How far a run is. Shared by all members and never batched, so that predicates on it stay real branches."""
+
+    rows: Int[Array, ""]
+    """Rows written to the tape since the start."""
+    updates: Int[Array, ""]
+    """Gradient steps taken by each member."""
+
+
+class Network(NamedTuple):
+    """A Q-network as two functions for one observation."""
+
+    init: Callable[[Array], Params]
+    """Parameters from a key."""
+    apply: Callable[[Params, Observation], Float[Array, "actions"]]
+    """Q-values, one an action."""
+
+
+class AgentState(Protocol):
+    """All that a member learns. The loops hand it around and look only at `params`."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters that the greedy policy reads."""
+
+
+class Agent(NamedTuple):
+    """Pure functions for one member and one example; the caller `vmap`s them.
+
+    The tape arrives whole, with `tape.member` saying which member reads: a gather from the shared array costs the
+    same at any capacity, a `vmap` over a tape axis may copy it.
+    """
+
+    init: Callable[[Array], Any]
+    """State of a new member, from a key."""
+    act: Callable[[Any, Observation, Any, Words, Clock], tuple[Int[Array, ""], Any]]
+    """(state, observation, memory, noise, clock) -> exploring action, memory."""
+    greedy: Callable[[Params, Observation, Any], tuple[Int[Array, ""], Any]]
+    """(params, observation, memory) -> best action, memory."""
+    update: Callable[[Any, Any, Words, Clock], tuple[Any, Metrics]]
+    """(state, tape, noise, clock) -> state after one learning step, metrics."""
+    exploration: Callable[[Any, Clock], Float[Array, ""]]
+    """(state, clock) -> the probability of a random action."""
+    memory: Callable[[], Any]
+    """What an agent carries through an episode, as it is when one starts; an empty tuple for most."""
+    act_words: int
+    update_words: int
+
+
+class Episode(NamedTuple):
+    """One finished training episode."""
+
+    member: int
+    episode: int
+    """Counted from 1 for each member."""
+    steps: int
+    """The schedule's position, in env steps, when it ended."""
+    score: float
+    """Undiscounted, unclipped sum of rewards."""
+    length: int
+    """Env steps survived."""
+
+
+class Report(NamedTuple):
+    """What a loop yields after each chunk. `steps` counts rows times envs, `env_steps` only true steps."""
+
+    steps: int
+    updates: int
+    env_steps: Int[np.ndarray, "member"]
+    episodes: list[Episode]
+    metrics: dict[str, Float[np.ndarray, "member"]]
+    seconds: float

@@ -1,0 +1,159 @@
+"""Watch an agent play, in a window or as a film. Not for measuring it: see `evaluate.py`."""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from qdojo.envs.copies import FAILURE, SeededCopy, describe, episode_seed
+from qdojo.envs.resolve import EnvSpec
+from qdojo.errors import EnvironmentFailure, UsageError
+
+Act = Callable[[Shaped[np.ndarray, "*observation"]], int]
+Frame = UInt8[np.ndarray, "height width 3"]
+
+_USUAL_FPS = 30
+# Viewers play a GIF whose frames are shorter than this at a tenth of a second a frame.
+_SHORTEST_GIF_FRAME_MS = 20
+
+
+def watch(
+    spec: EnvSpec, act: Act, episodes: int, seed: int, record: Path | None = None, fps: float | None = None
+) -> list[float]:
+    """Play `episodes` episodes with `act(observation) -> action` (from 0) and give back their returns.
+
+    Without `record` a window shows them; with it a film is written, `.mp4` or `.gif` by its suffix, aside and
+    renamed, so that a film with that name is always whole. `fps` is the environment's own where None.
+    Raises UsageError where there is no screen, the suffix is another, or the environment draws no pictures;
+    EnvironmentFailure where the environment fails.
+    """
+    if record is not None:
+        _check_target(record)
+    elif not _has_screen():
+        raise UsageError("There is no screen to open a window on; record a film instead: --record play.mp4")
+    env = _make(spec, "human" if record is None else "rgb_array")
+    try:
+        speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
+        copy = SeededCopy(env, seed, 0)
+        returns: list[float] = []
+        if record is None:
+            # The environment's own window keeps the time, by this entry.
+            env.unwrapped.metadata = {**env.metadata, "render_fps": speed}
+            for _ in _play(spec.name, copy, act, episodes, seed, returns):
+                pass
+        else:
+            shots = (_shoot(env, spec.name) for _ in _play(spec.name, copy, act, episodes, seed, returns))
+            _write_film(shots, record, speed)
+        return returns
+    finally:
+        env.close()
+
+
+def _check_target(record: Path) -> None:
+    if record.suffix.lower() not in (".mp4", ".gif"):
+        raise UsageError(f"--record {record}: a film's name ends in .mp4 or .gif, not in {record.suffix!r}.")
+    folder = record.parent
+    if not folder.is_dir():
+        raise UsageError(f"--record {record}: there is no folder {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--record {record}: the folder {folder} cannot be written to.")
+
+
+def _has_screen() -> bool:
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+
+
+def _make(spec: EnvSpec, render_mode: str) -> Any:
+    if spec.is_vector:
+        raise UsageError(f"{spec.name} is a ready-made vector of environments; only a single one can be watched.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            env = spec.make(render_mode=render_mode)
+    except Exception as error:
+        raise UsageError(
+            f"{spec.name} could not be built with render_mode={render_mode!r}, which watching needs: {error}"
+        ) from error
+    if env.render_mode != render_mode:
+        env.close()
+        raise UsageError(
+            f"{spec.name} was asked for render_mode={render_mode!r} but has {env.render_mode!r}; "
+            "pass the keyword on to gymnasium.Env and set `self.render_mode`."
+        )
+    return env
+
+
+def _play(
+    name: str, copy: SeededCopy, act: Act, episodes: int, seed: int, returns: list[float]
+) -> Generator[None, None, None]:
+    """Yield whenever there is something new to see; append each episode's return as it ends."""
+    for episode in range(episodes):
+        observation, info = copy.reset()
+        total, step, over = 0.0, 0, False
+        while True:
+            if FAILURE in info:
+                where = f"episode seed {episode_seed(seed, 0, episode)}, step {step}"
+                raise EnvironmentFailure(f"{name} failed while it was watched ({where}): {info[FAILURE]}.")
+            yield
+            if over:
+                break
+            observation, reward, terminated, truncated, info = copy.step(act(observation))
+            total, step, over = total + reward, step + 1, terminated or truncated
+        returns.append(total)
+
+
+def _shoot(env: Any, name: str) -> Frame:
+    try:
+        frame = env.render()
+    except Exception as error:
+        raise EnvironmentFailure(f"{name} failed to draw itself: {describe(error)}.") from error
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+        raise UsageError(f"{name}: render() gave no picture (uint8, height x width x 3), so no film can be made.")
+    return frame
+
+
+def _write_film(shots: Iterator[Frame], record: Path, fps: float) -> None:
+    aside = record.with_name(f".{record.stem}.part{record.suffix.lower()}")
+    write = _write_mp4 if record.suffix.lower() == ".mp4" else _write_gif
+    try:
+        write(shots, aside, fps)
+        aside.replace(record)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_mp4(shots: Iterator[Frame], path: Path, fps: float) -> None:
+    import imageio_ffmpeg
+
+    first = _even(next(shots))
+    height, width, _ = first.shape
+    film = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, macro_block_size=2, ffmpeg_log_level="error"
+    )
+    with contextlib.closing(film):
+        film.send(None)
+        film.send(first.tobytes())
+        for frame in shots:
+            film.send(_even(frame).tobytes())
+
+
+def _even(frame: Frame) -> Frame:
+    """The pixel format that every player knows, yuv420p, wants even sides."""
+    height, width, _ = frame.shape
+    return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])
+
+
+def _write_gif(shots: Iterator[Frame], path: Path, fps: float) -> None:
+    from PIL import Image
+
+    images = (Image.fromarray(frame) for frame in shots)
+    milliseconds = max(_SHORTEST_GIF_FRAME_MS, round(1000 / fps))
+    next(images).save(path, save_all=True, append_images=images, duration=milliseconds, loop=0)
