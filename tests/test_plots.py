@@ -13,7 +13,7 @@ from qdojo.runs.metrics import Curve, MetricsWriter
 
 
 def curve(steps: list[int], values: list[float]) -> Curve:
-    return Curve(np.array(steps), np.array(values))
+    return Curve(np.array(steps, np.int64), np.array(values, np.float64))
 
 
 def write(path: Path, members: int, episodes: int = 60) -> Path:

@@ -145,7 +145,7 @@ def _write_mp4(shots: Iterator[Frame], path: Path, fps: float) -> None:
             film.send(_even(frame).tobytes())
 
 
-def _even(frame: Frame) -> Frame:
+def _even(frame: Frame) -> UInt8[np.ndarray, "even_height even_width 3"]:
     """The pixel format that every player knows, yuv420p, wants even sides."""
     height, width, _ = frame.shape
     return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])

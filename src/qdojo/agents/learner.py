@@ -54,17 +54,23 @@ class Structure(NamedTuple):
     max_grad_norm: float | None
 
 
-def replay_agent(network: Network, loss: Loss, hyper: Hyper, structure: Structure) -> Agent:
-    """An epsilon-greedy agent that learns from uniform samples of the tape with a target network."""
+def replay_agent(
+    network: Network, loss: Loss, hyper: Hyper, structure: Structure, initial_params: Params | None = None
+) -> Agent:
+    """An epsilon-greedy agent that learns from uniform samples of the tape with a target network.
+
+    Every member starts from `initial_params` where they are given, else from weights of its own.
+    """
     optimizer = optax.scale_by_adam()
 
     def position(clock: Clock) -> Float[Array, ""]:
         return (clock.rows * structure.num_envs).astype(jnp.float32)
 
     def init(key: Array) -> LearnerState:
-        params = network.init(key)
+        params = network.init(key) if initial_params is None else initial_params
         trainable, _ = eqx.partition(params, eqx.is_inexact_array)
-        return LearnerState(params, params, optimizer.init(trainable), hyper)
+        numbers = Hyper(*(jnp.asarray(number, jnp.float32) for number in hyper))
+        return LearnerState(params, params, optimizer.init(trainable), numbers)
 
     def exploration(state: LearnerState, clock: Clock) -> Float[Array, ""]:
         hyper = state.hyper

@@ -107,7 +107,7 @@ class HostEnvironment:
         return observation
 
     def step(self, actions: Int[np.ndarray, "size"]) -> HostStep:
-        """One step of every copy; an action counts from 0. The arrays are the caller's to keep."""
+        """One step of every copy; an action counts from 0. The arrays are the caller's to keep, not to write to."""
         choices = actions.tolist()
         try:
             moved: Moved = self._copies.step(choices)

@@ -38,7 +38,7 @@ class EnvSpec:
     """The mean return at which Gymnasium calls the environment solved, where it does."""
 
 
-def resolve(env: str | Callable[..., Any]) -> EnvSpec:
+def resolve(env: Any) -> EnvSpec:
     """Find an environment and build one copy to see that it works.
 
     `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
@@ -152,9 +152,18 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         action_space=env.single_action_space if is_vector else env.action_space,
         observation_space=env.single_observation_space if is_vector else env.observation_space,
         is_vector=is_vector,
-        max_episode_steps=spec.max_episode_steps if spec else None,
+        max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
         reward_threshold=spec.reward_threshold if spec else None,
     )
+
+
+def _time_limit(env: Any) -> int | None:
+    """The limit of a TimeLimit wrapper, which an environment that was never registered has nowhere else."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            return env._max_episode_steps
+        env = env.env
+    return None
 
 
 def _missing_dependency(name: str, error: Exception) -> str:

@@ -62,6 +62,8 @@ class DeviceLoop:
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed = seed
         self.programs = Programs()
+        self.statistical_resume = False
+        """Always: what is on the device comes back as it was."""
 
     def init(self) -> TrainState:
         """The state before the first step."""
@@ -100,6 +102,10 @@ class DeviceLoop:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def template(self) -> TrainState:
+        """Shapes and dtypes of the state."""
+        return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
         keys = member_keys(self.seed, self.members)

@@ -5,18 +5,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.loops.state import (
     COLLECT,
+    EVALUATE,
     LEARN,
     Programs,
     TrainState,
     chunk_words,
     count,
+    fresh_memory,
     fresh_state,
     fresh_tally,
     member_keys,
@@ -116,6 +117,10 @@ class HostLoop:
             self._vector.close()
             self._vector = None
 
+    def template(self) -> TrainState:
+        """Shapes and dtypes of the state; the environment's part is None, for it grows with its episodes."""
+        return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
+
     def _init(self) -> TrainState:
         return fresh_state(
             self.agent, member_keys(self.seed, self.members), self.envs, self.capacity_rows, self.observation
@@ -176,8 +181,7 @@ class HostLoop:
             action = np.asarray(action)
             after = vector.step(action.reshape(-1))
             last = ~after.applied.reshape(shape)
-            if jax.tree.leaves(memory):
-                memory = renewed(self.agent, memory, last)
+            memory = renewed(self.agent, memory, last)
             step = Step(before, action, after.reward.reshape(shape), after.terminated.reshape(shape), last)
             kept.append(Rows(step, (after.terminated | after.truncated).reshape(shape)))
         return memory, jax.tree.map(lambda *x: np.stack(x), *kept)
@@ -191,7 +195,35 @@ class HostLoop:
         return means
 
     def _rollout(self, vector: Vector, params: Params, copies: int, episodes: int) -> np.ndarray:
-        greedy = self.programs.jitted(
-            "greedy", jax.vmap(jax.vmap(self.agent.greedy, in_axes=(None, 0, 0)), in_axes=(0, 0, 0))
-        )
-        return play(vector, greedy, self.agent, params, (self.members, copies), episodes)
+        """Whole greedy episodes, `episodes` a member, dealt to its copies beforehand.
+
+        The first to finish would be the shortest, so the share of each copy is fixed before the first step.
+        """
+        greedy = self.programs.jitted("greedy", self._greedy)
+        shape = (self.members, copies)
+        share = np.array([len(range(copy, episodes, copies)) for copy in range(copies)])
+        scores, done = np.zeros((self.members, episodes)), np.zeros(shape, int)
+        running = np.zeros(shape)
+        memory = fresh_memory(self.agent, *shape)
+        shown = vector.reset()
+        while (done < share).any():
+            action, memory = greedy(params, shown.reshape(*shape, *shown.shape[1:]), memory)
+            after = vector.step(np.asarray(action).reshape(-1))
+            shown = after.observation
+            running += after.reward.reshape(shape)
+            memory = renewed(self.agent, memory, ~after.applied.reshape(shape))
+            ended = (after.terminated | after.truncated).reshape(shape)
+            for member, copy in np.argwhere(ended & (done < share)):
+                scores[member, copy + done[member, copy] * copies] = running[member, copy]
+                done[member, copy] += 1
+            running[ended] = 0.0
+        return scores
+
+    def _greedy(self, params: Params, observation: Array, memory: Any) -> tuple[Array, Any]:
+        member = jax.vmap(self.agent.greedy, in_axes=(None, 0, 0))
+        return jax.vmap(member)(params, observation, memory)
+
+
+def evaluation_seed(member_seed: int, seed: int) -> int:
+    """The seed of a member's evaluation copies: apart from those of training, and from other evaluations."""
+    return int(np.random.SeedSequence([member_seed, EVALUATE, seed]).generate_state(1)[0])

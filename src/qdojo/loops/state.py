@@ -75,13 +75,18 @@ def fresh_state(
     agents = jax.vmap(agent.init)(streams(keys, INIT))
     return TrainState(
         agents=agents,
-        memory=jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), agent.memory()),
+        memory=fresh_memory(agent, members, envs),
         tape=ring.empty(capacity_rows, members, envs, observation),
         environment=None,
         clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         tally=None,  # type: ignore[arg-type]  # lives on the host, outside compiled code
         best=Best(jnp.full(members, -jnp.inf), agents.params),
     )
+
+
+def fresh_memory(agent: Agent, members: int, envs: int) -> PyTree[Any, "member env ..."]:
+    """What each agent carries through an episode, as it is at a start."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), agent.memory())
 
 
 def renewed(
@@ -168,4 +173,10 @@ class Programs:
             began = time.perf_counter()
             self._made[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
             self.compile_seconds += time.perf_counter() - began
+        return self._made[name]
+
+    def jitted(self, name: Any, function: Callable[..., Any]) -> Any:
+        """`function` compiled when first called: for calls so small that dispatch is what they cost."""
+        if name not in self._made:
+            self._made[name] = jax.jit(function)
         return self._made[name]

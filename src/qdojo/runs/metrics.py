@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -33,7 +33,9 @@ CREATE TABLE IF NOT EXISTS evaluations (
     PRIMARY KEY (member, steps)) WITHOUT ROWID;
 """
 
-Episode = tuple[int, int, int, float, int]
+Integer = int | np.integer
+Number = float | np.floating
+Episode = tuple[Integer, Integer, Integer, Number, Integer]
 """member, episode (counted from 0 in each member), steps at its end, return, length in steps."""
 
 
@@ -73,7 +75,7 @@ class MetricsWriter:
             self._connection.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(
@@ -86,12 +88,12 @@ class MetricsWriter:
             self._connection.close()
 
     def episodes(self, rows: Iterable[Episode]) -> None:
-        """Add finished episodes; NumPy scalars are welcome."""
+        """Add finished episodes."""
         # SQLite would store a NumPy integer as bytes, without a word.
         plain = [(int(m), int(e), int(s), float(r), int(n)) for m, e, s, r, n in rows]
         self._insert("INSERT INTO episodes VALUES (?, ?, ?, ?, ?)", plain)
 
-    def metrics(self, steps: int, values: Mapping[str, Shaped[np.ndarray, "members"] | float]) -> None:
+    def metrics(self, steps: Integer, values: Mapping[str, Shaped[np.ndarray, "members"] | Number]) -> None:
         """Add named values at `steps`: an array holds one of each member, a float one of the whole run."""
         rows: list[tuple[int, int, str, float]] = []
         for name, value in values.items():
@@ -101,7 +103,7 @@ class MetricsWriter:
                 rows.extend((int(steps), m, name, float(v)) for m, v in enumerate(np.asarray(value)))
         self._insert("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
 
-    def evaluation(self, steps: int, means: Shaped[np.ndarray, "members"], episodes: int) -> None:
+    def evaluation(self, steps: Integer, means: Shaped[np.ndarray, "members"], episodes: Integer) -> None:
         """Add the mean return of each member over `episodes` greedy episodes."""
         rows = [(int(steps), member, float(mean), int(episodes)) for member, mean in enumerate(np.asarray(means))]
         self._insert("INSERT INTO evaluations VALUES (?, ?, ?, ?)", rows)
@@ -111,7 +113,7 @@ class MetricsWriter:
         with self._reporting():
             self._connection.commit()
 
-    def truncate(self, after_steps: int) -> None:
+    def truncate(self, after_steps: Integer) -> None:
         """Delete and commit everything past `after_steps`."""
         with self._reporting():
             for table in ("episodes", "metrics", "evaluations"):
@@ -180,7 +182,7 @@ def _query(path: Path, query: str, arguments: tuple = ()) -> list[tuple]:
             return _read(address, query, arguments)
         except sqlite3.OperationalError as error:
             # A WAL file in a folder that cannot be written opens only when told that nobody writes it.
-            if error.sqlite_errorname != "SQLITE_CANTOPEN":
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise
             return _read(f"{address}&immutable=1", query, arguments)
 

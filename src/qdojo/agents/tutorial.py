@@ -1,0 +1,181 @@
+"""The tutorial's agent, true to its numbers: one replay at the end of each episode, fitted one sample at a time.
+
+Not a good DQN (see `dqn.py`): no target network, and the end by a time limit counts as an end. One env a member; the
+loop's rhythm is one row, one update.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy
+from qdojo.noise import integer
+from qdojo.tape import windows
+from qdojo.tape.ring import Tape, newest, take
+from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Params, Words
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults
+
+
+class Adam(NamedTuple):
+    """The running moments of the gradient, and how many gradients went into them."""
+
+    mean: Params
+    square: Params
+    count: Int[Array, ""]
+
+
+class TutorialState(NamedTuple):
+    """All that one member learns and carries. `loss` and `q_mean` are those of the latest replay."""
+
+    params: Params
+    adam: Adam
+    epsilon: Float[Array, ""]
+    episodes: Int[Array, ""]
+    loss: Float[Array, ""]
+    q_mean: Float[Array, ""]
+
+
+def capacity_rows(memory_steps: int) -> int:
+    """Rows that hold the last `memory_steps` steps however short the episodes are: each ends with one row more."""
+    return 2 * memory_steps
+
+
+def tutorial_agent(
+    network: Network,
+    num_actions: int,
+    *,
+    learning_rate: float = 0.001,
+    discount: float = 0.95,
+    memory_steps: int = 2000,
+    batch_size: int = 32,
+    epsilon_start: float = 1.0,
+    epsilon_min: float = 0.01,
+    epsilon_decay: float = 0.995,
+    max_episodes: int = 10_000,
+    initial_params: Params | None = None,
+) -> Agent:
+    """The agent of the tutorial; its tape needs `capacity_rows(memory_steps)`, and one env a member.
+
+    With `initial_params` every member starts from them, and explores at the minimum. After `max_episodes` a member
+    learns no more.
+    """
+
+    def init(key: Array) -> TutorialState:
+        params = network.init(key) if initial_params is None else initial_params
+        zeros = jax.tree.map(jnp.zeros_like, eqx.filter(params, eqx.is_inexact_array))
+        epsilon = epsilon_start if initial_params is None else epsilon_min
+        nothing = jnp.zeros((), jnp.float32)
+        adam = Adam(zeros, zeros, jnp.zeros((), jnp.int32))
+        return TutorialState(params, adam, jnp.float32(epsilon), jnp.zeros((), jnp.int32), nothing, nothing)
+
+    def greedy(params: Params, observation: Observation, memory: tuple[()]) -> tuple[Int[Array, ""], tuple[()]]:
+        return jnp.argmax(network.apply(params, observation)), memory
+
+    def act(
+        state: TutorialState, observation: Observation, memory: tuple[()], noise: Words, clock: Clock
+    ) -> tuple[Int[Array, ""], tuple[()]]:
+        best, memory = greedy(state.params, observation, memory)
+        return epsilon_greedy(best, num_actions, state.epsilon, noise), memory
+
+    def squared_error(trainable: Params, frozen: Params, sample: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Keras' MSE of the whole output against itself with the taken action's entry replaced by the target."""
+        params = eqx.combine(trainable, frozen)
+        value_t = jnp.max(network.apply(params, sample.obs_t))
+        target = jax.lax.stop_gradient(sample.reward_t + sample.discount_t * value_t)
+        chosen = network.apply(params, sample.obs_tm1)[sample.action_tm1]
+        return jnp.square(chosen - target) / num_actions, chosen
+
+    def replay(state: TutorialState, tape: Tape, noise: Words) -> TutorialState:
+        samples = memories(tape, noise, memory_steps, discount)
+        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+
+        def fit(carry: tuple[Params, Adam], sample: Batch) -> tuple[tuple[Params, Adam], tuple[Array, Array]]:
+            trainable, adam = carry
+            (loss, chosen), gradient = jax.value_and_grad(squared_error, has_aux=True)(trainable, frozen, sample)
+            return adam_step(trainable, adam, gradient, learning_rate), (loss, chosen)
+
+        (trainable, adam), (loss, chosen) = jax.lax.scan(fit, (trainable, state.adam), samples)
+        decayed = jnp.where(state.epsilon > epsilon_min, state.epsilon * epsilon_decay, state.epsilon)
+        return TutorialState(
+            eqx.combine(trainable, frozen), adam, decayed, state.episodes, jnp.mean(loss), jnp.mean(chosen)
+        )
+
+    def update(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> tuple[TutorialState, Metrics]:
+        ended = take(tape.rows.last, tape, newest(tape, jnp.int32(0)), jnp.int32(0))
+        episodes = state.episodes + ended
+        steps = tape.written - episodes
+        due = ended & (state.episodes < max_episodes) & (steps >= batch_size)
+        # A loop of at most one turn: under `vmap` a `cond` would always compute both sides, this only what is due.
+        _, state = jax.lax.while_loop(
+            lambda carry: carry[0],
+            lambda carry: (jnp.zeros_like(carry[0]), replay(carry[1], tape, noise)),
+            (due, state._replace(episodes=episodes)),
+        )
+        return state, {"loss": state.loss, "q_mean": state.q_mean}
+
+    return Agent(
+        init=init,
+        act=act,
+        greedy=greedy,
+        update=update,
+        exploration=lambda state, clock: state.epsilon,
+        memory=tuple,
+        act_words=EPSILON_GREEDY_WORDS,
+        update_words=batch_size,
+    )
+
+
+def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Batch:
+    """As many different transitions as there are words of noise, in random order, of the last `memory_steps` steps."""
+    ages = jnp.arange(min(tape.capacity, capacity_rows(memory_steps)))
+    env = jnp.zeros_like(ages)
+    written = (ages > 0) & (ages < tape.size)
+    steps = jnp.cumsum(written & ~take(tape.rows.last, tape, newest(tape, ages), env))
+    chosen = distinct(noise, jnp.minimum(steps[-1], memory_steps))
+    # The n-th newest step is where the count of steps first reaches n.
+    age = jnp.searchsorted(steps, chosen + 1, method="scan_unrolled")
+    batch = windows.read(tape, age, env[: age.shape[0]], 1, discount)
+    # The tutorial's `done` is that of old gym: it is also true at the time limit, and nothing is bootstrapped there.
+    done = take(tape.rows.last, tape, newest(tape, age - 1), env[: age.shape[0]])
+    return batch._replace(discount_t=jnp.where(done, 0.0, batch.discount_t))
+
+
+def distinct(noise: Words, bound: Int[Array, ""]) -> Int[Array, "batch"]:
+    """Different integers in [0, bound), one a word, in random order. `bound` is at least the number of words.
+
+    The first turns of a Fisher-Yates shuffle (Knuth, volume 2, algorithm P) of an array that is never made: only the
+    places that were swapped are kept.
+    """
+    count = noise.shape[0]
+    turns = jnp.arange(count)
+
+    def value_at(place: Array, places: Array, values: Array) -> Array:
+        latest = jnp.max(jnp.where(places == place, turns, -1))
+        return jnp.where(latest >= 0, values[latest], place)
+
+    def turn(swapped: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        (places, values), (i, word) = swapped, at
+        other = i + integer(word, bound - i)
+        drawn, moved = value_at(other, places, values), value_at(i, places, values)
+        return (places.at[i].set(other), values.at[i].set(moved)), drawn
+
+    untouched = jnp.full(count, -1, jnp.int32)
+    return jax.lax.scan(turn, (untouched, untouched), (turns, noise))[1]
+
+
+def adam_step(params: Params, adam: Adam, gradient: Params, learning_rate: float) -> tuple[Params, Adam]:
+    """One step of Keras' Adam: Kingma and Ba (2015), the form before section 2.1, whose epsilon is "epsilon hat".
+
+    Optax puts epsilon beside the corrected moment instead, which is another number.
+    """
+    count = adam.count + 1
+    power = count.astype(jnp.float32)
+    rate = learning_rate * jnp.sqrt(1.0 - BETA_2**power) / (1.0 - BETA_1**power)
+    mean = jax.tree.map(lambda m, g: m + (g - m) * (1.0 - BETA_1), adam.mean, gradient)
+    square = jax.tree.map(lambda v, g: v + (jnp.square(g) - v) * (1.0 - BETA_2), adam.square, gradient)
+    params = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + EPSILON), params, mean, square)
+    return params, Adam(mean, square, count)

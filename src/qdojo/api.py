@@ -1,0 +1,225 @@
+"""The Python interface: train, resume, evaluate, load. Everything a command of the CLI does, it does through here."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from qdojo import snapshot
+from qdojo.build import Parts, build
+from qdojo.config import Config, make_config, read_config
+from qdojo.errors import DamagedFile, UsageError
+from qdojo.loops.state import Best
+from qdojo.observer import Observer
+from qdojo.runs import checkpoint
+from qdojo.runs.directory import RunDirectory, create, find, read_result
+from qdojo.statistics import interquartile_mean
+from qdojo.train import FINAL_SEED, proceed, start, versions
+
+RUNS = Path("runs")
+
+
+class Evaluation(NamedTuple):
+    """Greedy scores of what a run delivered: undiscounted, unclipped, whole episodes."""
+
+    returns: Float[np.ndarray, "member episodes"]
+
+    @property
+    def mean(self) -> Float[np.ndarray, "member"]:
+        """Mean return of each member."""
+        return self.returns.mean(axis=1)
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean, over members, of their mean returns."""
+        return interquartile_mean(self.mean)
+
+
+class Policy:
+    """A trained member that plays: observations in, actions out. No exploration, nothing to learn."""
+
+    def __init__(self, parts: Parts, params: Any, member: int) -> None:
+        self.member = member
+        """Which member of the population it is."""
+        self._parts = parts
+        self._params = jax.tree.map(lambda leaf: leaf[member], params)
+        self._greedy = jax.jit(parts.agent.greedy)
+        self._values = jax.jit(parts.network.apply)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode; call it when one starts."""
+        self._memory = self._parts.agent.memory()
+
+    def act(self, observation: Any) -> int:
+        """The best action for one raw observation of the environment, as the environment numbers it."""
+        encoded = self._parts.spaces.encode(observation)
+        action, self._memory = self._greedy(self._params, encoded, self._memory)
+        return int(action) + self._parts.spaces.action_start
+
+    def q_values(self, observation: Any) -> Float[np.ndarray, "actions"]:
+        """What each action is thought to be worth."""
+        return np.asarray(self._values(self._params, self._parts.spaces.encode(observation)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk, finished or not."""
+
+    directory: RunDirectory
+    env: Callable[..., Any] | None = None
+    """The environment's callable, where it was given as one."""
+    network: Any = None
+    """The Keras model or its builder, where it was given as an object."""
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved settings."""
+        path = self.directory.config_path
+        try:
+            return read_config(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedFile(f"{path} cannot be read: {error}") from error
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says."""
+        return read_result(self.directory) or {}
+
+    def evaluate(self, episodes: int = 100, seed: int = 0) -> Evaluation:
+        """Play greedily. `seed` chooses the starts; none of them is one that training or selection has seen."""
+        if episodes < 1:
+            raise UsageError(f"episodes is {episodes}, but it must be at least 1.")
+        parts = self.parts
+        try:
+            return Evaluation(parts.loop.evaluate(self.delivered.params, FINAL_SEED + seed, episodes))
+        finally:
+            parts.loop.close()
+
+    def policy(self, member: int | None = None) -> Policy:
+        """One member, ready to play: by default the one with the best evaluation."""
+        best = self.delivered
+        chosen = int(np.argmax(best.score)) if member is None else member
+        if not 0 <= chosen < self.config.seeds:
+            raise UsageError(f"member is {member}, but this run has members 0 to {self.config.seeds - 1}.")
+        return Policy(self.parts, best.params, chosen)
+
+    def keras_model(self, member: int | None = None) -> Any:
+        """A plain `keras.Model` with the delivered weights of one member."""
+        from qdojo.export.keras import as_keras_model
+
+        policy = self.policy(member)
+        return as_keras_model(self.parts.network, policy.params, self.parts.spaces)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Environment, network, agent and loop, built again from the config."""
+        return build(self.config, self.env, self.network)
+
+    @cached_property
+    def delivered(self) -> Best:
+        """Scores and parameters, a member each, of the best agents of the run."""
+        arrays, _ = checkpoint.load(self.directory.best_path)
+        return snapshot.from_arrays(self.parts.loop.template().best, arrays)
+
+
+def train(
+    env: str | Callable[..., Any],
+    *,
+    preset: str = "default",
+    network: Any = None,
+    root: Path | str = RUNS,
+    observer: Observer | None = None,
+    **fields: Any,
+) -> Run:
+    """Train a population on an environment and return its finished run.
+
+    `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
+    builds one; `fields` are those of `Config`. Raises UsageError before anything starts, EnvironmentFailure where
+    the environment breaks, and `qdojo.train.Interrupted` on Ctrl-C, after saving.
+    """
+    use_compilation_cache()
+    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
+    if isinstance(network, str):
+        fields["network"], network = network, None
+    config = make_config(name, preset, **fields)
+    given = None if isinstance(env, str) else env
+    parts = build(config, given, network)
+    return Run(start(config, parts, Path(root), observer or Observer()), given, network)
+
+
+def resume(
+    run: Path | str,
+    *,
+    env: Callable[..., Any] | None = None,
+    network: Any = None,
+    root: Path | str = RUNS,
+    observer: Observer | None = None,
+    steps: int | None = None,
+    fork: bool = False,
+) -> Run:
+    """Go on with a run from its last checkpoint, bit by bit as if it had never stopped.
+
+    `steps` is a new budget. A config or versions that changed since are refused with the difference; with `fork`
+    the run goes on under them, in a new run directory.
+    """
+    use_compilation_cache()
+    found = Run(find(Path(root), str(run)), env, network)
+    config = found.config if steps is None else found.config.model_copy(update={"steps": steps})
+    loaded = checkpoint.load_latest(found.directory.checkpoints_path)
+    changes = _changes(config, loaded.meta)
+    if changes and not fork:
+        raise UsageError(f"{found.path} has changed since its checkpoint: {'; '.join(changes)}; undo it or use --fork.")
+    parts = build(config, env, network)
+    directory = found.directory
+    if fork:
+        directory = create(Path(root), config.env, config.preset, config.to_toml())
+        checkpoint.save(directory.checkpoints_path, loaded.path.name, loaded.arrays, loaded.meta)
+    proceed(directory, config, parts, observer or Observer())
+    return Run(directory, env, network)
+
+
+def load(run: Path | str, *, root: Path | str = RUNS, member: int | None = None, env: Any = None) -> Policy:
+    """A trained agent that plays: `qdojo.load(path).act(observation)`."""
+    use_compilation_cache()
+    return Run(find(Path(root), str(run)), env).policy(member)
+
+
+def evaluate(run: Path | str, episodes: int = 100, *, seed: int = 0, root: Path | str = RUNS) -> Evaluation:
+    """Greedy scores of what a run delivered, on unseen episodes."""
+    use_compilation_cache()
+    return Run(find(Path(root), str(run))).evaluate(episodes, seed)
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs on disk, where XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR says, for the next process."""
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "qdojo" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _changes(config: Config, meta: dict[str, Any]) -> list[str]:
+    """What differs from a checkpoint; budgets may, for they change nothing that was done."""
+    free = {"steps", "episodes", "until_solved", "solved_at", "checkpoint_every_seconds", "final_eval_episodes"}
+    now, then = config.model_dump(mode="json"), meta["config"]
+    fields = [name for name in now if name not in free and now[name] != then.get(name)]
+    found = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in fields]
+    then_versions = meta["versions"]
+    return found + [
+        f"{name} was {then_versions.get(name)}, is {number}"
+        for name, number in versions().items()
+        if number != then_versions.get(name)
+    ]

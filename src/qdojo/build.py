@@ -1,0 +1,166 @@
+"""From a config to the parts of a run: environment, network, agent, loop. The one place where a name becomes an object."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qdojo.agents.dqn import dqn_loss
+from qdojo.agents.learner import Hyper, Structure, replay_agent
+from qdojo.agents.tutorial import tape_rows, tutorial_agent
+from qdojo.config import Config
+from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.native import native
+from qdojo.envs.resolve import EnvSpec, resolve
+from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.errors import UsageError
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
+from qdojo.loops.learning import Rhythm
+from qdojo.networks.mlp import mlp
+from qdojo.tape import ring
+from qdojo.types import Agent, Network
+
+MEMORY_SHARE = 0.8
+"""Of the memory that is free, what a tape may take."""
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    spec: EnvSpec
+    spaces: Spaces
+    network: Network
+    agent: Agent
+    loop: DeviceLoop | HostLoop
+    solved_at: float | None
+
+
+def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
+    """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
+
+    Raises UsageError, before anything is compiled, for whatever does not fit together.
+    """
+    spec = resolve(env if env is not None else config.env)
+    spaces = check_spaces(spec)
+    net = _network(config, spaces, network)
+    agent = _agent(config, spaces, net)
+    return Parts(
+        spec=spec,
+        spaces=spaces,
+        network=net,
+        agent=agent,
+        loop=_loop(config, spec, spaces, agent),
+        solved_at=config.solved_at if config.solved_at is not None else spec.reward_threshold,
+    )
+
+
+def _network(config: Config, spaces: Spaces, given: Any) -> Network:
+    if given is None and config.network == "mlp":
+        return mlp(spaces.observation_shape, spaces.num_actions, config.hidden, config.layer_norm)
+    from qdojo.networks.keras import import_builder, keras_network  # Keras takes seconds to import
+
+    source = given if given is not None else import_builder(config.network)
+    return keras_network(source, spaces.observation_shape, spaces.num_actions)
+
+
+def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
+    initial = None
+    if config.weights is not None:
+        from qdojo.networks.keras import read_weights
+
+        initial = read_weights(config.weights, network)
+    if config.agent == "tutorial":
+        return tutorial_agent(
+            network,
+            spaces.num_actions,
+            learning_rate=config.learning_rate,
+            discount=config.discount,
+            memory_steps=config.capacity_steps,
+            batch_size=config.batch_size,
+            epsilon_start=config.epsilon_start,
+            epsilon_min=config.epsilon_end,
+            epsilon_decay=config.epsilon_decay,
+            max_episodes=config.episodes or 2**31 - 1,
+            initial_params=initial,
+        )
+    numbers = Hyper(
+        learning_rate_start=config.learning_rate,
+        learning_rate_end=config.learning_rate_end,
+        learning_rate_decay_steps=config.learning_rate_decay_steps,
+        discount=config.discount,
+        epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
+        epsilon_end=config.epsilon_end,
+        epsilon_decay_steps=config.epsilon_decay_steps,
+        target_tau=config.target_tau,
+    )
+    structure = Structure(
+        num_actions=spaces.num_actions,
+        num_envs=config.num_envs,
+        batch_size=config.batch_size,
+        n_step=config.n_step,
+        target_sync_updates=config.target_sync_updates,
+        max_grad_norm=config.max_grad_norm,
+    )
+    loss = dqn_loss(network, config.double, config.error)
+    return replay_agent(network, loss, Hyper(*map(float, numbers)), structure, initial)
+
+
+def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> DeviceLoop | HostLoop:
+    environment = native(spec.native_id) if spec.native_id is not None else None
+    if config.loop == "device" and environment is None:
+        raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
+    capacity_rows = _capacity_rows(config)
+    observation = jax.ShapeDtypeStruct(spaces.observation_shape, jnp.dtype(spaces.observation_dtype))
+    _check_memory(config, capacity_rows, observation)
+    cycles = max(1, (config.report_every_steps or config.collect_steps) // config.collect_steps)
+    rhythm = Rhythm(
+        rows=config.rows_per_cycle,
+        updates=config.updates_per_cycle,
+        # Two rows make the first transition.
+        warmup_rows=max(2, math.ceil(config.warmup_steps / config.num_envs)),
+    )
+    size: dict[str, int] = {
+        "seed": config.seed,
+        "members": config.seeds,
+        "envs": config.num_envs,
+        "capacity_rows": capacity_rows,
+        "cycles": cycles,
+    }
+    if environment is not None and config.loop != "host":
+        return DeviceLoop(environment, agent, rhythm, **size)
+
+    def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
+        return HostEnvironment(spec, member_seeds, envs, config.vectorization)
+
+    return HostLoop(open_vector, observation, agent, rhythm, **size)
+
+
+def _capacity_rows(config: Config) -> int:
+    if config.agent == "tutorial":
+        return tape_rows(config.capacity_steps)
+    rows = max(math.ceil(config.capacity_steps / config.num_envs), config.n_step + 2)
+    return math.ceil(rows / config.rows_per_cycle) * config.rows_per_cycle
+
+
+def _check_memory(config: Config, capacity_rows: int, observation: jax.ShapeDtypeStruct) -> None:
+    needed = ring.size_in_bytes(capacity_rows, config.seeds, config.num_envs, observation)
+    free = _free_bytes()
+    if needed > free * MEMORY_SHARE:
+        raise UsageError(
+            f"capacity_steps={config.capacity_steps:,} for {config.seeds} member(s) needs {needed / 1e9:,.1f} GB, "
+            f"but {free / 1e9:,.1f} GB are free; use capacity_steps="
+            f"{int(config.capacity_steps * free * MEMORY_SHARE / needed):,} or less."
+        )
+
+
+def _free_bytes() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,209 @@
+"""Every setting of a run, checked before anything starts. Not for building: see `build.py`. Imports no jax."""
+
+import difflib
+import math
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qdojo.errors import UsageError
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Config(BaseModel):
+    """All settings of one run. Frozen; the resolved copy lies in the run directory as `config.toml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    env: str
+    """A Gymnasium id, `module:Id`, or `package.module:factory`."""
+    preset: str = "default"
+    """The table of settings that this run began with."""
+    agent: Literal["dqn", "tutorial"] = "dqn"
+    """Which agent file learns."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the first member; member k has seed + k."""
+    seeds: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Members of the population, trained side by side in one program."""
+    loop: Literal["auto", "device", "host"] = "auto"
+    """`device`: all in one compiled program (JAX environments). `host`: Gymnasium steps in Python."""
+    num_envs: Positive = 1
+    """Copies of the environment that feed each member."""
+    vectorization: Literal["sync", "async"] = "sync"
+    """Host loop: copies in this process, or a process each."""
+
+    steps: Positive = 100_000
+    """Budget in env steps, each member."""
+    episodes: Positive | None = None
+    """Budget in episodes, each member; the run ends when either budget is spent."""
+    until_solved: bool = False
+    """Stop as soon as every member's greedy evaluation reaches `solved_at`."""
+    solved_at: float | None = None
+    """Mean return that counts as solved; by default what Gymnasium says of the environment."""
+
+    network: str = "mlp"
+    """`mlp`, or `module:build` for a function that returns a `keras.Model`."""
+    hidden: tuple[Positive, ...] = (128, 128)
+    """Units of each hidden layer of the mlp."""
+    layer_norm: bool = True
+    """LayerNorm before each relu of the mlp."""
+    weights: str | None = None
+    """Keras weights (`.weights.h5`, `.h5`) to start from; exploration is then at its minimum."""
+
+    capacity_steps: Positive = 50_000
+    """Env steps that the replay memory holds, each member."""
+    batch_size: Positive = 64
+    """Examples of one update."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 1_000
+    """Env steps before the first update."""
+    collect_steps: Positive = 2
+    """Env steps between one learning phase and the next, over all copies of a member."""
+    updates_per_step: Annotated[float, Field(gt=0.0)] = 0.5
+    """Updates for each env step: the replay ratio."""
+    n_step: Annotated[int, Field(ge=1, le=100)] = 5
+    """Steps of the return before it bootstraps."""
+    discount: Fraction = 0.99
+    """What a reward is worth one step later."""
+    double: bool = True
+    """The online network chooses the target's action (van Hasselt et al., 2016)."""
+    error: Literal["mse", "huber"] = "huber"
+    """Loss of the error between value and target."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Step size of Adam at the start."""
+    learning_rate_end: Annotated[float, Field(ge=0.0)] | None = None
+    """Step size at `learning_rate_decay_steps` and after; by default the same as at the start."""
+    learning_rate_decay_steps: Positive | None = None
+    """Env steps over which the step size falls; by default the budget at the start of the run."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] | None = None
+    """Gradients with a greater global norm are scaled down to it."""
+    target_tau: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    """How far the target network moves to the online one at each sync; 1 copies it."""
+    target_sync_updates: Positive = 1
+    """Updates between two syncs."""
+
+    epsilon_start: Fraction = 1.0
+    """Probability of a random action at the start."""
+    epsilon_end: Fraction = 0.05
+    """Probability of a random action at the end."""
+    epsilon_decay_steps: Positive = 10_000
+    """Env steps from one to the other."""
+    epsilon_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.995
+    """Tutorial agent: what epsilon is multiplied by after each replay."""
+
+    eval_every_steps: Positive | None = 5_000
+    """Env steps between greedy evaluations; the run delivers the best of them. None: it delivers the last agent."""
+    eval_episodes: Positive = 10
+    """Episodes of each such evaluation."""
+    final_eval_episodes: Positive = 100
+    """Episodes of the evaluation of what the run delivers, on starts used for nothing else."""
+    report_every_steps: Positive | None = None
+    """Env steps between reports; by default short enough to watch."""
+    checkpoint_every_seconds: Annotated[float, Field(ge=0.0)] = 30.0
+    """Least time between checkpoints; one is always saved at the end and on Ctrl-C."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        if self.collect_steps % self.num_envs:
+            raise ValueError(
+                f"collect_steps is {self.collect_steps}, which is no multiple of num_envs={self.num_envs}; "
+                f"use {math.ceil(self.collect_steps / self.num_envs) * self.num_envs}"
+            )
+        updates = self.collect_steps * self.updates_per_step
+        if updates < 1 or abs(updates - round(updates)) > 1e-6:
+            raise ValueError(
+                f"collect_steps * updates_per_step is {updates:g}, but it must be a whole number of updates; "
+                f"use updates_per_step={max(1, round(updates)) / self.collect_steps:g}"
+            )
+        if self.batch_size > self.capacity_steps:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, more than capacity_steps={self.capacity_steps} can hold"
+            )
+        if self.epsilon_end > self.epsilon_start:
+            raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
+        return self
+
+    @property
+    def rows_per_cycle(self) -> int:
+        """Rows that are collected between two learning phases."""
+        return self.collect_steps // self.num_envs
+
+    @property
+    def updates_per_cycle(self) -> int:
+        """Updates of one learning phase."""
+        return round(self.collect_steps * self.updates_per_step)
+
+    def to_toml(self) -> str:
+        """The settings as TOML; those that are None are left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+@cache
+def preset_tables() -> dict[str, Any]:
+    """The presets as data: settings by preset name, and under `env` those tuned for one environment."""
+    return tomllib.loads(resources.files("qdojo").joinpath("presets.toml").read_text(encoding="utf-8"))
+
+
+def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
+    """Settings of `preset` for `env`, with `fields` on top. Raises UsageError, one sentence, for what is wrong."""
+    tables = preset_tables()
+    if preset not in tables:
+        raise UsageError(f"There is no preset {preset!r}; {_near(preset, list(tables))}.")
+    for name in fields:
+        if name not in Config.model_fields:
+            raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}.")
+    table = dict(tables[preset])
+    tuned = table.pop("env", {}).get(env, {})
+    table.pop("about", None)
+    return _resolved(_checked({"env": env, "preset": preset} | table | tuned | fields))
+
+
+def read_config(text: str, source: str) -> Config:
+    """A config from the TOML of a run directory; `source` is the file's name, for the message."""
+    try:
+        return _checked(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, UsageError) as error:
+        raise UsageError(f"{source} is not a valid config: {error}") from error
+
+
+def _checked(fields: dict[str, Any]) -> Config:
+    try:
+        return Config(**fields)
+    except ValidationError as error:
+        raise UsageError(_sentence(error)) from error
+
+
+def _resolved(config: Config) -> Config:
+    """Settings that follow from others, written out, so that a resume with another budget changes none of them."""
+    changes: dict[str, Any] = {}
+    if config.learning_rate_end is None:
+        changes["learning_rate_end"] = config.learning_rate
+    if config.learning_rate_decay_steps is None:
+        changes["learning_rate_decay_steps"] = config.steps
+    if config.report_every_steps is None:
+        longest = min(config.eval_every_steps or config.steps, 1_000)
+        cycles = math.ceil(config.steps / config.collect_steps)
+        chunks = math.ceil(config.steps / longest)
+        changes["report_every_steps"] = math.ceil(cycles / chunks) * config.collect_steps
+    return config.model_copy(update=changes)
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}" if close else f"the names are {', '.join(sorted(known))}"
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"There is no field {field!r}; {_near(field, list(Config.model_fields))}."
+    if not field:
+        return f"{message}."
+    return f"{field} is {first['input']!r}: {message[0].lower()}{message[1:]}."

@@ -1,0 +1,236 @@
+"""A Keras model as a Q-network, and a dense Q-network as a Keras model. Not for files: see `export/keras.py`.
+
+Keras takes seconds to import, so each of these functions imports it when it is called, and no module does.
+"""
+
+import copy
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from qdojo.errors import UsageError
+from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP
+from qdojo.types import Network, Observation
+
+if TYPE_CHECKING:
+    import keras
+
+    ModelOrBuild = keras.Model | Callable[[], keras.Model]
+
+Initialiser = Callable[..., Shaped[Array, "..."]]
+
+
+class KerasParams(NamedTuple):
+    """The values of a Keras model's variables, in the order of `trainable_variables` and `non_trainable_variables`."""
+
+    trainable: list[Shaped[Array, "..."]]
+    non_trainable: list[Shaped[Array, "..."]]
+
+
+def import_keras() -> Any:
+    """Keras on its JAX backend. Raises `UsageError` where it was already imported with another."""
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    if keras.config.backend() != "jax":
+        raise UsageError(
+            f"Keras was imported with the {keras.config.backend()} backend; "
+            "set KERAS_BACKEND=jax before Keras is first imported."
+        )
+    return keras
+
+
+def keras_network(
+    model_or_build: "ModelOrBuild", observation_shape: tuple[int, ...], num_actions: int
+) -> Network:
+    """A Keras model, or a function without arguments that builds one, as a Q-network. Parameters are `KerasParams`.
+
+    A model is taken for its architecture: every member draws trainable weights of its own from its key, with the
+    model's own initialisers, even where weights had been loaded; `params_of` gives those, to start from. An
+    initialiser with a fixed integer seed keeps it, in all members. What is not trainable (frozen layers, statistics
+    of a Normalization layer) is as it is in the given model, and stays so. The model runs in inference mode.
+
+    Raises `UsageError` where the model does not take one observation or does not give one value an action.
+    """
+    model = _built(model_or_build, observation_shape)
+    initialisers = _initialisers(model, observation_shape)
+    shapes = [(variable.shape, variable.dtype) for variable in model.trainable_variables]
+    fixed = params_of(model).non_trainable
+
+    def init(key: Array) -> KerasParams:
+        keys = jax.random.split(key, max(len(shapes), 1))
+        drawn = [
+            _reseeded(initialiser, keys[i])(shape, dtype=dtype)
+            for i, (initialiser, (shape, dtype)) in enumerate(zip(initialisers, shapes, strict=True))
+        ]
+        return KerasParams(drawn, [jnp.asarray(value) for value in fixed])
+
+    def apply(params: KerasParams, observation: Observation) -> Float[Array, "actions"]:
+        # Learners differentiate by every float; a running mean or a frozen layer is not theirs to move.
+        frozen = jax.lax.stop_gradient(params.non_trainable)
+        values, _ = model.stateless_call(params.trainable, frozen, observation[None], training=False)
+        return values[0].astype(jnp.float32)
+
+    _check_shapes(model, observation_shape, num_actions)
+    return Network(init, apply)
+
+
+def params_of(model: "keras.Model") -> KerasParams:
+    """The values that a built model holds now."""
+    return KerasParams(
+        [jnp.asarray(variable.value) for variable in model.trainable_variables],
+        [jnp.asarray(variable.value) for variable in model.non_trainable_variables],
+    )
+
+
+def with_params(
+    model_or_build: "ModelOrBuild", params: KerasParams, observation_shape: tuple[int, ...]
+) -> "keras.Model":
+    """A new model of the same architecture that holds one member's parameters. Raises `UsageError` for another's."""
+    model = _built(model_or_build, observation_shape)
+    if model is model_or_build:
+        model = _twin(model, observation_shape)
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    values = [np.asarray(value) for value in (*params.trainable, *params.non_trainable)]
+    expected, found = [variable.shape for variable in variables], [value.shape for value in values]
+    if expected != found:
+        raise UsageError(f"The model has variables of the shapes {expected}, the parameters are {found}.")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return model
+
+
+def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Model":
+    """A plain `keras.Sequential` that computes what one member's dense network computes."""
+    keras = import_keras()
+    layers, weights = [keras.layers.Input(observation_shape)], []
+    if len(observation_shape) != 1:
+        layers.append(keras.layers.Flatten())
+    for i, linear in enumerate(params.layers):
+        layers.append(keras.layers.Dense(linear.bias.shape[0]))
+        weights += [linear.weight, linear.bias]
+        if params.norms:
+            layers.append(keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON))
+            weights += [params.norms[i].scale, params.norms[i].offset]
+        layers.append(keras.layers.ReLU())
+    layers.append(keras.layers.Dense(params.head.bias.shape[0]))
+    model = keras.Sequential(layers)
+    model.set_weights([np.asarray(weight) for weight in [*weights, params.head.weight, params.head.bias]])
+    return model
+
+
+def tutorial_network(observation_shape: tuple[int, ...], num_actions: int) -> "keras.Model":
+    """The tutorial's Q-network: two dense layers of 24 with relu, and a linear one with a value for each action."""
+    keras = import_keras()
+    flatten = [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
+    return keras.Sequential(
+        [
+            keras.layers.Input(observation_shape),
+            *flatten,
+            keras.layers.Dense(24, activation="relu"),
+            keras.layers.Dense(24, activation="relu"),
+            keras.layers.Dense(num_actions, activation="linear"),
+        ]
+    )
+
+
+def _built(model_or_build: Any, observation_shape: tuple[int, ...]) -> Any:
+    keras = import_keras()
+    is_model = isinstance(model_or_build, keras.Model)
+    model = model_or_build if is_model or not callable(model_or_build) else model_or_build()
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"The network is a {type(model).__name__}; give a keras.Model or a function that builds one.")
+    return _build(model, observation_shape)
+
+
+def _build(model: Any, observation_shape: tuple[int, ...]) -> Any:
+    if not model.built:
+        try:
+            model.build((None, *observation_shape))
+        except Exception as error:  # the model is the user's code: anything may come out of it
+            raise UsageError(
+                f"The network {model.name!r} cannot take observations of shape {observation_shape}: {error}"
+            ) from error
+    return model
+
+
+def _twin(model: Any, observation_shape: tuple[int, ...]) -> Any:
+    """The same architecture once more, without its values and not compiled (`clone_model` would compile it)."""
+    keras = import_keras()
+    try:
+        with keras.saving.custom_object_scope({type(part).__name__: type(part) for part in _parts(model)}):
+            twin = type(model).from_config(model.get_config())
+    except Exception as error:  # from_config of any layer may raise anything
+        raise UsageError(
+            f"The network {model.name!r} cannot be made anew for each member: {error} "
+            "Give each of its own classes a get_config(), and use no Lambda layers."
+        ) from error
+    return _build(twin, observation_shape)
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """The layers of a model at any depth and their initialisers: what the user may have classes of their own for."""
+    keras = import_keras()
+    for layer in model.layers:
+        yield layer
+        yield from (value for value in vars(layer).values() if isinstance(value, keras.Initializer))
+        if hasattr(layer, "layers"):
+            yield from _parts(layer)
+
+
+def _initialisers(model: Any, observation_shape: tuple[int, ...]) -> list[Initialiser]:
+    """What each trainable variable is drawn with. Keras keeps this only until the variable has its value, and inside
+    a `StatelessScope` that is put off."""
+    keras = import_keras()
+    with keras.StatelessScope():
+        twin = _twin(model, observation_shape)
+        return [variable._initializer for variable in twin.trainable_variables]
+
+
+def _reseeded(initialiser: Any, key: Array) -> Initialiser:
+    """The initialiser with the member's key as its seed: Keras takes only integers there, but its JAX backend uses a
+    key as it is, so weights can be drawn under `jit` and `vmap`."""
+    keras = import_keras()
+    if not hasattr(initialiser, "seed"):
+        return initialiser
+    if isinstance(initialiser, keras.Initializer) and isinstance(initialiser.get_config().get("seed"), int):
+        return initialiser
+    initialiser = copy.copy(initialiser)
+    initialiser.seed = key
+    return initialiser
+
+
+def _check_shapes(model: Any, observation_shape: tuple[int, ...], num_actions: int) -> None:
+    declared = getattr(model, "inputs", None)
+    if declared is not None and len(declared) == 1:
+        expected = tuple(declared[0].shape[1:])
+        fits = len(expected) == len(observation_shape) and all(
+            e in (None, o) for e, o in zip(expected, observation_shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"The network {model.name!r} takes inputs of shape {expected}, "
+                f"but the observations have shape {observation_shape}."
+            )
+    observation = jax.ShapeDtypeStruct((1, *observation_shape), jnp.float32)
+    try:
+        output = jax.eval_shape(lambda *args: model.stateless_call(*args, training=False)[0], *params_of(model), observation)
+    except Exception as error:  # the model is the user's code: anything may come out of it
+        raise UsageError(
+            f"The network {model.name!r} cannot take observations of shape {observation_shape}: {error}"
+        ) from error
+    found = getattr(output, "shape", None)
+    if found != (1, num_actions):
+        given = "several arrays" if found is None else f"{math.prod(found[1:])} values of shape {found[1:]}"
+        raise UsageError(
+            f"The network {model.name!r} gives {given}, but the environment has {num_actions} actions: "
+            f"end it with a layer of {num_actions} values."
+        )

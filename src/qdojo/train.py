@@ -1,0 +1,240 @@
+"""A run from start to end: consumes what the loop yields, and writes, evaluates, saves and stops. Not for learning."""
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from qdojo import snapshot
+from qdojo.build import Parts
+from qdojo.config import Config
+from qdojo.errors import QdojoError
+from qdojo.loops.state import Best, TrainState, keep_best
+from qdojo.observer import Observer
+from qdojo.plots import curve_png
+from qdojo.runs import checkpoint
+from qdojo.runs.directory import RunDirectory, create, write_atomically
+from qdojo.runs.metrics import MetricsWriter
+from qdojo.statistics import interquartile_mean
+from qdojo.types import Params, Report
+
+FINAL_SEED = 2**31
+"""Evaluation seeds below it choose the best agent during a run; from it on they judge what was delivered."""
+COMMIT_SECONDS = 1.0
+VERSIONED = ("jax", "jaxlib", "numpy")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after everything was saved."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__(f"interrupted; qdojo resume {run.path}")
+        self.run = run
+
+
+def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDirectory:
+    """Train a new run under `root` until its budget is spent or it is solved."""
+    run = create(root, config.env, config.preset, config.to_toml())
+    with run.lock(), contextlib.closing(parts.loop):
+        observer.started(run, config, parts.loop.name)
+        Trainer(run, config, parts, observer).train(parts.loop.init())
+    return run
+
+
+def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer) -> None:
+    """Go on from the last whole checkpoint of `run`, with everything that was there."""
+    with run.lock(), contextlib.closing(parts.loop):
+        loaded = checkpoint.load_latest(run.checkpoints_path)
+        for damage in loaded.skipped:
+            observer.warned(damage)
+        state = restored(parts, loaded.arrays)
+        with MetricsWriter(run.metrics_path) as metrics:
+            metrics.truncate(int(loaded.meta["steps"]))
+        observer.started(run, config, parts.loop.name)
+        Trainer(run, config, parts, observer, loaded.meta).train(state)
+
+
+def restored(parts: Parts, arrays: snapshot.Arrays) -> TrainState:
+    """The state that a checkpoint holds."""
+    template = parts.loop.template()
+    inside = "environment/"
+    if template.environment is None:
+        # Of host environments the arrays are as long as their episodes: their own `restore` knows what fits.
+        environment = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
+        return snapshot.from_arrays(template, arrays)._replace(environment=environment)
+    return snapshot.from_arrays(template, arrays)
+
+
+class Trainer:
+    """The consumers of one run's reports, in one place."""
+
+    def __init__(
+        self, run: RunDirectory, config: Config, parts: Parts, observer: Observer, before: dict[str, Any] | None = None
+    ) -> None:
+        """`before` is the meta of the checkpoint that a resumed run goes on from."""
+        self.run, self.config, self.parts, self.loop, self.observer = run, config, parts, parts.loop, observer
+        self.seconds: dict[str, float] = dict((before or {}).get("seconds", {"train": 0.0, "eval": 0.0, "compile": 0.0}))
+        self._compiled_before = self.seconds["compile"]
+        self._steps = int((before or {}).get("steps", 0))
+        self._saved_at = self._committed_at = time.monotonic()
+
+    def train(self, state: TrainState) -> None:
+        """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
+        self._end("interrupted")
+        with MetricsWriter(self.run.metrics_path) as metrics, _stop_requests() as stop:
+            if self._steps == 0:
+                self._save(metrics, state)
+            try:
+                state = self._until_done(state, metrics, stop)
+            except Exception as error:
+                self._end("failed", error=str(error))
+                raise
+            finally:
+                curve_png(self.run.metrics_path, f"{self.config.env}, {self.config.preset}", self.run.curve_path)
+            self._save(metrics, state)
+            if stop.is_set():
+                raise Interrupted(self.run)
+            result = self._result(state)
+        self._end("finished", **result)
+        self.observer.finished(self.run, result)
+
+    def _until_done(self, state: TrainState, metrics: MetricsWriter, stop: threading.Event) -> TrainState:
+        self.observer.compiling()
+        if self._budget_spent(state):
+            return state
+        for state, report in self.loop.run(state):
+            self._check_finite(report)
+            scores = None
+            every = self.config.eval_every_steps
+            if every and report.steps // every > self._steps // every:
+                scores = self._evaluate(state.agents.params, report.steps, self.config.eval_episodes).mean(axis=1)
+                state = state._replace(best=keep_best(state.best, state.agents.params, scores))
+            self._record(metrics, report, scores)
+            self._steps = report.steps
+            self.observer.reported(report, scores)
+            if stop.is_set() or self._budget_spent(state) or self._solved(state):
+                break
+            if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
+                self._save(metrics, state)
+        return state
+
+    def _budget_spent(self, state: TrainState) -> bool:
+        episodes = self.config.episodes
+        enough = episodes is not None and bool((state.tally.episodes >= episodes).all())
+        return enough or int(state.clock.rows) * self.config.num_envs >= self.config.steps
+
+    def _solved(self, state: TrainState) -> bool:
+        threshold = self.parts.solved_at
+        return self.config.until_solved and threshold is not None and bool((state.best.score >= threshold).all())
+
+    def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
+        began, compiled = time.perf_counter(), self.loop.programs.compile_seconds
+        scores = self.loop.evaluate(params, seed, episodes)
+        self.seconds["eval"] += time.perf_counter() - began - (self.loop.programs.compile_seconds - compiled)
+        return scores
+
+    def _record(self, metrics: MetricsWriter, report: Report, scores: Float[np.ndarray, "member"] | None) -> None:
+        self.seconds["train"] += report.seconds
+        metrics.episodes(report.episodes)
+        speed = (report.steps - self._steps) * self.config.seeds / max(report.seconds, 1e-9)
+        metrics.metrics(report.steps, report.metrics | {"steps_per_second": speed, "updates": float(report.updates)})
+        if scores is not None:
+            metrics.evaluation(report.steps, scores, self.config.eval_episodes)
+        if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+            metrics.commit()
+            self._committed_at = time.monotonic()
+
+    def _check_finite(self, report: Report) -> None:
+        for name, values in report.metrics.items():
+            if not np.isfinite(values).all():
+                member = int(np.argmin(np.isfinite(values)))
+                raise QdojoError(
+                    f"{name} of member {member} is no longer finite at step {report.steps:,}: the agent diverged; lower "
+                    f"learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; the last checkpoint is whole."
+                )
+
+    def _save(self, metrics: MetricsWriter, state: TrainState) -> None:
+        metrics.commit()
+        self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
+        meta = {
+            "steps": self._steps,
+            "seconds": self.seconds,
+            "config": self.config.model_dump(mode="json"),
+            "versions": versions(),
+        }
+        folder = self.run.checkpoints_path
+        checkpoint.save(folder, checkpoint.step_name(self._steps), snapshot.to_arrays(state), meta)
+        checkpoint.save(folder, self.run.best_path.name, snapshot.to_arrays(delivered(state)), meta)
+        checkpoint.prune(folder)
+        self._saved_at = time.monotonic()
+
+    def _result(self, state: TrainState) -> dict[str, Any]:
+        config, threshold = self.config, self.parts.solved_at
+        self.observer.evaluating(config.final_eval_episodes)
+        scores = self._evaluate(delivered(state).params, FINAL_SEED, config.final_eval_episodes)
+        means = scores.mean(axis=1)
+        self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
+        return {
+            "run": str(self.run.path),
+            "env": config.env,
+            "preset": config.preset,
+            "loop": self.loop.name,
+            "seeds": config.seeds,
+            "steps": self._steps,
+            "env_steps": state.tally.env_steps.tolist(),
+            "updates": int(state.clock.updates),
+            "seconds": self.seconds | {"total": sum(self.seconds.values())},
+            "eval": {
+                "episodes": config.final_eval_episodes,
+                "mean": means.tolist(),
+                "iqm": interquartile_mean(means),
+            },
+            "solved": None if threshold is None else (means >= threshold).tolist(),
+        }
+
+    def _end(self, status: str, **fields: Any) -> None:
+        content = json.dumps({"status": status} | fields, indent=1, ensure_ascii=False)
+        write_atomically(self.run.result_path, content.encode() + b"\n")
+
+
+def delivered(state: TrainState) -> Best:
+    """What a run hands out: the best evaluated parameters of each member; the last ones where none were evaluated."""
+    if bool(np.isneginf(state.best.score).all()):
+        return Best(state.best.score, state.agents.params)
+    return state.best
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the bits of a run depend on."""
+    return {name: version(name) for name in VERSIONED}
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM ask for a stop at the next report; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        stop.set()
+        for number in before:
+            signal.signal(number, signal.default_int_handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,192 @@
+"""The doctor finds each broken promise and passes an environment that keeps them all."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from qdojo.envs.doctor import Finding, examine
+
+
+class Patient(gym.Env[Any, Any]):
+    """A random walk that keeps every promise; the tests break one at a time."""
+
+    end = 10
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-100, 100, (1,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.at = self.np_random.normal()
+        self.steps = 0
+        return self.shown(), {}
+
+    def step(self, action: Any) -> Any:
+        self.at += float(action) - 0.5
+        self.steps += 1
+        return self.shown(), 1.0, self.steps == self.end, False, {}
+
+    def shown(self) -> Any:
+        return np.array([self.at], np.float32)
+
+
+class OldReset(Patient):
+    def reset(self) -> Any:  # type: ignore[override]
+        return super().reset()
+
+
+class BareReset(Patient):
+    def reset(self, **kwargs: Any) -> Any:  # type: ignore[override]
+        return super().reset(**kwargs)[0]
+
+
+class OldStep(Patient):
+    def step(self, action: Any) -> Any:
+        return super().step(action)[:4]
+
+
+class ArrayReward(Patient):
+    def step(self, action: Any) -> Any:
+        shown, _, *rest = super().step(action)
+        return shown, np.array([1.0]), *rest
+
+
+class NanReward(Patient):
+    def step(self, action: Any) -> Any:
+        shown, _, *rest = super().step(action)
+        return shown, float("nan"), *rest
+
+
+class NumberFlag(Patient):
+    def step(self, action: Any) -> Any:
+        shown, reward, _, *rest = super().step(action)
+        return shown, reward, 0, *rest
+
+
+class NoInfo(Patient):
+    def step(self, action: Any) -> Any:
+        return *super().step(action)[:4], None
+
+
+class NanLater(Patient):
+    def shown(self) -> Any:
+        return np.array([np.nan if self.steps == 7 else self.at], np.float32)
+
+
+class WrongShape(Patient):
+    def shown(self) -> Any:
+        return np.array([self.at, 0], np.float32)
+
+
+class WrongDtype(Patient):
+    def shown(self) -> Any:
+        return np.array([self.at], np.float64)
+
+
+class AList(Patient):
+    def shown(self) -> Any:
+        return [self.at]
+
+
+class Outside(Patient):
+    def shown(self) -> Any:
+        return np.array([500], np.float32)
+
+
+class Raises(Patient):
+    def step(self, action: Any) -> Any:
+        raise KeyError("door")
+
+
+class Unseeded(Patient):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.at = np.random.default_rng().normal()
+        return self.shown(), {}
+
+
+class UnseededSteps(Patient):
+    def step(self, action: Any) -> Any:
+        self.at += np.random.default_rng().normal()
+        return super().step(action)
+
+
+class Endless(Patient):
+    end = 10**9
+
+    def shown(self) -> Any:
+        return np.clip(super().shown(), -100, 100)
+
+
+class Continuous(Patient):
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Box(0, 1, ())
+
+
+def failed(findings: list[Finding]) -> dict[str, str]:
+    return {finding.check: finding.message for finding in findings if not finding.ok}
+
+
+def test_a_sound_environment_passes_every_check() -> None:
+    for env in (Patient, "CartPole-v1", "FrozenLake-v1"):
+        findings = examine(env)
+        assert failed(findings) == {}
+        assert [f.check for f in findings] == [
+            "resolves",
+            "spaces",
+            "reset",
+            "step",
+            "seed",
+            "time limit",
+            "gymnasium's checker",
+            "speed",
+        ]
+        assert "1000 random steps" in findings[3].message
+
+
+@pytest.mark.parametrize(
+    ("env", "check", "words"),
+    [
+        ("CartPol-v1", "resolves", "did you mean CartPole-v1"),
+        (Continuous, "spaces", "continuous"),
+        (OldReset, "reset", "define reset(self, *, seed=None, options=None)"),
+        (BareReset, "reset", "reset returned a ndarray; define reset"),
+        (WrongShape, "reset", "has shape (2,), its space (1,)"),
+        (WrongDtype, "reset", "is float64, its space float32; return .astype(np.float32)"),
+        (AList, "reset", "is a list; return np.asarray(..., dtype=np.float32)"),
+        (Outside, "reset", "observation[0] is 500, outside its space's -100 .. 100"),
+        (OldStep, "step", "a tuple of 4; return (observation, reward, terminated, truncated, info)"),
+        (ArrayReward, "step", "return one finite float"),
+        (NanReward, "step", "the reward is nan; return one finite float"),
+        (NumberFlag, "step", "terminated is 0 of type int; return bool(terminated)"),
+        (NoInfo, "step", "info is a NoneType; return a dict"),
+        (NanLater, "step", "step 7: the observation holds NaN or inf"),
+        (Raises, "step", "KeyError: 'door'"),
+        (Unseeded, "seed", "two resets with the same seed start differently); call super().reset(seed=seed)"),
+        (UnseededSteps, "seed", "they part at step 1); call super().reset(seed=seed)"),
+        (Endless, "time limit", "gymnasium.wrappers.TimeLimit"),
+    ],
+)
+def test_each_broken_promise_is_found_with_its_remedy(env: Any, check: str, words: str) -> None:
+    found = failed(examine(env))
+    assert check in found
+    assert words in found[check]
+    assert "\n" not in found[check]
+
+
+def test_ready_made_vectors_are_examined_too() -> None:
+    findings = examine(lambda: gym.make_vec("CartPole-v1", 3))
+    assert failed(findings) == {}
+    assert [f.check for f in findings] == ["resolves", "spaces", "step", "speed"]
+
+    def undeclared() -> Any:
+        vector = gym.vector.SyncVectorEnv([Patient])
+        del vector.metadata["autoreset_mode"]
+        return vector
+
+    assert "autoreset_mode" in failed(examine(undeclared))["step"]
+    assert "NaN" in failed(examine(lambda: gym.vector.SyncVectorEnv([NanLater])))["step"]
