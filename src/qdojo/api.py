@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from qdojo import snapshot
 from qdojo.build import Parts, build
@@ -48,7 +48,8 @@ class Policy:
         self.member = member
         """Which member of the population it is."""
         self._parts = parts
-        self._params = jax.tree.map(lambda leaf: leaf[member], params)
+        self.params = jax.tree.map(lambda leaf: leaf[member], params)
+        """The parameters of that member alone."""
         self._greedy = jax.jit(parts.agent.greedy)
         self._values = jax.jit(parts.network.apply)
         self.reset()
@@ -60,12 +61,12 @@ class Policy:
     def act(self, observation: Any) -> int:
         """The best action for one raw observation of the environment, as the environment numbers it."""
         encoded = self._parts.spaces.encode(observation)
-        action, self._memory = self._greedy(self._params, encoded, self._memory)
+        action, self._memory = self._greedy(self.params, encoded, self._memory)
         return int(action) + self._parts.spaces.action_start
 
     def q_values(self, observation: Any) -> Float[np.ndarray, "actions"]:
         """What each action is thought to be worth."""
-        return np.asarray(self._values(self._params, self._parts.spaces.encode(observation)))
+        return np.asarray(self._values(self.params, self._parts.spaces.encode(observation)))
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def evaluate(run: Path | str, episodes: int = 100, *, seed: int = 0, root: Path 
 
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk, where XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR says, for the next process."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "qdojo" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

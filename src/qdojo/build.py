@@ -1,8 +1,10 @@
-"""From a config to the parts of a run: environment, network, agent, loop. The one place where a name becomes an object."""
+"""From a config to the parts of a run. The one place where a name becomes an object."""
 
+import functools
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,16 +12,18 @@ import jax.numpy as jnp
 
 from qdojo.agents.dqn import dqn_loss
 from qdojo.agents.learner import Hyper, Structure, replay_agent
-from qdojo.agents.tutorial import tape_rows, tutorial_agent
+from qdojo.agents.tutorial import capacity_rows as tutorial_rows
+from qdojo.agents.tutorial import tutorial_agent
 from qdojo.config import Config
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
-from qdojo.envs.resolve import EnvSpec, resolve
+from qdojo.envs.resolve import EnvSpec, import_module, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.networks.keras import keras_network, tutorial_network
 from qdojo.networks.mlp import mlp
 from qdojo.tape import ring
 from qdojo.types import Agent, Network
@@ -59,12 +63,25 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
 
 
 def _network(config: Config, spaces: Spaces, given: Any) -> Network:
+    shape, num_actions = spaces.observation_shape, spaces.num_actions
     if given is None and config.network == "mlp":
-        return mlp(spaces.observation_shape, spaces.num_actions, config.hidden, config.layer_norm)
-    from qdojo.networks.keras import import_builder, keras_network  # Keras takes seconds to import
+        return mlp(shape, num_actions, config.hidden, config.layer_norm)
+    return keras_network(network_source(config, spaces, given), shape, num_actions)
 
-    source = given if given is not None else import_builder(config.network)
-    return keras_network(source, spaces.observation_shape, spaces.num_actions)
+
+def network_source(config: Config, spaces: Spaces, given: Any = None) -> Any:
+    """The Keras model, or the function that builds it, that a config names or a caller gave."""
+    if given is not None:
+        return given
+    if config.network == "tutorial":
+        return functools.partial(tutorial_network, spaces.observation_shape, spaces.num_actions)
+    module, colon, name = config.network.partition(":")
+    if not colon:
+        raise UsageError(f"network is {config.network!r}; use 'mlp', 'tutorial' or 'module:build'.")
+    build = getattr(import_module(module, config.network), name, None)
+    if not callable(build):
+        raise UsageError(f"network is {config.network!r}, but {module} has no function {name!r} that builds a model.")
+    return build
 
 
 def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
@@ -87,10 +104,10 @@ def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
             max_episodes=config.episodes or 2**31 - 1,
             initial_params=initial,
         )
-    numbers = Hyper(
+    hyper = Hyper(
         learning_rate_start=config.learning_rate,
-        learning_rate_end=config.learning_rate_end,
-        learning_rate_decay_steps=config.learning_rate_decay_steps,
+        learning_rate_end=config.learning_rate if config.learning_rate_end is None else config.learning_rate_end,
+        learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
         discount=config.discount,
         epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
         epsilon_end=config.epsilon_end,
@@ -106,7 +123,7 @@ def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
         max_grad_norm=config.max_grad_norm,
     )
     loss = dqn_loss(network, config.double, config.error)
-    return replay_agent(network, loss, Hyper(*map(float, numbers)), structure, initial)
+    return replay_agent(network, loss, hyper, structure, initial)
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> DeviceLoop | HostLoop:
@@ -141,7 +158,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> Device
 
 def _capacity_rows(config: Config) -> int:
     if config.agent == "tutorial":
-        return tape_rows(config.capacity_steps)
+        return tutorial_rows(config.capacity_steps)
     rows = max(math.ceil(config.capacity_steps / config.num_envs), config.n_step + 2)
     return math.ceil(rows / config.rows_per_cycle) * config.rows_per_cycle
 
@@ -159,8 +176,8 @@ def _check_memory(config: Config, capacity_rows: int, observation: jax.ShapeDtyp
 
 def _free_bytes() -> int:
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""What a person or a program is told while a run goes on. This one says nothing; the command line has one that talks."""
+"""What a person or a program is told while a run goes on. The command line has one that talks; this one is silent."""
 
 from typing import TYPE_CHECKING, Any
 

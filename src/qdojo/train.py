@@ -81,7 +81,9 @@ class Trainer:
     ) -> None:
         """`before` is the meta of the checkpoint that a resumed run goes on from."""
         self.run, self.config, self.parts, self.loop, self.observer = run, config, parts, parts.loop, observer
-        self.seconds: dict[str, float] = dict((before or {}).get("seconds", {"train": 0.0, "eval": 0.0, "compile": 0.0}))
+        self.seconds: dict[str, float] = dict(
+            (before or {}).get("seconds", {"train": 0.0, "eval": 0.0, "compile": 0.0})
+        )
         self._compiled_before = self.seconds["compile"]
         self._steps = int((before or {}).get("steps", 0))
         self._saved_at = self._committed_at = time.monotonic()
@@ -110,7 +112,8 @@ class Trainer:
         self.observer.compiling()
         if self._budget_spent(state):
             return state
-        for state, report in self.loop.run(state):
+        for after, report in self.loop.run(state):
+            state = after
             self._check_finite(report)
             scores = None
             every = self.config.eval_every_steps
@@ -157,8 +160,9 @@ class Trainer:
             if not np.isfinite(values).all():
                 member = int(np.argmin(np.isfinite(values)))
                 raise QdojoError(
-                    f"{name} of member {member} is no longer finite at step {report.steps:,}: the agent diverged; lower "
-                    f"learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; the last checkpoint is whole."
+                    f"{name} of member {member} is no longer finite at step {report.steps:,}: the agent diverged; "
+                    f"lower learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; "
+                    "the last checkpoint is whole."
                 )
 
     def _save(self, metrics: MetricsWriter, state: TrainState) -> None:

@@ -11,12 +11,14 @@ Time in names: `obs_tm1, action_tm1` were seen and done; `reward_t, discount_t, 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
-Params = PyTree[Any]
+AnyArray: TypeAlias = Array | np.ndarray
+"""On the device, or on the host."""
+Params: TypeAlias = PyTree[Any]
 Observation = Shaped[Array, "*observation"]
 Words = UInt32[Array, "words"]
 Metrics = dict[str, Float[Array, ""]]
@@ -28,11 +30,11 @@ class Step(NamedTuple):
     `last` marks a row that starts no transition: the final observation of an episode, or a pause.
     """
 
-    observation: Shaped[Array, "*rows_and_observation"]
-    action: Int[Array, "*rows"]
-    reward: Float[Array, "*rows"]
-    terminated: Bool[Array, "*rows"]
-    last: Bool[Array, "*rows"]
+    observation: Shaped[AnyArray, "*rows_and_observation"]
+    action: Int[AnyArray, "*rows"]
+    reward: Float[AnyArray, "*rows"]
+    terminated: Bool[AnyArray, "*rows"]
+    last: Bool[AnyArray, "*rows"]
 
 
 class Batch(NamedTuple):
@@ -68,16 +70,8 @@ class Network(NamedTuple):
     """Q-values, one an action."""
 
 
-class AgentState(Protocol):
-    """All that a member learns. The loops hand it around and look only at `params`."""
-
-    @property
-    def params(self) -> Params:
-        """The parameters that the greedy policy reads."""
-
-
 class Agent(NamedTuple):
-    """Pure functions for one member and one example; the caller `vmap`s them.
+    """Pure functions for one member and one example; the caller `vmap`s them. A state has its parameters in `params`.
 
     The tape arrives whole, with `tape.member` saying which member reads: a gather from the shared array costs the
     same at any capacity, a `vmap` over a tape axis may copy it.

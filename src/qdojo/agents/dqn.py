@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from qdojo.agents.learner import Loss
 from qdojo.bellman import losses, targets
-from qdojo.types import Batch, Metrics, Network, Params, Words
+from qdojo.types import Batch, Metrics, Network, Params
 
 ERRORS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
     "mse": losses.squared_error,
@@ -23,7 +23,7 @@ def dqn_loss(network: Network, double: bool, error: str) -> Loss:
     """
     distance = ERRORS[error]
 
-    def loss(params: Params, target_params: Params, batch: Batch, noise: Words) -> tuple[Float[Array, ""], Metrics]:
+    def loss(params: Params, target_params: Params, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         q_tm1 = network.apply(params, batch.obs_tm1)
         q_t = network.apply(target_params, batch.obs_t)
         if double:

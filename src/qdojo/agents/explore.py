@@ -19,8 +19,6 @@ def linear(
     return start + (end - start) * jnp.clip(position / duration, 0.0, 1.0)
 
 
-def epsilon_greedy(
-    best: Int[Array, ""], num_actions: int, epsilon: Float[Array, ""], noise: Words
-) -> Int[Array, ""]:
+def epsilon_greedy(best: Int[Array, ""], num_actions: int, epsilon: Float[Array, ""], noise: Words) -> Int[Array, ""]:
     """The best action, or with probability `epsilon` any action, drawn for this env alone."""
     return jnp.where(uniform(noise[0]) < epsilon, integer(noise[1], num_actions), best)

@@ -4,7 +4,7 @@ A variant is one `loss` (see `dqn.py`), handed to `replay_agent`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,21 +17,23 @@ from qdojo.tape import windows
 from qdojo.tape.ring import Tape
 from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Params, Words
 
-Loss = Callable[[Params, Params, Batch, Words], tuple[Float[Array, ""], Metrics]]
-"""(params, target_params, one example, noise) -> loss, metrics."""
+Scalar: TypeAlias = Float[Array, ""] | float
+
+Loss = Callable[[Params, Params, Batch], tuple[Float[Array, ""], Metrics]]
+"""(params, target_params, one example) -> loss, metrics."""
 
 
 class Hyper(NamedTuple):
     """Numbers that change no shape. They are part of the state, so members may differ and none is compiled in."""
 
-    learning_rate_start: Float[Array, ""]
-    learning_rate_end: Float[Array, ""]
-    learning_rate_decay_steps: Float[Array, ""]
-    discount: Float[Array, ""]
-    epsilon_start: Float[Array, ""]
-    epsilon_end: Float[Array, ""]
-    epsilon_decay_steps: Float[Array, ""]
-    target_tau: Float[Array, ""]
+    learning_rate_start: Scalar
+    learning_rate_end: Scalar
+    learning_rate_decay_steps: Scalar
+    discount: Scalar
+    epsilon_start: Scalar
+    epsilon_end: Scalar
+    epsilon_decay_steps: Scalar
+    target_tau: Scalar
 
 
 class LearnerState(NamedTuple):
@@ -87,7 +89,7 @@ def replay_agent(
 
     def mean_loss(trainable: Params, frozen: Params, target: Params, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         params = eqx.combine(trainable, frozen)
-        losses, metrics = jax.vmap(loss, in_axes=(None, None, 0, None))(params, target, batch, None)
+        losses, metrics = jax.vmap(loss, in_axes=(None, None, 0))(params, target, batch)
         mean = jnp.mean(batch.weight * losses)
         return mean, {"loss": mean} | jax.tree.map(jnp.mean, metrics)
 

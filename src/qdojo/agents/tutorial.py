@@ -9,7 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy
 from qdojo.noise import integer
@@ -109,12 +109,15 @@ def tutorial_agent(
         episodes = state.episodes + ended
         steps = tape.written - episodes
         due = ended & (state.episodes < max_episodes) & (steps >= batch_size)
+
+        def turn(carry: tuple[Bool[Array, ""], TutorialState]) -> tuple[Bool[Array, ""], TutorialState]:
+            # Sampling depends on nothing that the loop changes, so without the barrier XLA does it before the loop:
+            # on every row, 20 to 60 us each.
+            state, words, written = jax.lax.optimization_barrier((carry[1], noise, tape.written))
+            return jnp.zeros_like(carry[0]), replay(state, tape._replace(written=written), words)
+
         # A loop of at most one turn: under `vmap` a `cond` would always compute both sides, this only what is due.
-        _, state = jax.lax.while_loop(
-            lambda carry: carry[0],
-            lambda carry: (jnp.zeros_like(carry[0]), replay(carry[1], tape, noise)),
-            (due, state._replace(episodes=episodes)),
-        )
+        _, state = jax.lax.while_loop(lambda carry: carry[0], turn, (due, state._replace(episodes=episodes)))
         return state, {"loss": state.loss, "q_mean": state.q_mean}
 
     return Agent(

@@ -1,14 +1,14 @@
 """What the loops ask of an environment written in JAX. Not for Gymnasium environments: see `gymnasium.py`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 Observation = Shaped[Array, "*observation"]
-EnvState = PyTree[Any]
+EnvState: TypeAlias = PyTree[Any]
 
 
 class Transition(NamedTuple):

@@ -62,14 +62,15 @@ def _resolve_name(env: str) -> EnvSpec:
     if not colon:
         found = _find_id(env)
         return _try(found.id, functools.partial(_make_registered, found), found.id)
-    module = _import(module_name, env)
+    module = import_module(module_name, env)
     factory = getattr(module, attribute, None)
     if callable(factory):
         return _try(env, factory, None)
     return _try(env, functools.partial(_make_registered, _find_id(attribute, module_name)), None)
 
 
-def _import(module_name: str, env: str) -> ModuleType:
+def import_module(module_name: str, env: str) -> ModuleType:
+    """A module that a user named in `env`, found also in the folder they work in."""
     # A console script has its own folder on the path, not the one that its user works in.
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:

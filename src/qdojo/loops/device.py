@@ -1,4 +1,4 @@
-"""The device loop: environment, acting, tape and updates in one compiled scan, chunk after chunk. JAX environments only."""
+"""The device loop: a JAX environment, acting, tape and updates in one compiled scan, chunk after chunk."""
 
 import time
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from qdojo.loops.state import (
     COLLECT,
     EVALUATE,
     LEARN,
+    NO_TALLY,
     START,
     Programs,
     TrainState,
@@ -70,9 +71,9 @@ class DeviceLoop:
         return self.programs.compiled("init", self._init)()._replace(tally=fresh_tally(self.members, self.envs))
 
     def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
-        """Train for ever, one chunk and one report at a time. A state given in is used up: keep the one that comes out."""
+        """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
         while True:
-            arrays, tally = state._replace(tally=None), state.tally
+            arrays, tally = state._replace(tally=NO_TALLY), state.tally
             chunk = self.programs.compiled("chunk", self._chunk, arrays, donate=(0,))
             began = time.perf_counter()
             arrays, log = chunk(arrays)
@@ -197,4 +198,3 @@ class DeviceLoop:
             streams(member_keys(self.seed, self.members), EVALUATE)
         )
         return jax.vmap(member)(params, keys)
-

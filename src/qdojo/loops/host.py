@@ -39,9 +39,10 @@ class Vector(Protocol):
 
 
 class Rows(NamedTuple):
-    """Rows of the tape as they are collected, and whether an episode ended with each."""
+    """What the tally needs of the rows of a chunk."""
 
-    step: Step
+    reward: Float[np.ndarray, "rows member env"]
+    applied: Bool[np.ndarray, "rows member env"]
     ended: Bool[np.ndarray, "rows member env"]
 
 
@@ -71,24 +72,23 @@ class HostLoop:
         self.programs = Programs()
         self.statistical_resume = False
         """True once an environment could not be brought back to exactly where it was."""
-        self._vector: Vector | None = None
+        self._open: Vector | None = None
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
         self._vector.reset()
         state: TrainState = self.programs.compiled("init", self._init)()
         return state._replace(tally=fresh_tally(self.members, self.envs), environment=self._vector.state())
 
     def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
         """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
-        if self._vector is None:
+        if self._open is None:
             state = self._reopen(state)
         while True:
             began, compiling = time.perf_counter(), self.programs.compile_seconds
             first_row = int(state.clock.rows)
             state, rows, metrics = self._chunk(state)
-            tally, episodes = count(state.tally, rows.step.reward, ~rows.step.last, rows.ended, first_row)
+            tally, episodes = count(state.tally, rows.reward, rows.applied, rows.ended, first_row)
             state = state._replace(tally=tally, environment=self._vector.state())
             yield (
                 state,
@@ -113,9 +113,15 @@ class HostLoop:
 
     def close(self) -> None:
         """Close the training environments."""
-        if self._vector is not None:
-            self._vector.close()
-            self._vector = None
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @property
+    def _vector(self) -> Vector:
+        if self._open is None:
+            self._open = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
+        return self._open
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state; the environment's part is None, for it grows with its episodes."""
@@ -128,7 +134,6 @@ class HostLoop:
 
     def _reopen(self, state: TrainState) -> TrainState:
         """Environments as the state says; where that cannot be, the row they left open starts no transition."""
-        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
         lost = self._vector.restore(state.environment)
         if not lost:
             return state
@@ -145,18 +150,17 @@ class HostLoop:
         act_words, learn_words = self.programs.compiled("words", self._words, state.clock.rows)(state.clock.rows)
         act_words, learn_words = np.asarray(act_words), np.asarray(learn_words)
         agents, memory, tape, clock = state.agents, state.memory, state.tape, state.clock
-        blocks, sums, learned = [], [], 0
+        collected, sums, learned = [], [], 0
         for cycle in range(self.cycles):
-            memory, block = self._collect(agents, memory, clock, act_words[cycle])
-            blocks.append(block)
-            learning = self.programs.compiled(
-                "learn", self._learn, agents, tape, clock, block.step, learn_words[cycle], donate=(0, 1)
-            )
-            agents, tape, clock, metrics, ready = learning(agents, tape, clock, block.step, learn_words[cycle])
+            memory, block, rows = self._collect(agents, memory, clock, act_words[cycle])
+            collected.append(rows)
+            arguments = (agents, tape, clock, block, learn_words[cycle])
+            learning = self.programs.compiled("learn", self._learn, *arguments, donate=(0, 1))
+            agents, tape, clock, metrics, ready = learning(*arguments)
             sums.append(metrics)
             learned = ready
         state = state._replace(agents=agents, memory=memory, tape=tape, clock=clock)
-        return state, jax.tree.map(lambda *x: np.concatenate(x), *blocks), self._means(state, sums, bool(learned))
+        return state, jax.tree.map(lambda *x: np.concatenate(x), *collected), self._means(state, sums, bool(learned))
 
     def _words(self, rows: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
         keys = member_keys(self.seed, self.members)
@@ -171,10 +175,10 @@ class HostLoop:
         member = jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None))
         return jax.vmap(member, in_axes=(0, 0, 0, 0, None))(agents, observation, memory, noise, clock)
 
-    def _collect(self, agents: Any, memory: Any, clock: Clock, words: np.ndarray) -> tuple[Any, Rows]:
+    def _collect(self, agents: Any, memory: Any, clock: Clock, words: np.ndarray) -> tuple[Any, Step, Rows]:
         vector, shape = self._vector, (self.members, self.envs)
         act = self.programs.jitted("act", self._act)
-        kept: list[Rows] = []
+        steps, kept = [], []
         for noise in words:
             before = vector.observation.reshape(*shape, *vector.observation.shape[1:])
             action, memory = act(agents, before, memory, noise, clock)
@@ -182,9 +186,10 @@ class HostLoop:
             after = vector.step(action.reshape(-1))
             last = ~after.applied.reshape(shape)
             memory = renewed(self.agent, memory, last)
-            step = Step(before, action, after.reward.reshape(shape), after.terminated.reshape(shape), last)
-            kept.append(Rows(step, (after.terminated | after.truncated).reshape(shape)))
-        return memory, jax.tree.map(lambda *x: np.stack(x), *kept)
+            reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
+            steps.append(Step(before, action, reward, terminated, last))
+            kept.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
+        return memory, jax.tree.map(_stacked, *steps), jax.tree.map(_stacked, *kept)
 
     def _means(self, state: TrainState, sums: list[Any], learned: bool) -> dict[str, np.ndarray]:
         explored = self.programs.jitted("exploration", jax.vmap(self.agent.exploration, in_axes=(0, None)))
@@ -222,6 +227,10 @@ class HostLoop:
     def _greedy(self, params: Params, observation: Array, memory: Any) -> tuple[Array, Any]:
         member = jax.vmap(self.agent.greedy, in_axes=(None, 0, 0))
         return jax.vmap(member)(params, observation, memory)
+
+
+def _stacked(*rows: np.ndarray) -> np.ndarray:
+    return np.stack(rows)
 
 
 def evaluation_seed(member_seed: int, seed: int) -> int:

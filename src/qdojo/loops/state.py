@@ -41,6 +41,10 @@ class TrainState(NamedTuple):
     best: Best
 
 
+NO_TALLY: Any = None
+"""What compiled code sees in the tally's place: that one lives on the host."""
+
+
 def member_keys(seed: int, members: int) -> Array:
     """One key a member: member k of a population has the key of a single agent with seed + k."""
     return jax.vmap(jax.random.key)(jnp.arange(seed, seed + members, dtype=jnp.uint32))
@@ -79,7 +83,7 @@ def fresh_state(
         tape=ring.empty(capacity_rows, members, envs, observation),
         environment=None,
         clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
-        tally=None,  # type: ignore[arg-type]  # lives on the host, outside compiled code
+        tally=NO_TALLY,
         best=Best(jnp.full(members, -jnp.inf), agents.params),
     )
 

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from qdojo.types import Network, Observation
 if TYPE_CHECKING:
     import keras
 
-    ModelOrBuild = keras.Model | Callable[[], keras.Model]
+    ModelOrBuild: TypeAlias = keras.Model | Callable[[], keras.Model]
 
 Initialiser = Callable[..., Shaped[Array, "..."]]
 

@@ -39,9 +39,7 @@ def read(
     inside = jnp.stack(alive, axis=1)
     length = jnp.sum(inside, axis=1)
 
-    return_t, discount_t = jax.vmap(n_step_return, in_axes=(0, 0, 0, None))(
-        reward_t, terminated_t, inside, gamma
-    )
+    return_t, discount_t = jax.vmap(n_step_return, in_axes=(0, 0, 0, None))(reward_t, terminated_t, inside, gamma)
     return Batch(
         obs_tm1=take(tape.rows.observation, tape, at[:, 0], env),
         action_tm1=take(tape.rows.action, tape, at[:, 0], env),
