@@ -29,9 +29,8 @@ def from_arrays(template: PyTree[Any], arrays: Arrays) -> PyTree[Any]:
         found = arrays.get(name)
         if found is None or found.shape != like.shape or found.dtype != like.dtype:
             shape = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
-            raise UsageError(
-                f"{name} is {shape} in the checkpoint, but this config needs {like.dtype}{list(like.shape)}."
-            )
+            needed = f"{like.dtype}{list(like.shape)}"
+            raise UsageError(f"{name} is {shape} in the checkpoint, but this config needs {needed}.")
         return np.array(found) if isinstance(like, np.ndarray) else jnp.array(found)
 
     return jax.tree_util.tree_map_with_path(leaf, template)

@@ -81,9 +81,7 @@ class Trainer:
     ) -> None:
         """`before` is the meta of the checkpoint that a resumed run goes on from."""
         self.run, self.config, self.parts, self.loop, self.observer = run, config, parts, parts.loop, observer
-        self.seconds: dict[str, float] = dict(
-            (before or {}).get("seconds", {"train": 0.0, "eval": 0.0, "compile": 0.0})
-        )
+        self.seconds: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (before or {}).get("seconds", {})
         self._compiled_before = self.seconds["compile"]
         self._steps = int((before or {}).get("steps", 0))
         self._saved_at = self._committed_at = time.monotonic()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
-from qdojo.types import Step
+from qdojo.types import AnyArray, Step
 
 
 class Tape(NamedTuple):
@@ -74,7 +74,7 @@ def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:
 
 
 def take(
-    field: Shaped[Array, "time member env *rest"], tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]
+    field: Shaped[AnyArray, "time member env *rest"], tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]
 ) -> Shaped[Array, "*at_and_rest"]:
     """Entries of one field that belong to the reading member."""
-    return field.at[row, tape.member, env].get(mode="promise_in_bounds")
+    return jnp.asarray(field).at[row, tape.member, env].get(mode="promise_in_bounds")
