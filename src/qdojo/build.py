@@ -28,6 +28,8 @@ from qdojo.networks.mlp import mlp
 from qdojo.tape import ring
 from qdojo.types import Agent, Network
 
+EVALUATION_ENVS = 10
+"""Copies that play a member's evaluation episodes, on the host loop."""
 MEMORY_SHARE = 0.8
 """Of the memory that is free, what a tape may take."""
 
@@ -153,7 +155,11 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> Device
     def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
         return HostEnvironment(spec, member_seeds, envs, config.vectorization)
 
-    return HostLoop(open_vector, observation, agent, rhythm, **size)
+    # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
+    free = config.vectorization == "sync" and not spec.is_vector
+    return HostLoop(
+        open_vector, observation, agent, rhythm, evaluation_envs=EVALUATION_ENVS if free else config.num_envs, **size
+    )
 
 
 def _capacity_rows(config: Config) -> int:

@@ -55,7 +55,9 @@ def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer)
         loaded = checkpoint.load_latest(run.checkpoints_path)
         for damage in loaded.skipped:
             observer.warned(damage)
-        state = restored(parts, loaded.arrays)
+        state, warning = parts.loop.reopened(restored(parts, loaded.arrays))
+        if warning:
+            observer.warned(warning)
         with MetricsWriter(run.metrics_path) as metrics:
             metrics.truncate(int(loaded.meta["steps"]))
         observer.started(run, config, parts.loop.name)

@@ -4,12 +4,13 @@ Not a good DQN (see `dqn.py`): no target network, and the end by a time limit co
 loop's rhythm is one row, one update.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy
 from qdojo.noise import integer
@@ -37,6 +38,9 @@ class TutorialState(NamedTuple):
     episodes: Int[Array, ""]
     loss: Float[Array, ""]
     q_mean: Float[Array, ""]
+
+
+Replay = Callable[[TutorialState, Tape, Words], TutorialState]
 
 
 def capacity_rows(memory_steps: int) -> int:
@@ -109,15 +113,7 @@ def tutorial_agent(
         episodes = state.episodes + ended
         steps = tape.written - episodes
         due = ended & (state.episodes < max_episodes) & (steps >= batch_size)
-
-        def turn(carry: tuple[Bool[Array, ""], TutorialState]) -> tuple[Bool[Array, ""], TutorialState]:
-            # Sampling depends on nothing that the loop changes, so without the barrier XLA does it before the loop:
-            # on every row, 20 to 60 us each.
-            state, words, written = jax.lax.optimization_barrier((carry[1], noise, tape.written))
-            return jnp.zeros_like(carry[0]), replay(state, tape._replace(written=written), words)
-
-        # A loop of at most one turn: under `vmap` a `cond` would always compute both sides, this only what is due.
-        _, state = jax.lax.while_loop(lambda carry: carry[0], turn, (due, state._replace(episodes=episodes)))
+        state = where_due(replay)(due, state._replace(episodes=episodes), tape, noise)
         return state, {"loss": state.loss, "q_mean": state.q_mean}
 
     return Agent(
@@ -130,6 +126,39 @@ def tutorial_agent(
         act_words=EPSILON_GREEDY_WORDS,
         update_words=batch_size,
     )
+
+
+def where_due(replay: Replay) -> Callable[[Bool[Array, ""], TutorialState, Tape, Words], TutorialState]:
+    """`replay` where `due`, else the state as it is.
+
+    Under `vmap` a `cond` becomes a `select`, and all members would replay on every row. So the members that are due
+    take their turns in a loop, whose other turns are never run.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def replay_if_due(due: Bool[Array, ""], state: TutorialState, tape: Tape, noise: Words) -> TutorialState:
+        return jax.lax.cond(due, replay, lambda state, tape, noise: state, state, tape, noise)
+
+    @replay_if_due.def_vmap
+    def replay_members_due(
+        members: int,
+        batched: Any,
+        due: Bool[Array, "member"],
+        state: TutorialState,
+        tape: Tape,
+        noise: UInt32[Array, "member words"],
+    ) -> tuple[TutorialState, TutorialState]:
+        def turn(carry: tuple[Bool[Array, "member"], TutorialState]) -> tuple[Bool[Array, "member"], TutorialState]:
+            due, state = carry
+            k = jnp.argmax(due)
+            reader = tape._replace(member=tape.member[k])
+            after = replay(jax.tree.map(lambda x: x[k], state), reader, noise[k])
+            return due.at[k].set(False), jax.tree.map(lambda x, new: x.at[k].set(new), state, after)
+
+        _, state = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), turn, (due, state))
+        return state, jax.tree.map(lambda _: True, state)
+
+    return replay_if_due
 
 
 def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Batch:

@@ -63,12 +63,14 @@ class DeviceLoop:
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed = seed
         self.programs = Programs()
-        self.statistical_resume = False
-        """Always: what is on the device comes back as it was."""
 
     def init(self) -> TrainState:
         """The state before the first step."""
         return self.programs.compiled("init", self._init)()._replace(tally=fresh_tally(self.members, self.envs))
+
+    def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
+        """A saved state as it is: what was on the device comes back exactly, and there is nothing to warn of."""
+        return state, None
 
     def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
         """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""

@@ -63,27 +63,47 @@ class HostLoop:
         envs: int,
         capacity_rows: int,
         cycles: int,
+        evaluation_envs: int,
     ) -> None:
         """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported."""
         self.open_vector, self.observation = open_vector, observation
         self.agent, self.rhythm = agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
+        self.evaluation_envs = evaluation_envs
         self.programs = Programs()
-        self.statistical_resume = False
-        """True once an environment could not be brought back to exactly where it was."""
-        self._open: Vector | None = None
+        self._vector: Any = None  # a Vector, from `init` or `reopened` to `close`
 
     def init(self) -> TrainState:
         """The state before the first step."""
+        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
         self._vector.reset()
         state: TrainState = self.programs.compiled("init", self._init)()
         return state._replace(tally=fresh_tally(self.members, self.envs), environment=self._vector.state())
 
+    def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
+        """A saved state with its environments where they were, and a warning where that could not be exactly so.
+
+        An environment that cannot be rebuilt begins its next episode, and the row it left open starts no transition.
+        """
+        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
+        lost = self._vector.restore(state.environment)
+        if not lost:
+            return state, None
+        row = (state.tape.written - 1) % state.tape.capacity
+        member, env = np.divmod(np.array(lost), self.envs)
+        last = state.tape.rows.last.at[row, member, env].set(True)
+        tape = state.tape._replace(rows=state.tape.rows._replace(last=last))
+        score, length = state.tally.score.copy(), state.tally.length.copy()
+        score[member, env], length[member, env] = 0.0, 0
+        warning = (
+            f"{len(lost)} of {self.members * self.envs} environments could not be rebuilt from seed and actions and "
+            "begin a new episode: this is a statistical resume, not an exact one."
+        )
+        return state._replace(tape=tape, tally=state.tally._replace(score=score, length=length)), warning
+
     def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
         """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
-        if self._open is None:
-            state = self._reopen(state)
         while True:
             began, compiling = time.perf_counter(), self.programs.compile_seconds
             first_row = int(state.clock.rows)
@@ -104,7 +124,7 @@ class HostLoop:
 
     def evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
         """Greedy scores of whole episodes on copies of their own, whose seeds come from `seed`, not from training."""
-        copies = min(episodes, 10)
+        copies = min(episodes, self.evaluation_envs)
         vector = self.open_vector([evaluation_seed(self.seed + k, seed) for k in range(self.members)], copies)
         try:
             return self._rollout(vector, params, copies, episodes)
@@ -113,15 +133,9 @@ class HostLoop:
 
     def close(self) -> None:
         """Close the training environments."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    @property
-    def _vector(self) -> Vector:
-        if self._open is None:
-            self._open = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
-        return self._open
+        if self._vector is not None:
+            self._vector.close()
+            self._vector = None
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state; the environment's part is None, for it grows with its episodes."""
@@ -131,20 +145,6 @@ class HostLoop:
         return fresh_state(
             self.agent, member_keys(self.seed, self.members), self.envs, self.capacity_rows, self.observation
         )
-
-    def _reopen(self, state: TrainState) -> TrainState:
-        """Environments as the state says; where that cannot be, the row they left open starts no transition."""
-        lost = self._vector.restore(state.environment)
-        if not lost:
-            return state
-        self.statistical_resume = True
-        row = (state.tape.written - 1) % state.tape.capacity
-        member, env = np.divmod(np.array(lost), self.envs)
-        last = state.tape.rows.last.at[row, member, env].set(True)
-        tape = state.tape._replace(rows=state.tape.rows._replace(last=last))
-        score, length = state.tally.score.copy(), state.tally.length.copy()
-        score[member, env], length[member, env] = 0.0, 0
-        return state._replace(tape=tape, tally=state.tally._replace(score=score, length=length))
 
     def _chunk(self, state: TrainState) -> tuple[TrainState, Rows, dict[str, np.ndarray]]:
         act_words, learn_words = self.programs.compiled("words", self._words, state.clock.rows)(state.clock.rows)
