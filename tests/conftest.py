@@ -8,21 +8,30 @@ from jaxtyping import install_import_hook
 install_import_hook("qdojo", "beartype.beartype")
 
 import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 # Helpers that several tests use (`probes/environments.py`) are found from here.
 sys.path.insert(0, str(Path(__file__).parent))
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+# A first call compiles, which no deadline survives; and the suite leaves nothing in the working directory.
+settings.register_profile("suite", deadline=None, database=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Programs that many tests compile are compiled once a session, and nothing lands in the user's cache."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def strict_promotion() -> Iterator[None]:
+    """No dtype and no rank is promoted unasked. Not for all tests: Optax and Keras promote inside."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield

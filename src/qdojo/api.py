@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from qdojo import snapshot
-from qdojo.build import Parts, build
+from qdojo.build import Parts, build, network_source
 from qdojo.config import Config, make_config, read_config
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.state import Best
@@ -21,6 +21,7 @@ from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.statistics import interquartile_mean
 from qdojo.train import FINAL_SEED, proceed, start, versions
+from qdojo.watch import has_screen
 
 RUNS = Path("runs")
 
@@ -60,9 +61,12 @@ class Policy:
 
     def act(self, observation: Any) -> int:
         """The best action for one raw observation of the environment, as the environment numbers it."""
-        encoded = self._parts.spaces.encode(observation)
-        action, self._memory = self._greedy(self.params, encoded, self._memory)
-        return int(action) + self._parts.spaces.action_start
+        return self.choose(self._parts.spaces.encode(observation)) + self._parts.spaces.action_start
+
+    def choose(self, observation: Shaped[np.ndarray, "*observation"]) -> int:
+        """The best action, counted from 0, for an observation that is already as the agent sees it."""
+        action, self._memory = self._greedy(self.params, observation, self._memory)
+        return int(action)
 
     def q_values(self, observation: Any) -> Float[np.ndarray, "actions"]:
         """What each action is thought to be worth."""
@@ -102,6 +106,8 @@ class Run:
         """Play greedily. `seed` chooses the starts; none of them is one that training or selection has seen."""
         if episodes < 1:
             raise UsageError(f"episodes is {episodes}, but it must be at least 1.")
+        if not 0 <= seed < FINAL_SEED:
+            raise UsageError(f"seed is {seed}, but it must be from 0 to {FINAL_SEED - 1}.")
         parts = self.parts
         try:
             return Evaluation(parts.loop.evaluate(self.delivered.params, FINAL_SEED + seed, episodes))
@@ -118,10 +124,12 @@ class Run:
 
     def keras_model(self, member: int | None = None) -> Any:
         """A plain `keras.Model` with the delivered weights of one member."""
-        from qdojo.export.keras import as_keras_model
+        from qdojo.export.keras import keras_model
 
-        policy = self.policy(member)
-        return as_keras_model(self.parts.network, policy.params, self.parts.spaces)
+        spaces = self.parts.spaces
+        dense = self.network is None and self.config.network == "mlp"
+        source = None if dense else network_source(self.config, spaces, self.network)
+        return keras_model(self.policy(member).params, spaces.observation_shape, source)
 
     @cached_property
     def parts(self) -> Parts:
@@ -155,6 +163,8 @@ def train(
     if isinstance(network, str):
         fields["network"], network = network, None
     config = make_config(name, preset, **fields)
+    if config.render == "human" and not has_screen():
+        raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
     parts = build(config, given, network)
     return Run(start(config, parts, Path(root), observer or Observer()), given, network)
@@ -177,7 +187,12 @@ def resume(
     """
     use_compilation_cache()
     found = Run(find(Path(root), str(run)), env, network)
-    config = found.config if steps is None else found.config.model_copy(update={"steps": steps})
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps is {steps}, but it must be at least 1.")
+    changed: dict[str, Any] = {} if steps is None else {"steps": steps}
+    if not has_screen():
+        changed["render"] = "none"
+    config = found.config.model_copy(update=changed)
     loaded = checkpoint.load_latest(found.directory.checkpoints_path)
     changes = _changes(config, loaded.meta)
     if changes and not fork:
@@ -213,8 +228,16 @@ def use_compilation_cache() -> None:
 
 
 def _changes(config: Config, meta: dict[str, Any]) -> list[str]:
-    """What differs from a checkpoint; budgets may, for they change nothing that was done."""
-    free = {"steps", "episodes", "until_solved", "solved_at", "checkpoint_every_seconds", "final_eval_episodes"}
+    """What differs from a checkpoint; budgets and the window may, for they change nothing that was done."""
+    free = {
+        "steps",
+        "episodes",
+        "until_solved",
+        "solved_at",
+        "checkpoint_every_seconds",
+        "final_eval_episodes",
+        "render",
+    }
     now, then = config.model_dump(mode="json"), meta["config"]
     fields = [name for name in now if name not in free and now[name] != then.get(name)]
     found = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in fields]

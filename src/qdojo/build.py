@@ -1,5 +1,6 @@
 """From a config to the parts of a run. The one place where a name becomes an object."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -152,8 +153,13 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> Device
     if environment is not None and config.loop != "host":
         return DeviceLoop(environment, agent, rhythm, **size)
 
+    training_seeds = [config.seed + member for member in range(config.seeds)]
+    with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
+
     def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
-        return HostEnvironment(spec, member_seeds, envs, config.vectorization)
+        # Evaluation plays from seeds of its own, and is not shown.
+        shown = config.render == "human" and member_seeds == training_seeds
+        return HostEnvironment(with_window if shown else spec, member_seeds, envs, config.vectorization)
 
     # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
     free = config.vectorization == "sync" and not spec.is_vector

@@ -19,7 +19,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 class Config(BaseModel):
     """All settings of one run. Frozen; the resolved copy lies in the run directory as `config.toml`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     env: str
     """A Gymnasium id, `module:Id`, or `package.module:factory`."""
@@ -37,6 +37,8 @@ class Config(BaseModel):
     """Copies of the environment that feed each member."""
     vectorization: Literal["sync", "async"] = "sync"
     """Host loop: copies in this process, or a process each."""
+    render: Literal["none", "human"] = "none"
+    """`human`: a window shows the one environment of a run with one member and num_envs=1, on the host loop."""
 
     steps: Positive = 100_000
     """Budget in env steps, each member."""
@@ -124,9 +126,29 @@ class Config(BaseModel):
             raise ValueError(
                 f"batch_size is {self.batch_size}, more than capacity_steps={self.capacity_steps} can hold"
             )
+        if self.render == "human":
+            self._check_window()
+        if self.agent == "tutorial" and (self.num_envs, self.collect_steps, self.updates_per_step) != (1, 1, 1.0):
+            raise ValueError(
+                f"agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not {self.num_envs}, "
+                f"{self.collect_steps} and {self.updates_per_step:g}; use preset='tutorial'"
+            )
         if self.epsilon_end > self.epsilon_start:
             raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
         return self
+
+    def _check_window(self) -> None:
+        """Whether one window can show all that is trained."""
+        fix = "or leave render='human' out"
+        if self.loop == "device":
+            raise ValueError(f"loop is 'device', but render='human' needs the host loop; use loop='host', {fix}")
+        if self.vectorization == "async":
+            raise ValueError(f"vectorization is 'async', but render='human' needs 'sync'; use that, {fix}")
+        if self.num_envs * self.seeds > 1:
+            raise ValueError(
+                f"render='human' shows one environment, but seeds={self.seeds} and num_envs={self.num_envs} "
+                f"make {self.seeds * self.num_envs}; use one of each, {fix}"
+            )
 
     @property
     def rows_per_cycle(self) -> int:
@@ -185,8 +207,12 @@ def _resolved(config: Config) -> Config:
         changes["learning_rate_end"] = config.learning_rate
     if config.learning_rate_decay_steps is None:
         changes["learning_rate_decay_steps"] = config.steps
+    if config.render == "human":
+        changes["loop"] = "host"
     if config.report_every_steps is None:
-        longest = min(config.eval_every_steps or config.steps, 1_000)
+        # A window shows some 50 steps a second, and Ctrl-C is heard between reports.
+        most = 50 if config.render == "human" else 1_000
+        longest = min(config.eval_every_steps or config.steps, most)
         cycles = math.ceil(config.steps / config.collect_steps)
         chunks = math.ceil(config.steps / longest)
         changes["report_every_steps"] = math.ceil(cycles / chunks) * config.collect_steps

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import threading
 import time
@@ -45,7 +46,13 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
     run = create(root, config.env, config.preset, config.to_toml())
     with run.lock(), contextlib.closing(parts.loop):
         observer.started(run, config, parts.loop.name)
-        Trainer(run, config, parts, observer).train(parts.loop.init())
+        observer.compiling()
+        try:
+            state = parts.loop.init()
+        except BaseException:
+            shutil.rmtree(run.path)  # there is nothing yet that a resume could go on from
+            raise
+        Trainer(run, config, parts, observer).train(state)
     return run
 
 
@@ -61,6 +68,7 @@ def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer)
         with MetricsWriter(run.metrics_path) as metrics:
             metrics.truncate(int(loaded.meta["steps"]))
         observer.started(run, config, parts.loop.name)
+        observer.compiling()
         Trainer(run, config, parts, observer, loaded.meta).train(state)
 
 
@@ -109,7 +117,6 @@ class Trainer:
         self.observer.finished(self.run, result)
 
     def _until_done(self, state: TrainState, metrics: MetricsWriter, stop: threading.Event) -> TrainState:
-        self.observer.compiling()
         if self._budget_spent(state):
             return state
         for after, report in self.loop.run(state):

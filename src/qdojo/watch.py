@@ -35,7 +35,7 @@ def watch(
     """
     if record is not None:
         _check_target(record)
-    elif not _has_screen():
+    elif not has_screen():
         raise UsageError("There is no screen to open a window on; record a film instead: --record play.mp4")
     env = _make(spec, "human" if record is None else "rgb_array")
     try:
@@ -65,7 +65,8 @@ def _check_target(record: Path) -> None:
         raise UsageError(f"--record {record}: the folder {folder} cannot be written to.")
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
+    """Whether a window can be opened here, as far as the environment variables tell."""
     if not sys.platform.startswith("linux"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))

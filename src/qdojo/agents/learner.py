@@ -66,7 +66,7 @@ def replay_agent(
     optimizer = optax.scale_by_adam()
 
     def position(clock: Clock) -> Float[Array, ""]:
-        return (clock.rows * structure.num_envs).astype(jnp.float32)
+        return clock.rows.astype(jnp.float32) * structure.num_envs
 
     def init(key: Array) -> LearnerState:
         params = network.init(key) if initial_params is None else initial_params
@@ -99,7 +99,7 @@ def replay_agent(
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
         gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, state.target_params, batch)
         if structure.max_grad_norm is not None:
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
             gradient = jax.tree.map(lambda g: g * scale, gradient)
         direction, optimizer_state = optimizer.update(gradient, state.optimizer)
@@ -112,7 +112,7 @@ def replay_agent(
         def move() -> Params:
             tau = state.hyper.target_tau
             return jax.tree.map(
-                lambda new, old: old + tau * (new - old) if eqx.is_inexact_array(old) else new,
+                lambda new, old: tau * new + (1.0 - tau) * old if eqx.is_inexact_array(old) else new,
                 params,
                 state.target_params,
             )

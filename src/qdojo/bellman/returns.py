@@ -19,5 +19,6 @@ def n_step_return(
     # Unrolled: n is small, and these few scalars fuse into the kernel that gathers the rows.
     for i in range(reward_t.shape[0]):
         total = total + jnp.where(alive[i], discount * reward_t[i], 0.0)
-        discount = jnp.where(alive[i], discount * gamma * (1.0 - terminated_t[i]), discount)
+        after = jnp.where(terminated_t[i], 0.0, discount * gamma)
+        discount = jnp.where(alive[i], after, discount)
     return total, discount

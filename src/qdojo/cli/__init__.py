@@ -1,0 +1,74 @@
+"""The command line: finds the verb and turns how it ended into an exit code. Each verb has a file of its own.
+
+A verb's file is imported when the verb is used, and imports jax and keras only where it needs them: `qdojo --help`
+has to answer at once.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from qdojo import __version__
+from qdojo.cli.output import say
+from qdojo.errors import DamagedFile, QdojoError, UsageError
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+VERBS = (
+    ("train", "qdojo.cli.train:train", "Train an agent on an environment."),
+    ("resume", "qdojo.cli.resume:resume", "Go on with a run from its last checkpoint, as if it had never stopped."),
+    ("eval", "qdojo.cli.evaluate:evaluate", "Play what a run delivered, without exploration, and tell its scores."),
+    ("watch", "qdojo.cli.watch:watch", "Watch a trained agent play, in a window or on a film."),
+    ("runs", "qdojo.cli.runs:runs", "List the runs, the oldest first."),
+    ("show", "qdojo.cli.show:show", "Show a run: its settings, its numbers and its learning curve."),
+    ("presets", "qdojo.cli.presets:presets", "List the presets, or show the settings of one."),
+    ("doctor", "qdojo.cli.doctor:doctor", "Say what is wrong with an environment, and how to mend it."),
+    ("export", "qdojo.cli.export:export", "Write a trained network as a Keras model or its weights."),
+)
+"""Each verb, where it is, and what it is for."""
+
+app = App(
+    name="qdojo",
+    help="Train deep Q-learning agents, watch them learn, and see honestly how good they are.",
+    version=__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+for place, (verb, home, about) in enumerate(VERBS):
+    app.command(home, name=verb, help=about, sort_key=place)
+
+
+def main() -> None:
+    """The console script `qdojo`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a run's name is no reason to lose the run.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Carry out one command line and return its exit code; only what nobody expected is raised."""
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return code or DONE
+    except CycloptsError as error:
+        say(" ".join(str(error).split()))
+        return WRONG_USAGE
+    except (UsageError, DamagedFile) as error:
+        say(str(error))
+        return WRONG_USAGE
+    except QdojoError as error:
+        say(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter would complain once more when it exits.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
-from qdojo.loops.learning import Rhythm, learn
+from qdojo.loops.learning import MemberMetrics, Rhythm, learn
 from qdojo.loops.state import (
     COLLECT,
     EVALUATE,
@@ -27,7 +27,7 @@ from qdojo.loops.state import (
     renewed,
     streams,
 )
-from qdojo.types import Agent, Metrics, Params, Report, Step
+from qdojo.types import Agent, Params, Report, Step
 
 
 class ChunkLog(NamedTuple):
@@ -36,7 +36,7 @@ class ChunkLog(NamedTuple):
     reward: Float[Array, "rows member env"]
     applied: Bool[Array, "rows member env"]
     ended: Bool[Array, "rows member env"]
-    metrics: Metrics
+    metrics: MemberMetrics
     updates: Int[Array, ""]
 
 

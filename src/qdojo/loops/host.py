@@ -199,7 +199,7 @@ class HostLoop:
             means |= {name: value / (self.cycles * self.rhythm.updates) for name, value in total.items()}
         return means
 
-    def _rollout(self, vector: Vector, params: Params, copies: int, episodes: int) -> np.ndarray:
+    def _rollout(self, vector: Any, params: Params, copies: int, episodes: int) -> np.ndarray:
         """Whole greedy episodes, `episodes` a member, dealt to its copies beforehand.
 
         The first to finish would be the shortest, so the share of each copy is fixed before the first step.

@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, PyTree, Shaped, UInt32
 
 from qdojo.tape.ring import READERS, Tape, write
-from qdojo.types import Agent, Clock, Metrics, Step
+from qdojo.types import Agent, Clock, Step
+
+MemberMetrics = dict[str, Float[Array, "member"]]
 
 
 class Rhythm(NamedTuple):
@@ -21,27 +23,27 @@ class Rhythm(NamedTuple):
 def learn(
     agent: Agent,
     rhythm: Rhythm,
-    agents: PyTree[Any, "member ..."],
+    agents: PyTree[Shaped[Array, "member ..."]],
     tape: Tape,
     clock: Clock,
     block: Step,
     noise: UInt32[Array, "updates member words"],
-) -> tuple[PyTree[Any, "member ..."], Tape, Clock, Metrics, Bool[Array, ""]]:
-    """One cycle's learning for all members. Metrics are sums over its updates; the flag says whether it learned."""
+) -> tuple[PyTree[Shaped[Array, "member ..."]], Tape, Clock, MemberMetrics, Bool[Array, ""]]:
+    """One cycle's learning for all members. MemberMetrics are sums over its updates; the flag says whether it learned."""
     tape = write(tape, block)
     clock = clock._replace(rows=clock.rows + rhythm.rows)
     update = jax.vmap(agent.update, in_axes=(0, READERS, 0, None))
 
-    def one(carry: tuple[Any, Clock], words: UInt32[Array, "member words"]) -> tuple[tuple[Any, Clock], Metrics]:
+    def one(carry: tuple[Any, Clock], words: UInt32[Array, "member words"]) -> tuple[tuple[Any, Clock], MemberMetrics]:
         agents, clock = carry
         agents, metrics = update(agents, tape, words, clock)
         return (agents, clock._replace(updates=clock.updates + 1)), metrics
 
-    def phase(agents: Any, clock: Clock) -> tuple[Any, Clock, Metrics]:
+    def phase(agents: Any, clock: Clock) -> tuple[Any, Clock, MemberMetrics]:
         (agents, clock), metrics = jax.lax.scan(one, (agents, clock), noise)
         return agents, clock, jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
 
-    def wait(agents: Any, clock: Clock) -> tuple[Any, Clock, Metrics]:
+    def wait(agents: Any, clock: Clock) -> tuple[Any, Clock, MemberMetrics]:
         metrics = jax.eval_shape(phase, agents, clock)[2]
         return agents, clock, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from qdojo.tape import ring
 from qdojo.types import Agent, Clock, Episode
@@ -26,14 +26,14 @@ class Best(NamedTuple):
     """The parameters with the highest greedy evaluation so far, a member each."""
 
     score: Float[Array, "member"]
-    params: PyTree[Any, "member ..."]
+    params: PyTree[Shaped[Array, "member ..."]]
 
 
 class TrainState(NamedTuple):
     """Everything (contract 6): save it, load it in another process, go on, and the same bits come out."""
 
-    agents: PyTree[Any, "member ..."]
-    memory: PyTree[Any, "member env ..."]
+    agents: PyTree[Shaped[Array, "member ..."]]
+    memory: PyTree[Shaped[Array, "member env ..."]]
     tape: Any
     environment: PyTree[Any]
     clock: Clock
@@ -88,14 +88,14 @@ def fresh_state(
     )
 
 
-def fresh_memory(agent: Agent, members: int, envs: int) -> PyTree[Any, "member env ..."]:
+def fresh_memory(agent: Agent, members: int, envs: int) -> PyTree[Shaped[Array, "member env ..."]]:
     """What each agent carries through an episode, as it is at a start."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), agent.memory())
 
 
 def renewed(
-    agent: Agent, memory: PyTree[Any, "member env ..."], over: Bool[Array, "member env"]
-) -> PyTree[Any, "member env ..."]:
+    agent: Agent, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[Array, "member env"]
+) -> PyTree[Shaped[Array, "member env ..."]]:
     """The memory after a row: as at a start where that row closed an episode."""
 
     def choose(old: Array, new: Array) -> Array:
@@ -105,7 +105,7 @@ def renewed(
 
 
 @jax.jit
-def keep_best(best: Best, params: PyTree[Any, "member ..."], score: Float[Array, "member"]) -> Best:
+def keep_best(best: Best, params: PyTree[Shaped[Array, "member ..."]], score: Float[Array, "member"]) -> Best:
     """The better of two, for each member; of equals the later, which has learned longer."""
     better = score >= best.score
 

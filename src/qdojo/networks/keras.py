@@ -1,15 +1,19 @@
-"""A Keras model as a Q-network, and a dense Q-network as a Keras model. Not for files: see `export/keras.py`.
+"""A Keras model as a Q-network, and a dense Q-network as a Keras model. Not for writing files: see `export/keras.py`.
 
 Keras takes seconds to import, so each of these functions imports it when it is called, and no module does.
 """
 
+import contextlib
 import copy
+import inspect
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +21,8 @@ from jaxtyping import Array, Float, Shaped
 
 from qdojo.errors import UsageError
 from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP
-from qdojo.types import Network, Observation
+from qdojo.networks.weights import load_weights
+from qdojo.types import Network, Observation, Params
 
 if TYPE_CHECKING:
     import keras
@@ -48,9 +53,15 @@ def import_keras() -> Any:
     return keras
 
 
-def keras_network(
-    model_or_build: "ModelOrBuild", observation_shape: tuple[int, ...], num_actions: int
-) -> Network:
+@contextlib.contextmanager
+def keras_settings() -> Iterator[None]:
+    """Keras broadcasts and promotes as it likes; a caller's stricter settings of JAX are for the caller's own code."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@keras_settings()
+def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, ...], num_actions: int) -> Network:
     """A Keras model, or a function without arguments that builds one, as a Q-network. Parameters are `KerasParams`.
 
     A model is taken for its architecture: every member draws trainable weights of its own from its key, with the
@@ -64,7 +75,10 @@ def keras_network(
     initialisers = _initialisers(model, observation_shape)
     shapes = [(variable.shape, variable.dtype) for variable in model.trainable_variables]
     fixed = params_of(model).non_trainable
+    forward = _forward(model)
+    _check_shapes(model, forward, observation_shape, num_actions)
 
+    @keras_settings()
     def init(key: Array) -> KerasParams:
         keys = jax.random.split(key, max(len(shapes), 1))
         drawn = [
@@ -73,13 +87,12 @@ def keras_network(
         ]
         return KerasParams(drawn, [jnp.asarray(value) for value in fixed])
 
+    @keras_settings()
     def apply(params: KerasParams, observation: Observation) -> Float[Array, "actions"]:
         # Learners differentiate by every float; a running mean or a frozen layer is not theirs to move.
         frozen = jax.lax.stop_gradient(params.non_trainable)
-        values, _ = model.stateless_call(params.trainable, frozen, observation[None], training=False)
-        return values[0].astype(jnp.float32)
+        return forward(params.trainable, frozen, observation[None])[0].astype(jnp.float32)
 
-    _check_shapes(model, observation_shape, num_actions)
     return Network(init, apply)
 
 
@@ -91,6 +104,7 @@ def params_of(model: "keras.Model") -> KerasParams:
     )
 
 
+@keras_settings()
 def with_params(
     model_or_build: "ModelOrBuild", params: KerasParams, observation_shape: tuple[int, ...]
 ) -> "keras.Model":
@@ -108,6 +122,7 @@ def with_params(
     return model
 
 
+@keras_settings()
 def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Model":
     """A plain `keras.Sequential` that computes what one member's dense network computes."""
     keras = import_keras()
@@ -127,6 +142,23 @@ def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Mode
     return model
 
 
+def read_weights(path: Path | str, network: Network) -> Params:
+    """Parameters for a network of dense layers, ours or Keras', from a Keras weights file. See `load_weights`."""
+    given = network.init(jax.random.key(0))
+    if isinstance(given, MLP):
+        shapes = [leaf.shape for leaf in _in_file_order(given)]
+        weights = load_weights(Path(path), shapes, ("dense", "layer_normalization"))
+        return eqx.tree_at(_in_file_order, given, [jnp.asarray(weight) for weight in weights])
+    weights = load_weights(Path(path), [leaf.shape for leaf in given.trainable])
+    return given._replace(trainable=[jnp.asarray(weight) for weight in weights])
+
+
+def _in_file_order(params: MLP) -> list[Any]:
+    dense = [leaf for linear in (*params.layers, params.head) for leaf in (linear.weight, linear.bias)]
+    return dense + [leaf for norm in params.norms for leaf in (norm.scale, norm.offset)]
+
+
+@keras_settings()
 def tutorial_network(observation_shape: tuple[int, ...], num_actions: int) -> "keras.Model":
     """The tutorial's Q-network: two dense layers of 24 with relu, and a linear one with a value for each action."""
     keras = import_keras()
@@ -152,9 +184,10 @@ def _built(model_or_build: Any, observation_shape: tuple[int, ...]) -> Any:
 
 
 def _build(model: Any, observation_shape: tuple[int, ...]) -> Any:
+    keras = import_keras()
     if not model.built:
         try:
-            model.build((None, *observation_shape))
+            model(keras.Input(observation_shape))
         except Exception as error:  # the model is the user's code: anything may come out of it
             raise UsageError(
                 f"The network {model.name!r} cannot take observations of shape {observation_shape}: {error}"
@@ -208,7 +241,15 @@ def _reseeded(initialiser: Any, key: Array) -> Initialiser:
     return initialiser
 
 
-def _check_shapes(model: Any, observation_shape: tuple[int, ...], num_actions: int) -> None:
+def _forward(model: Any) -> Callable[..., Any]:
+    """(trainable, non-trainable, batch) -> output, in inference mode, which a model without that argument is in."""
+    accepted = inspect.signature(model.call).parameters.values()
+    knows = any(parameter.name == "training" or parameter.kind is parameter.VAR_KEYWORD for parameter in accepted)
+    mode = {"training": False} if knows else {}
+    return lambda trainable, frozen, batch: model.stateless_call(trainable, frozen, batch, **mode)[0]
+
+
+def _check_shapes(model: Any, forward: Callable[..., Any], observation_shape: tuple[int, ...], num_actions: int) -> None:
     declared = getattr(model, "inputs", None)
     if declared is not None and len(declared) == 1:
         expected = tuple(declared[0].shape[1:])
@@ -222,7 +263,7 @@ def _check_shapes(model: Any, observation_shape: tuple[int, ...], num_actions: i
             )
     observation = jax.ShapeDtypeStruct((1, *observation_shape), jnp.float32)
     try:
-        output = jax.eval_shape(lambda *args: model.stateless_call(*args, training=False)[0], *params_of(model), observation)
+        output = jax.eval_shape(forward, *params_of(model), observation)
     except Exception as error:  # the model is the user's code: anything may come out of it
         raise UsageError(
             f"The network {model.name!r} cannot take observations of shape {observation_shape}: {error}"

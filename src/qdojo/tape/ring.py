@@ -74,7 +74,7 @@ def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:
 
 
 def take(
-    field: Shaped[AnyArray, "time member env *rest"], tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]
+    field: Shaped[AnyArray, "time member env *rest"], tape: Tape, row: Int[Array, "*#at"], env: Int[Array, "*#at"]
 ) -> Shaped[Array, "*at_and_rest"]:
-    """Entries of one field that belong to the reading member."""
+    """Entries of one field that belong to the reading member; `row` and `env` are broadcast."""
     return jnp.asarray(field).at[row, tape.member, env].get(mode="promise_in_bounds")

@@ -27,7 +27,7 @@ def read(
     """The windows of at most `n` steps that start `age >= 1` rows before the newest, as transitions."""
     ahead = jnp.arange(n + 1)
     # The row that follows the newest is not written yet, so a window that gets there is cut by the clip and `alive`.
-    ages = jnp.maximum(age[:, None] - ahead, 0)
+    ages = jnp.maximum(age[:, None] - ahead[None, :], 0)
     at, copy = newest(tape, ages), env[:, None]
     last = take(tape.rows.last, tape, at, copy)
     reward_t = take(tape.rows.reward, tape, at[:, :-1], copy)
@@ -46,5 +46,5 @@ def read(
         reward_t=return_t,
         discount_t=discount_t,
         obs_t=take(tape.rows.observation, tape, newest(tape, age - length), env),
-        weight=1.0 - last[:, 0],
+        weight=(~last[:, 0]).astype(jnp.float32),
     )

@@ -1,0 +1,94 @@
+"""How well the agents learn: greedy scores on unseen episodes, over seeds. `python -m benchmarks.learning STUDY ...`
+
+Each study prints one row a run, with the interquartile mean over seeds and its 95 % bootstrap interval, and with
+`--docs` draws its curve into docs/images. Not for speed: see `benchmarks.speed`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import qdojo
+from qdojo.plots import curve_png
+from qdojo.runs.metrics import evaluations
+from qdojo.statistics import bootstrap_interval, interquartile_mean
+
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+
+
+class Study(NamedTuple):
+    """One population run and what it is to show."""
+
+    env: str
+    seeds: int
+    settings: dict[str, Any]
+    about: str
+
+
+STUDIES = {
+    "cartpole": Study("CartPole-v1", 100, {}, "default agent, 50,000 steps"),
+    "cartpole-device": Study("CartPole-v1", 10, {"loop": "device"}, "default agent, device loop"),
+    "cartpole-host": Study(
+        "CartPole-v1", 10, {"loop": "host", "eval_every_steps": 5_000, "eval_episodes": 20}, "default agent, host loop"
+    ),
+    "tutorial": Study("CartPole-v1", 20, {"preset": "tutorial"}, "the tutorial's agent, 10,000 episodes"),
+    "acrobot": Study("Acrobot-v1", 10, {}, "default agent, 100,000 steps"),
+    "mountaincar": Study("MountainCar-v0", 10, {}, "default agent, 120,000 steps"),
+    "lunarlander": Study("LunarLander-v3", 10, {}, "default agent, 100,000 steps"),
+}
+
+
+def learn(name: str, root: Path, docs: bool) -> dict[str, Any]:
+    """Train one study's population and say how good it is."""
+    study = STUDIES[name]
+    run = qdojo.train(study.env, seeds=study.seeds, root=root, **study.settings)
+    means = np.array(run.result["eval"]["mean"])
+    low, high = bootstrap_interval(means)
+    last = [curve.values[-1] for curve in evaluations(run.directory.metrics_path).values()]
+    if docs:
+        curve_png(run.directory.metrics_path, f"{study.env}: {study.about}, {study.seeds} seeds", IMAGES / f"{name}.png")
+    return {
+        "study": name,
+        "about": study.about,
+        "seeds": study.seeds,
+        "episodes": run.result["eval"]["episodes"],
+        "iqm": interquartile_mean(means),
+        "interval": [low, high],
+        "min": means.min(),
+        "max": means.max(),
+        "last_agent_iqm": interquartile_mean(np.array(last)) if last else None,
+        "means": np.sort(means).tolist(),
+        "seconds": run.result["seconds"],
+        "run": str(run.path),
+    }
+
+
+def main() -> None:
+    """Run the studies that were named, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="+", choices=sorted(STUDIES))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go")
+    parser.add_argument("--docs", action="store_true", help="draw the curves into docs/images")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.studies:
+        row = learn(name, arguments.runs, arguments.docs)
+        rows.append(row)
+        means = np.array(row["means"])
+        print(
+            f"{name:16} {row['about']:36} seeds {row['seeds']:3}  iqm {row['iqm']:7.1f} "
+            f"[{row['interval'][0]:.1f}, {row['interval'][1]:.1f}]  min {row['min']:7.1f}  "
+            f"at 500: {int((means == 500).sum())}  at 475: {int((means >= 475).sum())}  "
+            f"{row['seconds']['total']:.0f} s",
+            flush=True,
+        )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""`qdojo doctor`: what is wrong with an environment and how to mend it. Not for repairing anything itself."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from qdojo.cli.options import Json
+from qdojo.cli.output import emit, show_table
+from qdojo.errors import UsageError
+
+
+def doctor(
+    env: Annotated[str, Parameter(help="A Gymnasium id, `module:Id`, or `package.module:factory`.")],
+    /,
+    *,
+    json: Json = False,
+) -> int:
+    """Check an environment's contract. Exit code 1 where a check fails."""
+    from qdojo.envs.doctor import examine
+
+    findings = examine(env)
+    if [finding.ok for finding in findings] == [False]:
+        raise UsageError(findings[0].message)
+    healthy = all(finding.ok for finding in findings)
+    if json:
+        emit({"env": env, "healthy": healthy, "checks": [finding._asdict() for finding in findings]})
+    else:
+        show_table(
+            ("check", "", "what was seen"),
+            [(finding.check, "ok" if finding.ok else "WRONG", finding.message) for finding in findings],
+        )
+    return 0 if healthy else 1

@@ -1,0 +1,28 @@
+"""`qdojo export`: a trained network as a Keras file. Not the conversion: see `qdojo.export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from qdojo.cli.options import RUNS, Member, RunName, RunsFolder
+from qdojo.cli.output import say
+from qdojo.runs.directory import find
+
+
+def export(
+    run: RunName,
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="The file to write: .keras for a model, .weights.h5 for its weights.")],
+    member: Member = None,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Write a trained network as a Keras model or its weights."""
+    found = find(runs, run)
+
+    from qdojo import api
+    from qdojo.export.keras import export as write
+
+    write(api.Run(found).keras_model(member), to)
+    say(f"Written to {to}.")

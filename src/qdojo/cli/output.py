@@ -1,0 +1,68 @@
+"""How verbs speak: data on stdout, messages on stderr, JSON for programs. Not what they say."""
+
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+BEGAN = time.perf_counter()
+"""When the command began, but for the start of Python itself."""
+
+
+def say(message: str) -> None:
+    """A line for a person, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def emit(content: dict[str, Any]) -> None:
+    """One JSON object on stdout. NumPy arrays become lists, and what is not finite null: JSON has no NaN."""
+    print(json.dumps(_plain(content), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout. Into a pipe it goes unwrapped, whatever its width."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    with console.capture() as drawn:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def command(verb: str, path: Path) -> str:
+    """`qdojo VERB PATH`, ready to be pasted into a shell."""
+    return f"qdojo {verb} {shlex.quote(str(path))}"
+
+
+def member_means(means: Sequence[float], iqm: float) -> str:
+    """Greedy means in words: each where there are few members, else their spread."""
+    if len(means) == 1:
+        return f"greedy mean {means[0]:.1f}"
+    if len(means) <= 8:
+        each = ", ".join(f"{mean:.1f}" for mean in means)
+        return f"greedy means {each} of members 0 to {len(means) - 1}; interquartile mean {iqm:.1f}"
+    return (
+        f"interquartile mean {iqm:.1f} of the greedy means of {len(means)} members, "
+        f"the lowest {min(means):.1f}, the highest {max(means):.1f}"
+    )

@@ -1,0 +1,39 @@
+"""`qdojo presets`: where settings can begin. Not for checking them: see `qdojo.config`."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from qdojo.cli.options import Json
+from qdojo.cli.output import emit, show_table
+from qdojo.config import make_config, preset_tables
+
+
+def presets(
+    name: Annotated[str | None, Parameter(help="Show the settings of this one.")] = None, /, *, json: Json = False
+) -> None:
+    """List the presets, or show one."""
+    if name is not None:
+        make_config("any", name)  # refuses an unknown name, with the near ones
+        _show(name, json)
+    elif json:
+        emit({"presets": [_entry(known) for known in preset_tables()]})
+    else:
+        show_table(("preset", "about"), [(known, _entry(known)["about"]) for known in preset_tables()])
+
+
+def _entry(name: str) -> dict[str, Any]:
+    table = dict(preset_tables()[name])
+    return {"name": name, "about": table.pop("about", ""), "tuned": table.pop("env", {}), "settings": table}
+
+
+def _show(name: str, json: bool) -> None:
+    entry = _entry(name)
+    if json:
+        emit(entry)
+        return
+    print(f"{name}: {entry['about']}\n")
+    rows = [("any", field, str(value)) for field, value in entry["settings"].items()]
+    for env, table in entry["tuned"].items():
+        rows += [(env, field, str(value)) for field, value in table.items()]
+    show_table(("env", "setting", "value"), rows)

@@ -1,0 +1,256 @@
+"""What a person sees while a run goes on: a live display on a terminal, else a plain line now and then, on stderr.
+
+Not the numbers of record: those are in the run's `metrics.sqlite`.
+"""
+
+import os
+import sys
+import time
+from collections import deque
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from qdojo.cli.output import say
+from qdojo.observer import Observer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
+    from qdojo.config import Config
+    from qdojo.runs.directory import RunDirectory
+    from qdojo.types import Report
+
+RECENT_EPISODES = 20
+"""Episodes of each member in the mean return that is shown."""
+PLAIN_EVERY_SECONDS = 5.0
+EVALUATIONS_TOLD = 10
+"""How many evaluations of a run a plain log tells at most, beside its regular lines."""
+
+
+class Numbers:
+    """Where a run stands, gathered from its reports."""
+
+    def __init__(self, config: "Config") -> None:
+        self._config = config
+        self._recent: list[deque[float]] = [deque(maxlen=RECENT_EPISODES) for _ in range(config.seeds)]
+        self._done = [0] * config.seeds
+        self._metrics: dict[str, float] = {}
+        self._speed = 0.0
+        self._greedy: float | None = None
+        self._steps: int | None = None
+        self._began = (0.0, 0.0)
+        self.fraction = 0.0
+        """Of the budget, in steps or in episodes, whichever is spent further."""
+
+    def add(self, report: "Report", scores: "Float[np.ndarray, 'member'] | None") -> None:
+        """Take in a report."""
+        for episode in report.episodes:
+            self._recent[episode.member].append(episode.score)
+            self._done[episode.member] = episode.episode
+        if self._steps is not None:
+            self._speed = (report.steps - self._steps) * self._config.seeds / max(report.seconds, 1e-9)
+        self._metrics.update({name: float(values.mean()) for name, values in report.metrics.items()})
+        if scores is not None:
+            self._greedy = float(scores.mean())
+        spent = report.steps / self._config.steps
+        if self._config.episodes is not None:
+            spent = max(spent, min(self._done) / self._config.episodes)
+        self.fraction = min(spent, 1.0)
+        if self._steps is None:
+            self._began = (time.monotonic(), self.fraction)
+        self._steps = report.steps
+
+    def left(self) -> str:
+        """The time that the rest of the budget takes, if it goes on as it went."""
+        moment, fraction = self._began
+        if self.fraction <= fraction:
+            return ""
+        seconds = (time.monotonic() - moment) * (1 - self.fraction) / (self.fraction - fraction)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+
+    def how_far(self) -> list[str]:
+        """What is done, and how fast."""
+        if self._steps is None:
+            return []
+        told = [f"{self._steps:,} of {self._config.steps:,} steps"]
+        if self._config.episodes is not None:
+            done = min(*self._done, self._config.episodes)
+            told.append(f"{done:,} of {self._config.episodes:,} episodes")
+        if self._speed:
+            told.append(f"{self._speed:,.0f} steps/s")
+        return told
+
+    def how_good(self) -> list[str]:
+        """What is learned, a mean over members."""
+        told = []
+        returns = [fmean(scores) for scores in self._recent if scores]
+        if returns:
+            told.append(f"return {fmean(returns):,.1f}")
+        if "epsilon" in self._metrics:
+            told.append(f"exploration {self._metrics['epsilon']:.1%}")
+        if "loss" in self._metrics:
+            told.append(f"loss {self._metrics['loss']:.3g}")
+        if self._greedy is not None:
+            told.append(f"greedy {self._greedy:,.1f}")
+        return told
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def phase(self, name: str) -> None:
+        """What the run does now."""
+
+    def show(self, numbers: Numbers, evaluated: bool) -> None:
+        """The numbers have changed; `evaluated` says whether a greedy evaluation came with them."""
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class PlainDisplay:
+    """Lines on stderr, few enough for a log."""
+
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
+        self._evaluations = 0
+
+    def phase(self, name: str) -> None:
+        say(f"{name} ...")
+
+    def show(self, numbers: Numbers, evaluated: bool) -> None:
+        due = time.monotonic() - self._told_at >= PLAIN_EVERY_SECONDS
+        if evaluated and numbers.fraction * EVALUATIONS_TOLD >= self._evaluations + 1:
+            self._evaluations = int(numbers.fraction * EVALUATIONS_TOLD)
+            due = True
+        if due:
+            self._told_at = time.monotonic()
+            say(", ".join(part for part in (*numbers.how_far(), *numbers.how_good(), numbers.left()) if part))
+
+    def message(self, text: str) -> None:
+        say(text)
+
+    def close(self) -> None:
+        pass
+
+
+class LiveDisplay:
+    """A bar and two lines of numbers at the foot of the terminal, renewed in place."""
+
+    def __init__(self) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        console = Console(stderr=True, highlight=False)
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=1.0, left="")
+        self._numbers = Text(style="dim")
+        self._live = Live(
+            Group(self._bar, self._numbers),
+            console=console,
+            transient=True,
+            refresh_per_second=8,
+            # Episodes go to stdout: into a pipe they must not take the way around this display.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._live.start()
+
+    def phase(self, name: str) -> None:
+        self._bar.update(self._task, description=name)
+
+    def show(self, numbers: Numbers, evaluated: bool) -> None:
+        self._bar.update(self._task, completed=numbers.fraction, left=numbers.left())
+        lines = (numbers.how_far(), numbers.how_good())
+        self._numbers.plain = "\n".join("  " + " · ".join(line) for line in lines)
+
+    def message(self, text: str) -> None:
+        from rich.text import Text
+
+        self._live.console.print(Text(text))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class Progress(Observer):
+    """The observer of the command line, as a context manager: outside it nothing is shown."""
+
+    def __init__(self, print_episodes: bool) -> None:
+        """`print_episodes`: the tutorial's line for each episode goes to stdout."""
+        self.run: RunDirectory | None = None
+        """The run directory, once there is one."""
+        self._print_episodes = print_episodes
+        self._config: Config
+        self._numbers: Numbers
+        self._display: Display = PlainDisplay()
+        self._training = False
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._display = LiveDisplay()
+            self._display.phase("preparing")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Clear the display; once more does no harm."""
+        self._display.close()
+
+    def started(self, run: "RunDirectory", config: "Config", loop: str) -> None:
+        self.run, self._config, self._numbers = run, config, Numbers(config)
+        members = "one member" if config.seeds == 1 else f"{config.seeds} members"
+        self._display.message(f"{config.env}, preset {config.preset}, {members}, {loop} loop: {run.path}")
+
+    def compiling(self) -> None:
+        self._display.phase("compiling (kept on disk for the next time)")
+
+    def reported(self, report: "Report", scores: "Float[np.ndarray, 'member'] | None") -> None:
+        if not self._training:
+            self._training = True
+            self._display.phase("training")
+        self._numbers.add(report, scores)
+        if self._print_episodes and self._config.agent == "tutorial":
+            self._print(report)
+        self._display.show(self._numbers, scores is not None)
+
+    def evaluating(self, episodes: int) -> None:
+        self._display.phase(f"evaluating on {episodes} unseen episodes")
+
+    def warned(self, message: str) -> None:
+        self._display.message(f"warning: {message}")
+
+    def finished(self, run: "RunDirectory", result: dict[str, Any]) -> None:
+        self.close()
+
+    def _print(self, report: "Report") -> None:
+        """The tutorial's own lines. A reader who has left ends the lines, not the run."""
+        budget = self._config.episodes
+        lines = [
+            (f"Member {episode.member} " if self._config.seeds > 1 else "")
+            + f"Episode {episode.episode}# Score: {episode.length}"
+            for episode in report.episodes
+            if budget is None or episode.episode <= budget
+        ]
+        if not lines:
+            return
+        try:
+            print("\n".join(lines), flush=True)
+        except BrokenPipeError:
+            self._print_episodes = False

@@ -1,0 +1,36 @@
+"""`qdojo resume`: go on with a run from its last checkpoint. Not for changing its settings: see `train --config`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder
+from qdojo.cli.running import carry_out
+from qdojo.observer import Observer
+from qdojo.runs.directory import find
+
+if TYPE_CHECKING:
+    from qdojo.api import Run
+
+
+def resume(
+    run: RunName,
+    /,
+    *,
+    steps: Annotated[Count | None, Parameter(help="A new budget in env steps; by default the one it had.")] = None,
+    fork: Annotated[
+        bool,
+        Parameter(negative="", help="Go on in a new run, even where its config or the versions of jax have changed."),
+    ] = False,
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> int:
+    """Go on with a run from its last checkpoint, as if it had never stopped."""
+    found = find(runs, run)  # a wrong name is refused before jax is imported, which takes seconds
+
+    def work(observer: Observer) -> "Run":
+        from qdojo import api
+
+        return api.resume(found.path, root=runs, observer=observer, steps=steps, fork=fork)
+
+    return carry_out(work, as_json=json)

@@ -1,0 +1,55 @@
+"""What `train` and `resume` share: progress while the run goes on, then what came of it. Not the run itself."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qdojo.cli.output import BEGAN, command, emit, member_means, say
+from qdojo.cli.progress import Progress
+from qdojo.observer import Observer
+
+if TYPE_CHECKING:
+    from qdojo.api import Run
+
+INTERRUPTED = 130
+
+
+def carry_out(work: Callable[[Observer], "Run"], *, as_json: bool) -> int:
+    """Do `work` under a progress display, then tell its result; the exit code."""
+    with Progress(print_episodes=not as_json) as progress:
+        try:
+            run = work(progress)
+        except KeyboardInterrupt as stop:
+            progress.close()
+            return _interrupted(progress, stop)
+    result = run.result
+    if as_json:
+        emit(result | {"seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
+        return 0
+    print(_summary(result))
+    say(f"The run lies in {run.path}; watch it play or look at how it learned:")
+    say(f"  {command('watch', run.path)}\n  {command('show', run.path)}")
+    return 0
+
+
+def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
+    from qdojo.train import Interrupted
+
+    if progress.run is None or not progress.run.path.exists():
+        raise stop
+    how = (
+        "Interrupted, and saved." if isinstance(stop, Interrupted) else "Stopped at once; the last checkpoint is whole."
+    )
+    say(f"{how} Go on with:\n  {command('resume', progress.run.path)}")
+    return INTERRUPTED
+
+
+def _summary(result: dict[str, Any]) -> str:
+    evaluation, solved = result["eval"], result["solved"]
+    means = member_means(evaluation["mean"], evaluation["iqm"])
+    verdict = ""
+    if solved is not None and len(solved) == 1:
+        verdict = "solved: " if solved[0] else "not solved: "
+    elif solved is not None:
+        verdict = f"solved by {sum(solved)} of {len(solved)} members: "
+    return f"{result['env']} {verdict}{means}, {evaluation['episodes']} unseen episodes each, {result['steps']:,} steps"

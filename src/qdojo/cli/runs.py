@@ -1,0 +1,59 @@
+"""`qdojo runs`: what runs there are and how each ended. Not what is in one: see `show.py`."""
+
+from typing import Any
+
+from qdojo.cli.options import RUNS, Json, RunsFolder
+from qdojo.cli.output import emit, say, show_table
+from qdojo.config import read_config
+from qdojo.errors import DamagedFile, UsageError
+from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
+from qdojo.runs.metrics import latest
+
+
+def runs(*, runs: RunsFolder = RUNS, json: Json = False) -> None:
+    """List the runs, the oldest first."""
+    rows = [_row(run) for run in list_runs(runs)]
+    if json:
+        emit({"runs": rows})
+    elif not rows:
+        say(f"{runs} holds no runs yet; start one with `qdojo train CartPole-v1`.")
+    else:
+        show_table(
+            ("name", "env", "preset", "status", "steps", "greedy"),
+            [
+                (
+                    row["name"],
+                    row["env"] or "?",
+                    row["preset"] or "?",
+                    row["status"],
+                    "?" if row["steps"] is None else f"{row['steps']:,}",
+                    "" if row["iqm"] is None else f"{row['iqm']:.1f}",
+                )
+                for row in rows
+            ],
+        )
+
+
+def _row(run: RunDirectory) -> dict[str, Any]:
+    """What can be read of a run; a damaged one is listed as such, for it is here that one would look for it."""
+    row: dict[str, Any] = {
+        "run": run.path,
+        "name": run.name,
+        "env": None,
+        "preset": None,
+        "seeds": None,
+        "status": status(run),
+        "steps": None,
+        "iqm": None,
+        "solved": None,
+    }
+    try:
+        config = read_config(run.config_path.read_text(encoding="utf-8"), str(run.config_path))
+        row |= {"env": config.env, "preset": config.preset, "seeds": config.seeds}
+        result = read_result(run) or {}
+        row["steps"] = result["steps"] if "steps" in result else latest(run.metrics_path).steps
+        row["iqm"] = result.get("eval", {}).get("iqm")
+        row["solved"] = result.get("solved")
+    except (OSError, UnicodeDecodeError, UsageError, DamagedFile):
+        row["status"] = "damaged"
+    return row

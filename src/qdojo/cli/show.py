@@ -1,0 +1,94 @@
+"""`qdojo show`: one run, its settings, where it stands and its curve. Not for changing or playing it."""
+
+from typing import Any
+
+import numpy as np
+
+from qdojo.cli.options import RUNS, Json, RunName, RunsFolder
+from qdojo.cli.output import emit, member_means, show_table
+from qdojo.config import Config, read_config
+from qdojo.errors import DamagedFile
+from qdojo.plots import population_curve, terminal_curve
+from qdojo.runs.directory import RunDirectory, find, read_result, status
+from qdojo.runs.metrics import Curve, evaluations, latest, learning_curve
+
+
+def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
+    """Show a run: its settings, its numbers and its learning curve."""
+    found = find(runs, run)
+    config = _config(found)
+    result, numbers = read_result(found), latest(found.metrics_path)
+    scores, curve = evaluations(found.metrics_path), population_curve(learning_curve(found.metrics_path))
+    if json:
+        emit(
+            {
+                "run": found.path,
+                "name": found.name,
+                "env": config.env,
+                "preset": config.preset,
+                "status": status(found),
+                "steps": numbers.steps,
+                "config": config.model_dump(mode="json"),
+                "metrics": numbers.values,
+                "evaluations": _by_steps(scores),
+                "curve": {"steps": [], "iqm": []} if curve is None else {"steps": curve.steps, "iqm": curve.middle},
+                "result": result,
+            }
+        )
+        return
+    print(f"{found.path}: {config.env}, preset {config.preset}, {status(found)} after {numbers.steps:,} steps\n")
+    show_table(("setting", "value", "default"), _unusual(config))
+    print()
+    now = {name: float(np.mean(values)) for name, values in numbers.values.items()}
+    show_table(
+        ("now", "mean over members"),
+        [(name, f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}") for name, value in now.items()],
+    )
+    for line in _judgements(scores, result):
+        print(f"\n{line}")
+    if curve is not None:
+        print(f"\nreturn while learning\n{terminal_curve(curve.steps, curve.middle)}")
+
+
+def _config(run: RunDirectory) -> Config:
+    try:
+        return read_config(run.config_path.read_text(encoding="utf-8"), str(run.config_path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedFile(f"{run.config_path} cannot be read: {error}.") from error
+
+
+def _unusual(config: Config) -> list[tuple[str, str, str]]:
+    """Settings that are not Config's own defaults, whoever set them."""
+    rows = []
+    for name, field in Config.model_fields.items():
+        value = getattr(config, name)
+        if value != field.default and name not in ("env", "preset"):
+            rows.append((name, _told(value), _told(field.default)))
+    return rows
+
+
+def _told(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+
+
+def _by_steps(scores: dict[int, Curve]) -> list[dict[str, Any]]:
+    """One entry an evaluation, with the mean of each member."""
+    found: dict[int, list[float]] = {}
+    for member in sorted(scores):
+        for steps, mean in zip(scores[member].steps.tolist(), scores[member].values.tolist(), strict=True):
+            found.setdefault(steps, []).append(mean)
+    return [{"steps": steps, "mean": found[steps]} for steps in sorted(found)]
+
+
+def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list[str]:
+    told = []
+    if scores:
+        last = _by_steps(scores)[-1]
+        told.append(f"last evaluation, at {last['steps']:,} steps: mean {np.mean(last['mean']):.1f} over members")
+    if result is not None and "eval" in result:
+        evaluation = result["eval"]
+        means = member_means(evaluation["mean"], evaluation["iqm"])
+        told.append(f"delivered: {means}, {evaluation['episodes']} unseen episodes each")
+    if result is not None and "error" in result:
+        told.append(f"failed: {result['error']}")
+    return told

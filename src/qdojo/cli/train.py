@@ -1,0 +1,67 @@
+"""`qdojo train`: settings from flags, environment, file and preset, and then a run. Not the training: see `api`."""
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from qdojo.cli.options import RUNS, Fields, Json, RunsFolder, env_var
+from qdojo.cli.running import carry_out
+from qdojo.config import make_config
+from qdojo.errors import UsageError
+from qdojo.observer import Observer
+
+if TYPE_CHECKING:
+    from qdojo.api import Run
+
+NO_FIELDS: Fields = {}
+
+
+def train(
+    env: Annotated[
+        str | None,
+        Parameter(
+            env_var=env_var("env"),
+            show_env_var=False,
+            help="A Gymnasium id, `module:Id`, or `package.module:factory`.",
+        ),
+    ] = None,
+    /,
+    *,
+    preset: Annotated[
+        str | None,
+        Parameter(env_var=env_var("preset"), show_env_var=False, help="Where the settings begin; see `qdojo presets`."),
+    ] = None,
+    config: Annotated[Path | None, Parameter(help="A TOML file of settings, such as the config.toml of a run.")] = None,
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+    fields: Annotated[Fields, Parameter(name="*")] = NO_FIELDS,
+) -> int:
+    """Train an agent with the settings of the flags, the environment, the file and the preset, in this order."""
+    settings = _read(config) | fields
+    name = env or settings.pop("env", None)
+    settings.pop("env", None)
+    beginning = preset or settings.pop("preset", "default")
+    settings.pop("preset", None)
+    if name is None:
+        raise UsageError("Name an environment, as in `qdojo train CartPole-v1`.")
+    make_config(name, beginning, **settings)  # refuses what is wrong before jax is imported, which takes seconds
+
+    def work(observer: Observer) -> "Run":
+        from qdojo import api
+
+        return api.train(name, preset=beginning, root=runs, observer=observer, **settings)
+
+    return carry_out(work, as_json=json)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not TOML: {error}.") from error

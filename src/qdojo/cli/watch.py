@@ -1,0 +1,36 @@
+"""`qdojo watch`: see a trained agent play, in a window or as a film. Not for measuring it: see `evaluate.py`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from qdojo.cli.options import RUNS, Count, Member, RunName, RunsFolder, Seed
+from qdojo.cli.output import say
+from qdojo.runs.directory import find
+
+
+def watch(
+    run: RunName,
+    /,
+    *,
+    episodes: Annotated[Count, Parameter(help="Episodes to play.")] = 3,
+    record: Annotated[Path | None, Parameter(help="Write a film, .mp4 or .gif, and open no window.")] = None,
+    member: Member = None,
+    seed: Annotated[Seed, Parameter(help="Chooses the starts.")] = 0,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Watch a trained agent play, in a window or on a film."""
+    found = find(runs, run)
+
+    from qdojo import api
+    from qdojo.watch import watch as play
+
+    api.use_compilation_cache()
+    trained = api.Run(found)
+    policy = trained.policy(member)
+    returns = play(trained.parts.spec, policy.choose, episodes, seed, record)
+    for number, score in enumerate(returns, start=1):
+        print(f"episode {number}: return {score:g}")
+    if record is not None:
+        say(f"The film is {record}.")

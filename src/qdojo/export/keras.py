@@ -1,0 +1,58 @@
+"""Trained networks as Keras models and Keras files. Not for reading weights: see `networks/weights.py`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qdojo.errors import QdojoError, UsageError
+from qdojo.networks.keras import KerasParams, mlp_as_keras, with_params
+from qdojo.networks.mlp import MLP
+from qdojo.runs.directory import sync_folder
+
+if TYPE_CHECKING:
+    import keras
+
+    from qdojo.networks.keras import ModelOrBuild
+
+SUFFIXES = (".keras", ".weights.h5")
+
+
+def keras_model(
+    params: MLP | KerasParams, observation_shape: tuple[int, ...], model_or_build: "ModelOrBuild | None" = None
+) -> "keras.Model":
+    """A plain Keras model of one member's trained network; a Keras network needs the model that it came from.
+
+    Raises `UsageError` where the two do not fit.
+    """
+    if isinstance(params, MLP):
+        return mlp_as_keras(params, observation_shape)
+    if model_or_build is None:
+        raise UsageError(
+            "This agent's network is a Keras model of your own: give the model or the function it came from."
+        )
+    return with_params(model_or_build, params, observation_shape)
+
+
+def export(model: "keras.Model", path: Path) -> None:
+    """Save a model as `.keras`, or its weights as `.weights.h5`: whole, or not at all.
+
+    Raises `UsageError` for another suffix or a folder that does not exist, `QdojoError` where it cannot be written.
+    """
+    if not path.name.endswith(SUFFIXES):
+        raise UsageError(f"Cannot export to {path}: the name has to end with {' or '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise UsageError(f"Cannot export to {path}: the folder {path.parent} does not exist.")
+    aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        if path.name.endswith(".keras"):
+            model.save(aside)
+        else:
+            model.save_weights(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise QdojoError(f"Cannot export to {path}: {error}.") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,91 @@
+"""The dense Q-network against numbers worked out by hand and against NumPy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qdojo.networks.mlp import LAYER_NORM_EPSILON, LayerNorm, Linear, mlp
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+KEY = jax.random.key(3)
+
+
+def test_layer_norm_by_hand() -> None:
+    """[1, 2, 3, 6] has mean 3 and variance (4 + 1 + 0 + 9) / 4 = 3.5; then scale 2 and offset 1."""
+    norm = eqx.tree_at(lambda n: (n.scale, n.offset), LayerNorm(4), (jnp.full(4, 2.0), jnp.ones(4)))
+    expected = 1.0 + 2.0 * np.array([-2.0, -1.0, 0.0, 3.0]) / np.sqrt(3.5 + LAYER_NORM_EPSILON)
+    x = jnp.array([1.0, 2.0, 3.0, 6.0])
+    np.testing.assert_allclose(norm(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda x: norm(x))(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(norm)(jnp.stack([x, -x])), [expected, 2.0 - expected], rtol=1e-6)
+
+
+def test_layer_norm_of_equal_features_is_its_offset() -> None:
+    norm = LayerNorm(3)
+    np.testing.assert_array_equal(norm(jnp.full(3, 5.0)), np.zeros(3))
+    assert bool(jnp.isfinite(jax.jacobian(norm)(jnp.full(3, 5.0))).all())
+
+
+def test_a_linear_layer_by_hand() -> None:
+    """[1, 2] through columns [1, 3] and [2, -4] plus [10, 20]: 1 + 6 + 10 = 17 and 2 - 8 + 20 = 14."""
+    weight, bias = jnp.array([[1.0, 2.0], [3.0, -4.0]]), jnp.array([10.0, 20.0])
+    layer = eqx.tree_at(lambda layer: (layer.weight, layer.bias), Linear(2, 2, KEY), (weight, bias))
+    np.testing.assert_array_equal(layer(jnp.array([1.0, 2.0])), [17.0, 14.0])
+
+
+@pytest.mark.parametrize("inputs", [1, 4, 100])
+def test_weights_start_within_the_bound_and_fill_it(inputs: int) -> None:
+    layer = Linear(inputs, 2000, KEY)
+    bound = 1.0 / np.sqrt(inputs)
+    for values in (np.asarray(layer.weight), np.asarray(layer.bias)):
+        assert np.abs(values).max() <= bound
+        assert np.abs(values).max() > 0.98 * bound
+        assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+
+
+def in_numpy(params: object, observation: np.ndarray) -> np.ndarray:
+    x = observation.astype(np.float64).ravel()
+    for i, layer in enumerate(params.layers):
+        x = x @ np.asarray(layer.weight) + np.asarray(layer.bias)
+        if params.norms:
+            norm = params.norms[i]
+            x = (x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON)
+            x = x * np.asarray(norm.scale) + np.asarray(norm.offset)
+        x = np.maximum(x, 0.0)
+    return x @ np.asarray(params.head.weight) + np.asarray(params.head.bias)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("hidden", [(), (7, 6)])
+@pytest.mark.parametrize(("shape", "dtype"), [((4,), np.float32), ((2, 3, 2), np.uint8), ((), np.float32)])
+def test_the_network_against_numpy(
+    layer_norm: bool, hidden: tuple[int, ...], shape: tuple[int, ...], dtype: type
+) -> None:
+    network = mlp(shape, 3, hidden, layer_norm)
+    params = jax.jit(network.init)(KEY)
+    observations = np.random.default_rng(0).uniform(0, 200, (5, *shape)).astype(dtype)
+    batched = jax.jit(jax.vmap(network.apply, in_axes=(None, 0)))(params, jnp.asarray(observations))
+    assert batched.shape == (5, 3)
+    assert batched.dtype == jnp.float32
+    for i, observation in enumerate(observations):
+        np.testing.assert_allclose(batched[i], in_numpy(params, observation), rtol=1e-4, atol=1e-3)
+
+
+def test_every_key_gives_a_member_of_its_own_with_the_weights_it_has_alone() -> None:
+    network = mlp((4,), 2, (8,), True)
+    keys = jax.random.split(KEY, 3)
+    together = jax.jit(jax.vmap(network.init))(keys)
+    for k in range(3):
+        alone = jax.jit(network.init)(keys[k])
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[k], b), together, alone)  # noqa: B023
+    weights = np.asarray(together.layers[0].weight)
+    assert not np.array_equal(weights[0], weights[1])
+
+
+def test_no_two_layers_share_their_draw() -> None:
+    params = jax.jit(mlp((8,), 8, (8, 8), False).init)(KEY)
+    layers = [*params.layers, params.head]
+    assert len({np.asarray(layer.weight).tobytes() for layer in layers}) == 3

@@ -1,0 +1,61 @@
+"""Small agents and loops for tests, with settings that a test may change one at a time."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qdojo.agents.dqn import dqn_loss
+from qdojo.agents.learner import Hyper, Structure, replay_agent
+from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.resolve import resolve
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
+from qdojo.loops.learning import Rhythm
+from qdojo.networks.mlp import mlp
+from qdojo.types import Agent, Network
+
+HYPER = Hyper(
+    learning_rate_start=1e-3,
+    learning_rate_end=1e-3,
+    learning_rate_decay_steps=1.0,
+    discount=0.9,
+    epsilon_start=1.0,
+    epsilon_end=0.1,
+    epsilon_decay_steps=200.0,
+    target_tau=0.05,
+)
+STRUCTURE = Structure(num_actions=2, num_envs=2, batch_size=8, n_step=1, target_sync_updates=1, max_grad_norm=None)
+RHYTHM = Rhythm(rows=2, updates=1, warmup_rows=8)
+
+
+def small_network(inputs: int, hidden: tuple[int, ...] = (8,)) -> Network:
+    return mlp((inputs,), 2, hidden, layer_norm=False)
+
+
+def small_agent(
+    network: Network, *, double: bool = True, error: str = "mse", hyper: Hyper = HYPER, **structure: Any
+) -> Agent:
+    return replay_agent(network, dqn_loss(network, double, error), hyper, STRUCTURE._replace(**structure))
+
+
+def device_loop(environment: NativeEnvironment, agent: Agent, **settings: Any) -> DeviceLoop:
+    defaults: dict[str, Any] = {"seed": 0, "members": 1, "envs": 2, "capacity_rows": 64, "cycles": 8}
+    rhythm = settings.pop("rhythm", RHYTHM)
+    return DeviceLoop(environment, agent, rhythm, **defaults | settings)
+
+
+def host_loop(env: Any, agent: Agent, **settings: Any) -> HostLoop:
+    """A loop on Gymnasium environments with float32 observations."""
+    spec = resolve(env)
+    defaults: dict[str, Any] = {"seed": 0, "members": 1, "envs": 2, "capacity_rows": 64, "cycles": 8}
+    rhythm = settings.pop("rhythm", RHYTHM)
+    observation = jax.ShapeDtypeStruct(spec.observation_space.shape, jnp.float32)
+    return HostLoop(
+        lambda seeds, envs: HostEnvironment(spec, seeds, envs),
+        observation,
+        agent,
+        rhythm,
+        **defaults | {"evaluation_envs": 3} | settings,
+    )
