@@ -1,11 +1,15 @@
-"""What all tests share: checked shapes and dtypes, and a place for compiled programs. Not for fixtures of one file.
+"""What all tests share: checked shapes and dtypes, and quick compilation. Not for fixtures of one file.
 
-The import hook has to be installed before qdojo is first imported, so it is the first thing here.
+The import hook has to be installed before qdojo is first imported, and XLA reads its flags once, so both come first.
 """
+
+import os
 
 from jaxtyping import install_import_hook
 
 install_import_hook("qdojo", "beartype.beartype")
+# Programs of tests are compiled more often than they are run; `XLA_FLAGS= pytest` compiles them as users have them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402

@@ -20,7 +20,7 @@ from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.statistics import interquartile_mean
-from qdojo.train import FINAL_SEED, proceed, start, versions
+from qdojo.train import FINAL_SEED, best_template, proceed, start, versions
 from qdojo.watch import has_screen
 
 RUNS = Path("runs")
@@ -140,7 +140,7 @@ class Run:
     def delivered(self) -> Best:
         """Scores and parameters, a member each, of the best agents of the run."""
         arrays, _ = checkpoint.load(self.directory.best_path)
-        return snapshot.from_arrays(self.parts.loop.template().best, arrays)
+        return snapshot.from_arrays(best_template(self.parts.loop.template()), arrays)
 
 
 def train(

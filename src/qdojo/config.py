@@ -5,7 +5,7 @@ import math
 import tomllib
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -161,8 +161,9 @@ class Config(BaseModel):
         return round(self.collect_steps * self.updates_per_step)
 
     def to_toml(self) -> str:
-        """The settings as TOML; those that are None are left out."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        """The settings as TOML. It has no null: "none" stands for it."""
+        fields = self.model_dump(mode="json")
+        return tomli_w.dumps({name: "none" if value is None else value for name, value in fields.items()})
 
 
 @cache
@@ -194,8 +195,12 @@ def read_config(text: str, source: str) -> Config:
 
 
 def _checked(fields: dict[str, Any]) -> Config:
+    may_be_none = {name for name, field in Config.model_fields.items() if type(None) in get_args(field.annotation)}
+    given: dict[str, Any] = {
+        name: None if value == "none" and name in may_be_none else value for name, value in fields.items()
+    }
     try:
-        return Config(**fields)
+        return Config(**given)
     except ValidationError as error:
         raise UsageError(_sentence(error)) from error
 

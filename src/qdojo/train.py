@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -18,6 +20,8 @@ from qdojo import snapshot
 from qdojo.build import Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
 from qdojo.loops.state import Best, TrainState, keep_best
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
@@ -52,7 +56,8 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
         except BaseException:
             shutil.rmtree(run.path)  # there is nothing yet that a resume could go on from
             raise
-        Trainer(run, config, parts, observer).train(state)
+        nothing_yet = Best(jnp.full(config.seeds, -jnp.inf), state.agents.params)
+        Trainer(run, config, parts, observer).train(state, jax.tree.map(jnp.copy, nothing_yet))
     return run
 
 
@@ -62,25 +67,40 @@ def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer)
         loaded = checkpoint.load_latest(run.checkpoints_path)
         for damage in loaded.skipped:
             observer.warned(damage)
-        state, warning = parts.loop.reopened(restored(parts, loaded.arrays))
+        progress = restored(parts.loop, loaded.arrays)
+        state, warning = parts.loop.reopened(progress.state)
         if warning:
             observer.warned(warning)
         with MetricsWriter(run.metrics_path) as metrics:
             metrics.truncate(int(loaded.meta["steps"]))
         observer.started(run, config, parts.loop.name)
         observer.compiling()
-        Trainer(run, config, parts, observer, loaded.meta).train(state)
+        Trainer(run, config, parts, observer, loaded.meta).train(state, progress.best)
 
 
-def restored(parts: Parts, arrays: snapshot.Arrays) -> TrainState:
-    """The state that a checkpoint holds."""
-    template = parts.loop.template()
-    inside = "environment/"
-    if template.environment is None:
-        # Of host environments the arrays are as long as their episodes: their own `restore` knows what fits.
-        environment = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
-        return snapshot.from_arrays(template, arrays)._replace(environment=environment)
-    return snapshot.from_arrays(template, arrays)
+class Progress(NamedTuple):
+    """What a checkpoint holds: the state of training, and the best agents on the way to it."""
+
+    state: TrainState
+    best: Best
+
+
+def restored(loop: DeviceLoop | HostLoop, arrays: snapshot.Arrays) -> Progress:
+    """What a checkpoint's arrays say."""
+    template = loop.template()
+    progress = snapshot.from_arrays(Progress(template, best_template(template)), arrays)
+    if template.environment is not None:
+        return progress
+    # Of host environments the arrays are as long as their episodes: their own `restore` knows what fits.
+    inside = "state/environment/"
+    environment = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
+    return progress._replace(state=progress.state._replace(environment=environment))
+
+
+def best_template(template: TrainState) -> Best:
+    """Shapes and dtypes of the best agents."""
+    members = len(template.tally.episodes)
+    return Best(jax.eval_shape(lambda: jnp.zeros(members)), template.agents.params)
 
 
 class Trainer:
@@ -96,8 +116,9 @@ class Trainer:
         self._steps = int((before or {}).get("steps", 0))
         self._saved_at = self._committed_at = time.monotonic()
 
-    def train(self, state: TrainState) -> None:
+    def train(self, state: TrainState, best: Best) -> None:
         """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
+        self._best = best
         self._end("interrupted")
         with MetricsWriter(self.run.metrics_path) as metrics, _stop_requests() as stop:
             if self._steps == 0:
@@ -126,11 +147,11 @@ class Trainer:
             every = self.config.eval_every_steps
             if every and report.steps // every > self._steps // every:
                 scores = self._evaluate(state.agents.params, report.steps, self.config.eval_episodes).mean(axis=1)
-                state = state._replace(best=keep_best(state.best, state.agents.params, scores))
+                self._best = keep_best(self._best, state.agents.params, scores)
             self._record(metrics, report, scores)
             self._steps = report.steps
             self.observer.reported(report, scores)
-            if stop.is_set() or self._budget_spent(state) or self._solved(state):
+            if stop.is_set() or self._budget_spent(state) or self._solved():
                 break
             if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
                 self._save(metrics, state)
@@ -141,9 +162,9 @@ class Trainer:
         enough = episodes is not None and bool((state.tally.episodes >= episodes).all())
         return enough or int(state.clock.rows) * self.config.num_envs >= self.config.steps
 
-    def _solved(self, state: TrainState) -> bool:
+    def _solved(self) -> bool:
         threshold = self.parts.solved_at
-        return self.config.until_solved and threshold is not None and bool((state.best.score >= threshold).all())
+        return self.config.until_solved and threshold is not None and bool((self._best.score >= threshold).all())
 
     def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
         began, compiled = time.perf_counter(), self.loop.programs.compile_seconds
@@ -182,15 +203,16 @@ class Trainer:
             "versions": versions(),
         }
         folder = self.run.checkpoints_path
-        checkpoint.save(folder, checkpoint.step_name(self._steps), snapshot.to_arrays(state), meta)
-        checkpoint.save(folder, self.run.best_path.name, snapshot.to_arrays(delivered(state)), meta)
+        arrays = snapshot.to_arrays(Progress(state, self._best))
+        checkpoint.save(folder, checkpoint.step_name(self._steps), arrays, meta)
+        checkpoint.save(folder, self.run.best_path.name, snapshot.to_arrays(self._delivered(state)), meta)
         checkpoint.prune(folder)
         self._saved_at = time.monotonic()
 
     def _result(self, state: TrainState) -> dict[str, Any]:
         config, threshold = self.config, self.parts.solved_at
         self.observer.evaluating(config.final_eval_episodes)
-        scores = self._evaluate(delivered(state).params, FINAL_SEED, config.final_eval_episodes)
+        scores = self._evaluate(self._delivered(state).params, FINAL_SEED, config.final_eval_episodes)
         means = scores.mean(axis=1)
         self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
         return {
@@ -211,16 +233,15 @@ class Trainer:
             "solved": None if threshold is None else (means >= threshold).tolist(),
         }
 
+    def _delivered(self, state: TrainState) -> Best:
+        """What the run hands out: the best evaluated agents; the last ones where none were evaluated."""
+        if bool(np.isneginf(self._best.score).all()):
+            return Best(self._best.score, state.agents.params)
+        return self._best
+
     def _end(self, status: str, **fields: Any) -> None:
         content = json.dumps({"status": status} | fields, indent=1, ensure_ascii=False)
         write_atomically(self.run.result_path, content.encode() + b"\n")
-
-
-def delivered(state: TrainState) -> Best:
-    """What a run hands out: the best evaluated parameters of each member; the last ones where none were evaluated."""
-    if bool(np.isneginf(state.best.score).all()):
-        return Best(state.best.score, state.agents.params)
-    return state.best
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Bad input: one clear sentence on stderr, the right exit code, and nothing left behind."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +51,12 @@ def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    return keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "nets", raising=False)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
 
 
 @pytest.mark.parametrize("name", BAD_TRAINING)
 @pytest.mark.usefixtures("material")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, when it saves
 def test_training_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     tokens, words = BAD_TRAINING[name]
     if "other.weights.h5" in tokens:
@@ -104,8 +107,6 @@ def test_other_verbs_refuse(tokens: list[str], words: str, capsys: pytest.Captur
 
 
 def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> None:
-    import shutil
-
     copy = Path("runs") / "copy"
     shutil.copytree(trained["run"], copy)
     arrays = copy / "checkpoints" / "best" / "arrays.safetensors"

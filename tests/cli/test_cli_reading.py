@@ -101,6 +101,7 @@ def test_watch_says_what_is_wrong(capsys: pytest.CaptureFixture[str], trained: d
     assert "members 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, when it saves
 def test_export_writes_what_keras_reads(trained: dict[str, Any]) -> None:
     assert run(["export", trained["run"], "--to", "agent.keras", "--member", "1"]) == 0
     from qdojo.networks.keras import import_keras

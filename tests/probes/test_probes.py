@@ -17,11 +17,18 @@ HYPER_OF_PROBES = HYPER._replace(
     discount=DISCOUNT,
     epsilon_end=1.0,
 )
-PLAIN, DOUBLE_3 = (False, 1), (True, 3)
 CASES = [
-    *((name, *variant) for name in PROBES for variant in (PLAIN, DOUBLE_3)),
-    ("two_step", True, 1),
-    ("two_step", False, 3),
+    ("constant", False, 1),
+    ("observation", False, 1),
+    ("two_step", False, 1),
+    ("two_step", True, 3),
+    ("action", False, 1),
+    ("both", True, 3),
+    ("terminated", False, 1),
+    ("terminated", True, 3),
+    ("truncated", False, 1),
+    ("truncated", True, 3),
+    ("truncated later", True, 1),
     ("truncated later", False, 3),
 ]
 
@@ -31,9 +38,7 @@ def test_the_known_values_are_learned(name: str, double: bool, n_step: int) -> N
     probe = PROBES[name]
     network = small_network(1, (16,))
     agent = small_agent(network, double=double, n_step=n_step, hyper=HYPER_OF_PROBES, batch_size=32, num_envs=4)
-    loop = device_loop(
-        probe.environment, agent, envs=4, capacity_rows=200, cycles=STEPS // 8, rhythm=Rhythm(2, 1, 20)
-    )
+    loop = device_loop(probe.environment, agent, envs=4, capacity_rows=200, cycles=STEPS // 8, rhythm=Rhythm(2, 1, 20))
     state, report = next(loop.run(loop.init()))
     assert report.steps == STEPS
     params = jax.tree.map(lambda leaf: leaf[0], state.agents.params)

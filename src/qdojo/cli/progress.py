@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qdojo.cli.output import say
 from qdojo.observer import Observer
@@ -200,7 +200,7 @@ class Progress(Observer):
         self._display: Display = PlainDisplay()
         self._training = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._display = LiveDisplay()
             self._display.phase("preparing")

@@ -29,7 +29,7 @@ def learn(
     block: Step,
     noise: UInt32[Array, "updates member words"],
 ) -> tuple[PyTree[Shaped[Array, "member ..."]], Tape, Clock, MemberMetrics, Bool[Array, ""]]:
-    """One cycle's learning for all members. MemberMetrics are sums over its updates; the flag says whether it learned."""
+    """One cycle's learning for all members. Metrics are sums over its updates; the flag says whether it learned."""
     tape = write(tape, block)
     clock = clock._replace(rows=clock.rows + rhythm.rows)
     update = jax.vmap(agent.update, in_axes=(0, READERS, 0, None))

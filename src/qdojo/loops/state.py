@@ -30,7 +30,7 @@ class Best(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything (contract 6): save it, load it in another process, go on, and the same bits come out."""
+    """All that training needs: save it, load it in another process, go on, and the same bits come out."""
 
     agents: PyTree[Shaped[Array, "member ..."]]
     memory: PyTree[Shaped[Array, "member env ..."]]
@@ -38,7 +38,6 @@ class TrainState(NamedTuple):
     environment: PyTree[Any]
     clock: Clock
     tally: Tally
-    best: Best
 
 
 NO_TALLY: Any = None
@@ -84,7 +83,6 @@ def fresh_state(
         environment=None,
         clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         tally=NO_TALLY,
-        best=Best(jnp.full(members, -jnp.inf), agents.params),
     )
 
 
