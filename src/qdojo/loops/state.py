@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from qdojo.tape import ring
-from qdojo.types import Agent, Clock, Episode
+from qdojo.types import Agent, AnyArray, Clock, Episode
 
 
 class Tally(NamedTuple):
@@ -92,7 +92,7 @@ def fresh_memory(agent: Agent, members: int, envs: int) -> PyTree[Shaped[Array, 
 
 
 def renewed(
-    agent: Agent, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[Array, "member env"]
+    agent: Agent, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[AnyArray, "member env"]
 ) -> PyTree[Shaped[Array, "member env ..."]]:
     """The memory after a row: as at a start where that row closed an episode."""
 
