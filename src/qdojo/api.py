@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from qdojo import snapshot
-from qdojo.build import Parts, build, network_source
+from qdojo.build import Parts, build
 from qdojo.config import Config, make_config, read_config
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.state import Best
@@ -126,10 +126,7 @@ class Run:
         """A plain `keras.Model` with the delivered weights of one member."""
         from qdojo.export.keras import keras_model
 
-        spaces = self.parts.spaces
-        dense = self.network is None and self.config.network == "mlp"
-        source = None if dense else network_source(self.config, spaces, self.network)
-        return keras_model(self.policy(member).params, spaces.observation_shape, source)
+        return keras_model(self.policy(member).params, self.parts.spaces.observation_shape, self.parts.model)
 
     @cached_property
     def parts(self) -> Parts:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -25,9 +26,10 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.networks.keras import keras_network, tutorial_network
-from qdojo.networks.mlp import mlp
+from qdojo.networks.mlp import MLP, mlp
+from qdojo.networks.weights import load_weights
 from qdojo.tape import ring
-from qdojo.types import Agent, Network
+from qdojo.types import Agent, Network, Params
 
 EVALUATION_ENVS = 10
 """Copies that play a member's evaluation episodes, on the host loop."""
@@ -44,6 +46,8 @@ class Parts(NamedTuple):
     agent: Agent
     loop: DeviceLoop | HostLoop
     solved_at: float | None
+    model: Any
+    """The Keras model, or the function that builds it, where the network is one; else None."""
 
 
 def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
@@ -53,7 +57,8 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     """
     spec = resolve(env if env is not None else config.env)
     spaces = check_spaces(spec)
-    net = _network(config, spaces, network)
+    model = _model(config, spaces, network)
+    net = _network(config, spaces, model)
     agent = _agent(config, spaces, net)
     return Parts(
         spec=spec,
@@ -62,19 +67,19 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         agent=agent,
         loop=_loop(config, spec, spaces, agent),
         solved_at=config.solved_at if config.solved_at is not None else spec.reward_threshold,
+        model=model,
     )
 
 
-def _network(config: Config, spaces: Spaces, given: Any) -> Network:
+def _network(config: Config, spaces: Spaces, model: Any) -> Network:
     shape, num_actions = spaces.observation_shape, spaces.num_actions
-    if given is None and config.network == "mlp":
+    if model is None:
         return mlp(shape, num_actions, config.hidden, config.layer_norm)
-    return keras_network(network_source(config, spaces, given), shape, num_actions)
+    return keras_network(model, shape, num_actions)
 
 
-def network_source(config: Config, spaces: Spaces, given: Any = None) -> Any:
-    """The Keras model, or the function that builds it, that a config names or a caller gave."""
-    if given is not None:
+def _model(config: Config, spaces: Spaces, given: Any) -> Any:
+    if given is not None or config.network == "mlp":
         return given
     if config.network == "tutorial":
         return functools.partial(tutorial_network, spaces.observation_shape, spaces.num_actions)
@@ -88,11 +93,7 @@ def network_source(config: Config, spaces: Spaces, given: Any = None) -> Any:
 
 
 def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
-    initial = None
-    if config.weights is not None:
-        from qdojo.networks.keras import read_weights
-
-        initial = read_weights(config.weights, network)
+    initial = None if config.weights is None else _weights(Path(config.weights), network)
     if config.agent == "tutorial":
         return tutorial_agent(
             network,
@@ -127,6 +128,19 @@ def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
     )
     loss = dqn_loss(network, config.double, config.error)
     return replay_agent(network, loss, hyper, structure, initial)
+
+
+def _weights(path: Path, network: Network) -> Params:
+    """Parameters of the network that a Keras file holds; every member starts from them."""
+    params = network.init(jax.random.key(0))
+    if not isinstance(params, MLP):
+        return params._replace(trainable=load_weights(path, [value.shape for value in params.trainable]))
+    # Such a file keeps layers by kind: all dense ones, with the head, then the norms.
+    dense, norms = [*params.layers, params.head], params.norms
+    shapes = [leaf.shape for leaf in jax.tree.leaves((dense, norms))]
+    found = load_weights(path, shapes, ("dense", "layer_normalization"))
+    dense, norms = jax.tree.unflatten(jax.tree.structure((dense, norms)), found)
+    return eqx.tree_at(lambda mlp: (mlp.layers, mlp.norms, mlp.head), params, (dense[:-1], norms, dense[-1]))
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> DeviceLoop | HostLoop:

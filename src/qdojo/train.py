@@ -20,6 +20,7 @@ from qdojo import snapshot
 from qdojo.build import Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
+from qdojo.export.keras import export, keras_model
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.state import Best, TrainState, keep_best
@@ -119,6 +120,7 @@ class Trainer:
     def train(self, state: TrainState, best: Best) -> None:
         """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
         self._best = best
+        self._learned = jax.tree.map(np.asarray, state.agents.params)
         self._end("interrupted")
         with MetricsWriter(self.run.metrics_path) as metrics, _stop_requests() as stop:
             if self._steps == 0:
@@ -130,6 +132,8 @@ class Trainer:
                 raise
             finally:
                 curve_png(self.run.metrics_path, f"{self.config.env}, {self.config.preset}", self.run.curve_path)
+                if self.config.agent == "tutorial":
+                    self._save_weights()
             self._save(metrics, state)
             if stop.is_set():
                 raise Interrupted(self.run)
@@ -142,6 +146,8 @@ class Trainer:
             return state
         for after, report in self.loop.run(state):
             state = after
+            if self.config.agent == "tutorial":
+                self._learned = jax.tree.map(np.asarray, state.agents.params)
             self._check_finite(report)
             scores = None
             every = self.config.eval_every_steps
@@ -238,6 +244,14 @@ class Trainer:
         if bool(np.isneginf(self._best.score).all()):
             return Best(self._best.score, state.agents.params)
         return self._best
+
+    def _save_weights(self) -> None:
+        """The tutorial's file, one a member: what it had learned at the last report, however the run ends."""
+        for member in range(self.config.seeds):
+            params = jax.tree.map(lambda leaf, member=member: leaf[member], self._learned)
+            suffix = "" if self.config.seeds == 1 else f"-{member}"
+            path = self.run.path / f"cartpole_weight{suffix}.weights.h5"
+            export(keras_model(params, self.parts.spaces.observation_shape, self.parts.model), path)
 
     def _end(self, status: str, **fields: Any) -> None:
         content = json.dumps({"status": status} | fields, indent=1, ensure_ascii=False)

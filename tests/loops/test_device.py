@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes.environments import NEVER, PROBES, constantly, probe
-from probes.training import HYPER, device_loop, small_agent, small_network
+from probes.training import HYPER, STILL, ZERO, device_loop, small_agent, small_network
 
 from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.envs.native.cartpole import CARTPOLE, CartPoleState
@@ -105,11 +105,10 @@ def endless(truncate_after: int = NEVER) -> NativeEnvironment:
 
 
 def test_mean_metrics_are_over_the_updates_that_were_made() -> None:
-    """Nothing changes where the step size is 0, so a chunk that learned in some cycles reports what the next does."""
-    agent = small_agent(small_network(1), hyper=HYPER._replace(learning_rate_start=0.0, learning_rate_end=0.0))
-    _, (first, second) = run(device_loop(endless(), agent, rhythm=Rhythm(1, 2, 4)))
+    """Q-values that stay 0 and a reward of 1 have a loss of 1, in the first chunk too, where some cycles wait."""
+    _, (first, second) = run(device_loop(endless(), small_agent(ZERO, hyper=STILL), rhythm=Rhythm(1, 2, 4)))
     assert (first.updates, second.updates) == (10, 26)
-    np.testing.assert_allclose(first.metrics["loss"], second.metrics["loss"], rtol=1e-5)
+    assert first.metrics["loss"] == second.metrics["loss"] == 1.0
 
 
 def test_a_chunk_without_an_update_reports_no_metrics() -> None:

@@ -26,6 +26,10 @@ HYPER = Hyper(
     epsilon_decay_steps=200.0,
     target_tau=0.05,
 )
+STILL = HYPER._replace(learning_rate_start=0.0, learning_rate_end=0.0)
+"""Nothing is learned."""
+ZERO = Network(init=lambda key: jnp.zeros(2), apply=lambda params, observation: params)
+"""Q-values that are the parameters, and begin at 0."""
 STRUCTURE = Structure(num_actions=2, num_envs=2, batch_size=8, n_step=1, target_sync_updates=1, max_grad_norm=None)
 RHYTHM = Rhythm(rows=2, updates=1, warmup_rows=8)
 
