@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -25,11 +24,10 @@ from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
-from qdojo.networks.keras import keras_network, tutorial_network
-from qdojo.networks.mlp import MLP, mlp
-from qdojo.networks.weights import load_weights
+from qdojo.networks.keras import keras_network, read_weights, tutorial_network
+from qdojo.networks.mlp import mlp
 from qdojo.tape import ring
-from qdojo.types import Agent, Network, Params
+from qdojo.types import Agent, Network
 
 EVALUATION_ENVS = 10
 """Copies that play a member's evaluation episodes, on the host loop."""
@@ -93,7 +91,7 @@ def _model(config: Config, spaces: Spaces, given: Any) -> Any:
 
 
 def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
-    initial = None if config.weights is None else _weights(Path(config.weights), network)
+    initial = None if config.weights is None else read_weights(config.weights, network)
     if config.agent == "tutorial":
         return tutorial_agent(
             network,
@@ -128,19 +126,6 @@ def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
     )
     loss = dqn_loss(network, config.double, config.error)
     return replay_agent(network, loss, hyper, structure, initial)
-
-
-def _weights(path: Path, network: Network) -> Params:
-    """Parameters of the network that a Keras file holds; every member starts from them."""
-    params = network.init(jax.random.key(0))
-    if not isinstance(params, MLP):
-        return params._replace(trainable=load_weights(path, [value.shape for value in params.trainable]))
-    # Such a file keeps layers by kind: all dense ones, with the head, then the norms.
-    dense, norms = [*params.layers, params.head], params.norms
-    shapes = [leaf.shape for leaf in jax.tree.leaves((dense, norms))]
-    found = load_weights(path, shapes, ("dense", "layer_normalization"))
-    dense, norms = jax.tree.unflatten(jax.tree.structure((dense, norms)), found)
-    return eqx.tree_at(lambda mlp: (mlp.layers, mlp.norms, mlp.head), params, (dense[:-1], norms, dense[-1]))
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> DeviceLoop | HostLoop:

@@ -1,6 +1,7 @@
 """Trained networks as Keras models and Keras files. Not for reading weights: see `networks/weights.py`."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,13 @@ def export(model: "keras.Model", path: Path) -> None:
         raise UsageError(f"Cannot export to {path}: the folder {path.parent} does not exist.")
     aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        if path.name.endswith(".keras"):
-            model.save(aside)
-        else:
-            model.save_weights(aside)
+        with warnings.catch_warnings():
+            # Keras' own variables trip over NumPy 2 here; nothing that a user could mend.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if path.name.endswith(".keras"):
+                model.save(aside)
+            else:
+                model.save_weights(aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)

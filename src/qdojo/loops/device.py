@@ -90,7 +90,7 @@ class DeviceLoop:
                     updates=int(arrays.clock.updates),
                     env_steps=tally.env_steps,
                     episodes=episodes,
-                    metrics=log.metrics if log.updates else {},
+                    metrics=log.metrics if log.updates else {"epsilon": log.metrics["epsilon"]},
                     seconds=time.perf_counter() - began,
                 ),
             )

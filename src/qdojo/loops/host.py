@@ -124,10 +124,10 @@ class HostLoop:
 
     def evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
         """Greedy scores of whole episodes on copies of their own, whose seeds come from `seed`, not from training."""
-        copies = min(episodes, self.evaluation_envs)
-        vector = self.open_vector([evaluation_seed(self.seed + k, seed) for k in range(self.members)], copies)
+        seeds = [evaluation_seed(self.seed + k, seed) for k in range(self.members)]
+        vector = self.open_vector(seeds, self.evaluation_envs)
         try:
-            return self._rollout(vector, params, copies, episodes)
+            return self._rollout(vector, params, self.evaluation_envs, episodes)
         finally:
             vector.close()
 
@@ -150,7 +150,7 @@ class HostLoop:
         act_words, learn_words = self.programs.compiled("words", self._words, state.clock.rows)(state.clock.rows)
         act_words, learn_words = np.asarray(act_words), np.asarray(learn_words)
         agents, memory, tape, clock = state.agents, state.memory, state.tape, state.clock
-        collected, sums, learned = [], [], 0
+        collected, sums, learned = [], [], []
         for cycle in range(self.cycles):
             memory, block, rows = self._collect(agents, memory, clock, act_words[cycle])
             collected.append(rows)
@@ -158,9 +158,10 @@ class HostLoop:
             learning = self.programs.compiled("learn", self._learn, *arguments, donate=(0, 1))
             agents, tape, clock, metrics, ready = learning(*arguments)
             sums.append(metrics)
-            learned = ready
+            learned.append(ready)
         state = state._replace(agents=agents, memory=memory, tape=tape, clock=clock)
-        return state, jax.tree.map(lambda *x: np.concatenate(x), *collected), self._means(state, sums, bool(learned))
+        means = self._means(state, sums, int(np.sum(learned)))
+        return state, jax.tree.map(lambda *x: np.concatenate(x), *collected), means
 
     def _words(self, rows: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
         keys = member_keys(self.seed, self.members)
@@ -191,12 +192,12 @@ class HostLoop:
             kept.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
         return memory, jax.tree.map(_stacked, *steps), jax.tree.map(_stacked, *kept)
 
-    def _means(self, state: TrainState, sums: list[Any], learned: bool) -> dict[str, np.ndarray]:
+    def _means(self, state: TrainState, sums: list[Any], learned: int) -> dict[str, np.ndarray]:
         explored = self.programs.jitted("exploration", jax.vmap(self.agent.exploration, in_axes=(0, None)))
         means = {"epsilon": np.asarray(explored(state.agents, state.clock))}
         if learned:
             total = jax.tree.map(lambda *x: np.sum(x, axis=0), *sums)
-            means |= {name: value / (self.cycles * self.rhythm.updates) for name, value in total.items()}
+            means |= {name: value / (learned * self.rhythm.updates) for name, value in total.items()}
         return means
 
     def _rollout(self, vector: Any, params: Params, copies: int, episodes: int) -> np.ndarray:

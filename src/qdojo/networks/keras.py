@@ -126,36 +126,35 @@ def with_params(
 def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Model":
     """A plain `keras.Sequential` that computes what one member's dense network computes."""
     keras = import_keras()
-    layers, weights = [keras.layers.Input(observation_shape)], []
+    layers = [keras.layers.Input(observation_shape)]
     if len(observation_shape) != 1:
         layers.append(keras.layers.Flatten())
-    for i, linear in enumerate(params.layers):
+    for linear in params.layers:
         layers.append(keras.layers.Dense(linear.bias.shape[0]))
-        weights += [linear.weight, linear.bias]
         if params.norms:
             layers.append(keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON))
-            weights += [params.norms[i].scale, params.norms[i].offset]
         layers.append(keras.layers.ReLU())
-    layers.append(keras.layers.Dense(params.head.bias.shape[0]))
-    model = keras.Sequential(layers)
-    model.set_weights([np.asarray(weight) for weight in [*weights, params.head.weight, params.head.bias]])
+    model = keras.Sequential([*layers, keras.layers.Dense(params.head.bias.shape[0])])
+    model.set_weights([np.asarray(variable) for variable in _in_keras_order(params)])
     return model
 
 
 def read_weights(path: Path | str, network: Network) -> Params:
-    """Parameters for a network of dense layers, ours or Keras', from a Keras weights file. See `load_weights`."""
+    """Parameters for a network, ours or Keras', from a Keras weights file. See `load_weights` for what it takes."""
     given = network.init(jax.random.key(0))
-    if isinstance(given, MLP):
-        shapes = [leaf.shape for leaf in _in_file_order(given)]
-        weights = load_weights(Path(path), shapes, ("dense", "layer_normalization"))
-        return eqx.tree_at(_in_file_order, given, [jnp.asarray(weight) for weight in weights])
-    weights = load_weights(Path(path), [leaf.shape for leaf in given.trainable])
-    return given._replace(trainable=[jnp.asarray(weight) for weight in weights])
+    variables = _in_keras_order if isinstance(given, MLP) else lambda params: params.trainable
+    weights = load_weights(Path(path), [variable.shape for variable in variables(given)])
+    return eqx.tree_at(variables, given, [jnp.asarray(weight) for weight in weights])
 
 
-def _in_file_order(params: MLP) -> list[Any]:
-    dense = [leaf for linear in (*params.layers, params.head) for leaf in (linear.weight, linear.bias)]
-    return dense + [leaf for norm in params.norms for leaf in (norm.scale, norm.offset)]
+def _in_keras_order(params: MLP) -> list[Any]:
+    """The variables of a dense network in the order of its layers, as `mlp_as_keras` has them."""
+    variables = []
+    for i, linear in enumerate(params.layers):
+        variables += [linear.weight, linear.bias]
+        if params.norms:
+            variables += [params.norms[i].scale, params.norms[i].offset]
+    return [*variables, params.head.weight, params.head.bias]
 
 
 @keras_settings()
@@ -249,7 +248,9 @@ def _forward(model: Any) -> Callable[..., Any]:
     return lambda trainable, frozen, batch: model.stateless_call(trainable, frozen, batch, **mode)[0]
 
 
-def _check_shapes(model: Any, forward: Callable[..., Any], observation_shape: tuple[int, ...], num_actions: int) -> None:
+def _check_shapes(
+    model: Any, forward: Callable[..., Any], observation_shape: tuple[int, ...], num_actions: int
+) -> None:
     declared = getattr(model, "inputs", None)
     if declared is not None and len(declared) == 1:
         expected = tuple(declared[0].shape[1:])

@@ -1,12 +1,12 @@
 """Weights read from Keras' HDF5 files into arrays. Not for writing them: see `export/keras.py`.
 
-Read with h5py alone: no Keras object is made from a file, and nothing in one is followed or run.
+Read with h5py alone: no Keras object is made from a file, nothing in one is followed or run. Attributes are not read
+either: they name a legacy file's layers in order, but a few altered bytes there make the HDF5 library loop for ever.
+So layers are put in order by their shapes, and by their names where those are equal.
 """
 
-import itertools
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +18,20 @@ from qdojo.errors import DamagedFile, UsageError
 if TYPE_CHECKING:
     import h5py
 
-MOST_NAMES = 10_000
-"""A file that lists more layers or variables than this is not read."""
-_LONGEST_NAME_BYTES = 1024
+MOST_NAMES = 1000
+"""A file that lists more layers, or more variables of a layer, is not read."""
+_DEEPEST = 8
 
 Weights = list[Float[np.ndarray, "..."]]
 
 
-def load_weights(path: Path, shapes: Sequence[tuple[int, ...]], kinds: Sequence[str] = ("dense",)) -> Weights:
+def load_weights(path: Path, shapes: Sequence[tuple[int, ...]]) -> Weights:
     """The weights in a Keras `.weights.h5`, or in a legacy `.h5` of weights or of a whole model, as float32.
 
-    `shapes` are those of a Sequential's variables, layer by layer: a Dense layer's kernel, then its bias. A
-    `.weights.h5` keeps layers by their kind; `kinds` are those that are expected, in the order of `shapes`. Nothing is
-    read before the declared shapes equal `shapes`, so it takes no more memory than the network. Raises `UsageError`
-    where there is no such file or it holds another architecture, `DamagedFile` where it cannot be read or
-    refers elsewhere.
+    `shapes` are those of a Sequential's variables, layer by layer: a Dense layer's kernel, then its bias. Nothing is
+    read before the declared shapes equal them, so it takes no more memory than the network. Layers of equal shapes
+    come in the order of their names, as Keras numbers them: `dense_9`, `dense_10`. Raises `UsageError` where there is
+    no such file or it holds another architecture, `DamagedFile` where it cannot be read or refers elsewhere.
     """
     import h5py
 
@@ -40,16 +39,9 @@ def load_weights(path: Path, shapes: Sequence[tuple[int, ...]], kinds: Sequence[
         raise UsageError(f"The weights file {path} does not exist.")
     try:
         with h5py.File(path, "r") as file:
-            # A few more than needed, for the message: a hostile file may list millions.
-            found = list(itertools.islice(_variables(file, kinds, path), len(shapes) + 16))
-            declared = [tuple(dataset.shape) for dataset in found]
-            if declared != [tuple(shape) for shape in shapes]:
-                raise UsageError(
-                    f"The weights in {path} have the shapes {_listed(declared)}, "
-                    f"but the network needs {_listed(shapes)}."
-                )
+            variables = _in_order(_layers(file, path), [tuple(shape) for shape in shapes], path)
             with np.errstate(over="ignore"):
-                weights = [np.asarray(dataset[()], np.float32) for dataset in found]
+                weights = [np.asarray(variable[()], np.float32) for variable in variables]
     except OSError as error:
         raise DamagedFile(f"The weights file {path} cannot be read: {error}.") from error
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
@@ -59,76 +51,80 @@ def load_weights(path: Path, shapes: Sequence[tuple[int, ...]], kinds: Sequence[
     return weights
 
 
+def _in_order(layers: list[list["h5py.Dataset"]], shapes: list[tuple[int, ...]], path: Path) -> list["h5py.Dataset"]:
+    """The variables of the layers, one after the other, so that their shapes are `shapes`."""
+    left = list(layers)
+    found: list[h5py.Dataset] = []
+    while left:
+        fitting = (layer for layer in left if _shapes(layer) == shapes[len(found) : len(found) + len(layer)])
+        layer = next(fitting, None)
+        if layer is None:
+            break
+        left.remove(layer)
+        found += layer
+    if left or len(found) != len(shapes):
+        declared = [shape for layer in layers for shape in _shapes(layer)]
+        raise UsageError(
+            f"The weights in {path} have the shapes {_listed(declared)}, but the network needs {_listed(shapes)}."
+        )
+    return found
+
+
+def _shapes(layer: list["h5py.Dataset"]) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in layer]
+
+
 def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(str(tuple(shape)) for shape in shapes) or "no variables"
+    """At most 32 of them: a hostile file may list any number."""
+    more = f" and {len(shapes) - 32} more" if len(shapes) > 32 else ""
+    return (", ".join(str(shape) for shape in shapes[:32]) or "of no variable") + more
 
 
-def _variables(file: "h5py.File", kinds: Sequence[str], path: Path) -> Iterator["h5py.Dataset"]:
-    if _has(file, "model_weights"):
-        yield from _legacy(_group(file, "model_weights", path), path)
-    elif "layer_names" in file.attrs:
-        yield from _legacy(file, path)
-    else:
-        yield from _modern(file, kinds, path)
+def _layers(file: "h5py.File", path: Path) -> list[list["h5py.Dataset"]]:
+    """The layers that have variables, by name. Keras 3 has `layers` (late Keras 2 calls it otherwise), a legacy
+    model `model_weights`; legacy weights have their layers at the root."""
+    named = [name for name in ("layers", "_layer_checkpoint_dependencies", "model_weights") if _has(file, name)]
+    top = _group(file, named[0], path) if named else file
+    read = _legacy_layer if named in ([], ["model_weights"]) else _layer
+    layers = [read(_group(top, name, path), path) for name in _names(top, path)]
+    layers = [layer for layer in layers if layer]
+    if not layers:
+        raise DamagedFile(f"The weights file {path} holds no weights that are laid out as Keras does it.")
+    return layers
 
 
-def _modern(file: "h5py.File", kinds: Sequence[str], path: Path) -> Iterator["h5py.Dataset"]:
-    """Keras 3: `layers/<kind>[_<n>]/vars/<n>`. The older name of `layers` is that of the last Keras 2."""
-    names = [name for name in ("layers", "_layer_checkpoint_dependencies") if _has(file, name)]
-    if not names:
-        raise DamagedFile(f"The weights file {path} is not laid out as Keras does it.")
-    layers = _group(file, names[0], path)
-    found: list[tuple[int, int, h5py.Group]] = []
-    for name in _keys(layers, path):
-        layer = _group(layers, name, path)
-        if not _has(layer, "vars") or len(_group(layer, "vars", path)) == 0:
-            continue
-        kind, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name, re.DOTALL).groups(default="0")  # type: ignore[union-attr]
-        if kind not in kinds:
-            raise UsageError(
-                f"{path} holds a layer {name[:80]!r}; only weights of {' and '.join(kinds)} layers are read."
-            )
-        found.append((kinds.index(kind), int(number), _group(layer, "vars", path)))
-    for _, _, variables in sorted(found, key=lambda layer: layer[:2]):
-        for key in sorted(_keys(variables, path), key=int):
-            yield _dataset(variables, key, path)
-
-
-def _legacy(group: "h5py.Group", path: Path) -> Iterator["h5py.Dataset"]:
-    """Keras 1 and 2: attributes name the layers, and in each layer's group its weights, in order."""
-    for name in _names(group, "layer_names", path):
-        layer = _walk(group, name, path)
-        for weight in _names(layer, "weight_names", path):
-            *folders, last = weight.split("/")
-            yield _dataset(_walk(layer, "/".join(folders), path), last, path)
-
-
-def _keys(group: "h5py.Group", path: Path) -> list[str]:
-    if len(group) > MOST_NAMES:
-        raise DamagedFile(f"The weights file {path} lists {len(group)} names at {group.name}; {MOST_NAMES} are read.")
-    return list(group)
-
-
-def _names(group: "h5py.Group", attribute: str, path: Path) -> list[str]:
-    """A list of names in an attribute, looked at before it is read: an attribute may declare any size."""
-    import h5py
-
-    declared = group.attrs.get_id(attribute)
-    if math.prod(declared.shape) == 0:
+def _layer(layer: "h5py.Group", path: Path) -> list["h5py.Dataset"]:
+    """Keras 3: `vars/0`, `vars/1`, ..."""
+    if not _has(layer, "vars"):
         return []
-    if len(declared.shape) != 1 or declared.shape[0] > MOST_NAMES:
-        raise DamagedFile(f"The weights file {path} has an attribute {attribute} of shape {declared.shape}.")
-    is_text = h5py.check_string_dtype(declared.dtype) is not None
-    if not is_text or declared.dtype.itemsize > _LONGEST_NAME_BYTES:
-        raise DamagedFile(f"The weights file {path} has an attribute {attribute} of type {declared.dtype}.")
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[attribute]]
+    variables = _group(layer, "vars", path)
+    return [_dataset(variables, name, path) for name in _names(variables, path)]
 
 
-def _walk(group: "h5py.Group", names: str, path: Path) -> "h5py.Group":
-    for name in names.split("/"):
-        if name:
-            group = _group(group, name, path)
-    return group
+def _legacy_layer(layer: "h5py.Group", path: Path) -> list["h5py.Dataset"]:
+    """Keras 1 and 2: `kernel:0` and `bias:0`, below folders that repeat the names of the layer and of its model."""
+    for _ in range(_DEEPEST):
+        names = _names(layer, path)
+        if len(names) != 1 or names[0].startswith(("kernel", "bias")):
+            break
+        layer = _group(layer, names[0], path)
+    unknown = [name for name in names if name.removesuffix(":0") not in ("kernel", "bias")]
+    if unknown:
+        raise UsageError(f"{path} holds {unknown[0][:80]!r}; of a legacy file only Dense layers can be read.")
+    return [_dataset(layer, name, path) for name in sorted(names, reverse=True)]
+
+
+def _names(group: "h5py.Group", path: Path) -> list[str]:
+    """The names in a group, as Keras numbers them: `dense`, `dense_1`, ..., `dense_10`."""
+    if len(group) > MOST_NAMES:
+        raise DamagedFile(f"The weights file {path} has {len(group)} names in {group.name}; {MOST_NAMES} are read.")
+
+    def numbered(name: str) -> list[tuple[bool, int, str]]:
+        # Of a part that is not a number only the text counts, and of one that is, only the number.
+        parts = re.split(r"([0-9]{1,18})", name)
+        return [(True, int(part), "") if part.isdecimal() else (False, 0, part) for part in parts]
+
+    return sorted(group, key=numbered)
 
 
 def _has(group: "h5py.Group", name: str) -> bool:
@@ -150,8 +146,10 @@ def _child(group: "h5py.Group", name: str, path: Path) -> Any:
     import h5py
 
     link = group.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
+    if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
         raise DamagedFile(f"The weights file {path} has a link at {group.name}/{name}; links are not followed.")
+    if link is None:
+        raise DamagedFile(f"The weights file {path} has nothing at {group.name}/{name}.")
     return group[name]
 
 

@@ -14,7 +14,7 @@ from qdojo.types import AnyArray, Step
 
 
 class Tape(NamedTuple):
-    """Rows `[time, member, env, ...]` and how many were ever written. `member` is who reads (see `as_seen_by`)."""
+    """Rows `[time, member, env, ...]` and how many were ever written. `member` is who reads: all of them, or one (`READERS`)."""
 
     rows: Step
     written: Int[Array, ""]
