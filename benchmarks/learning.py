@@ -49,7 +49,9 @@ def learn(name: str, root: Path, docs: bool) -> dict[str, Any]:
     low, high = bootstrap_interval(means)
     last = [curve.values[-1] for curve in evaluations(run.directory.metrics_path).values()]
     if docs:
-        curve_png(run.directory.metrics_path, f"{study.env}: {study.about}, {study.seeds} seeds", IMAGES / f"{name}.png")
+        curve_png(
+            run.directory.metrics_path, f"{study.env}: {study.about}, {study.seeds} seeds", IMAGES / f"{name}.png"
+        )
     return {
         "study": name,
         "about": study.about,

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import signal
 import threading
@@ -180,7 +181,9 @@ class Trainer:
 
     def _record(self, metrics: MetricsWriter, report: Report, scores: Float[np.ndarray, "member"] | None) -> None:
         self.seconds["train"] += report.seconds
-        metrics.episodes(report.episodes)
+        # Members that are through with their episodes play on, beside those that are not; that is not part of the run.
+        most = self.config.episodes or math.inf
+        metrics.episodes(episode for episode in report.episodes if episode.episode <= most)
         speed = (report.steps - self._steps) * self.config.seeds / max(report.seconds, 1e-9)
         metrics.metrics(report.steps, report.metrics | {"steps_per_second": speed, "updates": float(report.updates)})
         if scores is not None:

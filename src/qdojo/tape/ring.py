@@ -14,7 +14,10 @@ from qdojo.types import AnyArray, Step
 
 
 class Tape(NamedTuple):
-    """Rows `[time, member, env, ...]` and how many were ever written. `member` is who reads: all of them, or one (`READERS`)."""
+    """Rows `[time, member, env, ...]` and how many were ever written.
+
+    `member` is who reads: all members, or one of them under `vmap` (`READERS`).
+    """
 
     rows: Step
     written: Int[Array, ""]
