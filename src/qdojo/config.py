@@ -117,10 +117,11 @@ class Config(BaseModel):
                 f"use {math.ceil(self.collect_steps / self.num_envs) * self.num_envs}"
             )
         updates = self.collect_steps * self.updates_per_step
-        if updates < 1 or abs(updates - round(updates)) > 1e-6:
+        # A fraction such as 1/3 is written with a few digits, and 49 * (1/49) is not 1.
+        if round(updates) < 1 or abs(updates - round(updates)) > 1e-5:
             raise ValueError(
                 f"collect_steps * updates_per_step is {updates:g}, but it must be a whole number of updates; "
-                f"use updates_per_step={max(1, round(updates)) / self.collect_steps:g}"
+                f"use updates_per_step={max(1, round(updates)) / self.collect_steps:.12g}"
             )
         if self.batch_size > self.capacity_steps:
             raise ValueError(
@@ -235,6 +236,8 @@ def _sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"There is no field {field!r}; {_near(field, list(Config.model_fields))}."
+    if first["type"] == "missing":
+        return f"{field} is missing."
     if not field:
         return f"{message}."
     return f"{field} is {first['input']!r}: {message[0].lower()}{message[1:]}."

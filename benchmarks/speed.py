@@ -1,0 +1,252 @@
+"""How fast qdojo is, side by side with its limits and its peers: `python -m benchmarks.speed [--rows a,b,...]`.
+
+Everything that is compared is measured in the same run, in turn, because machines drift; figures are medians, with
+their least and greatest. Not for learning: see `benchmarks.learning`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qdojo.build import build
+from qdojo.config import make_config
+
+
+class Row(NamedTuple):
+    """One line of the table. `ratio` is figure over limit or over peer; below 1 is better where `less` is true."""
+
+    key: str
+    what: str
+    figures: list[float]
+    unit: str
+    against: str
+    limit: float
+    less: bool = True
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.figures)
+
+    @property
+    def holds(self) -> bool:
+        return self.median <= self.limit if self.less else self.median >= self.limit
+
+    def line(self) -> str:
+        """As a person reads it."""
+        spread = f"[{min(self.figures):.4g}, {max(self.figures):.4g}]"
+        sign = "<=" if self.less else ">="
+        verdict = "holds" if self.holds else "FALLS SHORT"
+        return (
+            f"{self.key}  {self.what:52} {self.median:9.4g} {self.unit:8} {spread:22} "
+            f"{self.against} {sign} {self.limit:.4g}  {verdict}"
+        )
+
+
+SMALL = {"hidden": (24, 24), "batch_size": 32}
+"""The tutorial's network."""
+MIDDLE = {"hidden": (120, 84), "batch_size": 128}
+"""The network of CleanRL and PureJaxRL."""
+TEN_ENVS = {
+    "num_envs": 10,
+    "collect_steps": 10,
+    "updates_per_step": 0.1,
+    "capacity_steps": 10_000,
+    "warmup_steps": 1_000,
+    "target_tau": 1.0,
+    "target_sync_updates": 100,
+    "eval_every_steps": None,
+}
+
+
+ZOO = {
+    "loop": "host",
+    "steps": 50_000,
+    "hidden": (256, 256),
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "capacity_steps": 100_000,
+    "warmup_steps": 1_000,
+    "discount": 0.99,
+    "error": "huber",
+    "collect_steps": 256,
+    "updates_per_step": 0.5,
+    "target_tau": 1.0,
+    "target_sync_updates": 128,
+    "epsilon_end": 0.04,
+    "epsilon_decay_steps": 8_000,
+    "eval_every_steps": None,
+}
+"""The zoo's DQN on CartPole-v1, as in `peers.py`: its target is copied in every step, so once between two phases."""
+OURS = (
+    "-c",
+    "import json, sys, tempfile, qdojo\n"
+    "with tempfile.TemporaryDirectory() as root:\n"
+    f"    run = qdojo.train('CartPole-v1', preset='dqn', root=root, seed=int(sys.argv[1]), **{ZOO!r})\n"
+    "    print(json.dumps(run.result['seconds'] | run.result['eval']))",
+)
+
+
+class Stepper:
+    """A device loop that is timed a chunk at a time, after one that is not counted."""
+
+    def __init__(self, steps_a_chunk: int, **settings: Any) -> None:
+        fields = TEN_ENVS | {"report_every_steps": steps_a_chunk} | settings
+        self._iterations = steps_a_chunk // fields["collect_steps"]
+        loop = build(make_config("CartPole-v1", "dqn", loop="device", **fields)).loop
+        self._reports = loop.run(loop.init())
+        for _ in range(2):  # compiled, and past the warm-up
+            next(self._reports)
+
+    def iteration_us(self) -> float:
+        """Microseconds an iteration of the next chunk."""
+        _, report = next(self._reports)
+        return report.seconds / self._iterations * 1e6
+
+
+def iterations(key: str, what: str, limit: float, repeats: int, **settings: Any) -> Row:
+    """The time of an iteration: ten env steps and one update."""
+    stepper = Stepper(20_000, **settings)
+    return Row(key, what, [stepper.iteration_us() for _ in range(repeats)], "us", "limit", limit)
+
+
+def floor(repeats: int, batch: int = 128, widths: tuple[int, ...] = (4, 120, 84, 2), count: int = 2_000) -> list[float]:
+    """Microseconds of only the matrix products of an update: forward, target's forward, backward."""
+    keys = jax.random.split(jax.random.key(0), len(widths))
+    shapes = zip(widths, widths[1:], strict=False)
+    weights = [jax.random.normal(key, shape) * 0.1 for key, shape in zip(keys, shapes, strict=False)]
+    x = jax.random.normal(keys[-1], (batch, widths[0]))
+
+    def products(weights: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
+        def forward(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+            for weight in weights:
+                x = x @ weight
+            return x
+
+        target = forward(weights, x + 1.0)
+        gradient = jax.grad(lambda w: jnp.mean(jnp.square(forward(w, x) - target)))(weights)
+        return [w - 1e-6 * g for w, g in zip(weights, gradient, strict=True)], None
+
+    run = jax.jit(lambda weights: jax.lax.scan(products, weights, None, count)[0])
+    jax.block_until_ready(run(weights))
+    return [_timed(lambda: jax.block_until_ready(run(weights))) / count * 1e6 for _ in range(repeats)]
+
+
+def capacity(key: str, what: str, repeats: int, **settings: Any) -> Row:
+    """The time of an iteration with a large tape over that with a small one, chunk by chunk in turn."""
+    small = Stepper(20_000, **(settings | {"capacity_steps": 2_000}))
+    large = Stepper(20_000, **(settings | {"capacity_steps": 1_000_000}))
+    ratios = [large.iteration_us() / small.iteration_us() for _ in range(repeats)]
+    return Row(key, what, ratios, "times", "limit", 1.10)
+
+
+def row_a(repeats: int) -> Iterable[Row]:
+    yield iterations("a", "24-24, batch 32, 10 envs, an update in 10 steps", 45.0, repeats, **SMALL)
+
+
+def row_b(repeats: int) -> Iterable[Row]:
+    yield iterations("b", "120-84, batch 128, 10 envs, an update in 10 steps", 330.0, repeats, **MIDDLE)
+    yield Row("b", "  of which the matrix products alone (the floor)", floor(repeats), "us", "limit", 330.0)
+
+
+def row_c(repeats: int) -> Iterable[Row]:
+    """The zoo's settings on the host loop, without evaluations, against Stable-Baselines3 and sbx, in turn."""
+    ratios: dict[str, list[float]] = {"sb3": [], "sbx": []}
+    speeds = []
+    for seed in range(repeats):
+        ours = _json(*OURS, str(seed))["train"]
+        speeds.append(ZOO["steps"] / ours)
+        for peer, known in ratios.items():
+            known.append(_json("-m", "benchmarks.peers", peer, "--seed", str(seed))["seconds"] / ours)
+    yield Row("c", "zoo's CartPole on the host loop, speed", speeds, "steps/s", "to see", 0.0, less=False)
+    yield Row("c", "  times the speed of Stable-Baselines3", ratios["sb3"], "times", "limit", 5.0, less=False)
+    yield Row("c", "  times the speed of sbx", ratios["sbx"], "times", "peer", 1.0, less=False)
+
+
+def row_d(repeats: int) -> Iterable[Row]:
+    """From a shell to a greedy mean of 475 over 100 episodes, whole processes, a seed each."""
+    cold, warm, means = [], [], []
+    for seed in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            for times in (cold, warm):
+                began = time.perf_counter()
+                command = ("-m", "qdojo", "train", "CartPole-v1", "--until-solved", "--seed", str(seed), "--json")
+                result = _json(*command, "--runs", f"{folder}/runs", XDG_CACHE_HOME=folder)
+                times.append(time.perf_counter() - began)
+            means.append(result["eval"]["mean"][0])
+    yield Row("d", "train --until-solved, empty compilation cache", cold, "s", "limit", 15.0)
+    yield Row("d", "train --until-solved, warm compilation cache", warm, "s", "limit", 10.0)
+    yield Row("d", "  greedy mean of what it delivers", means, "", "limit", 475.0, less=False)
+
+
+def row_e(repeats: int) -> Iterable[Row]:
+    yield capacity("e", "24-24: tape of 1,000,000 steps over one of 2,000", repeats, **SMALL)
+    yield capacity("e", "120-84: tape of 1,000,000 steps over one of 2,000", repeats, **MIDDLE)
+
+
+def row_f(repeats: int) -> Iterable[Row]:
+    times = [_timed(lambda: _python("-m", "qdojo", "--help")) for _ in range(repeats)]
+    yield Row("f", "qdojo --help", times, "s", "limit", 0.5)
+    program = "import runpy, sys; sys.argv = ['qdojo', '--help']\ntry: runpy.run_module('qdojo', run_name='__main__')\n"
+    program += "except SystemExit: pass\nprint(len({'jax', 'keras'} & set(sys.modules)))"
+    loaded = float(_python("-c", program).splitlines()[-1])
+    yield Row("f", "  of jax and keras, how many it imports", [loaded], "", "limit", 0.0)
+
+
+ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
+    "a": row_a,
+    "b": row_b,
+    "c": row_c,
+    "d": row_d,
+    "e": row_e,
+    "f": row_f,
+}
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _python(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def _json(*arguments: str, **environment: str) -> Any:
+    return json.loads(_python(*arguments, **environment))
+
+
+def main() -> None:
+    """Measure the rows that were named, and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="a,b,c,d,e,f", help="which rows, by their letters")
+    parser.add_argument("--quick", action="store_true", help="few repeats: to see that it runs, not to quote")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5}
+    found = []
+    for key in arguments.rows.split(","):
+        for row in ROWS[key](2 if arguments.quick else repeats[key]):
+            found.append(row)
+            print(row.line(), flush=True)
+    if arguments.json:
+        rows = [row._asdict() | {"median": row.median, "holds": row.holds} for row in found]
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Settings: every message of a bad one, presets, what follows from what, and the way to a file and back."""
+
+import re
+import tomllib
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from qdojo.config import Config, make_config, preset_tables, read_config
+from qdojo.errors import UsageError
+
+CARTPOLE = "CartPole-v1"
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "too small": ({"steps": 0}, "steps is 0: input should be greater than or equal to 1."),
+    "negative": ({"seed": -1}, "seed is -1: input should be greater than or equal to 0."),
+    "beyond 32 bits": ({"seed": 2**31}, "seed is 2147483648: input should be less than 2147483648."),
+    "too large": ({"discount": 1.5}, "discount is 1.5: input should be less than or equal to 1."),
+    "too many members": ({"seeds": 100_001}, "seeds is 100001: input should be less than or equal to 100000."),
+    "too long a window": ({"n_step": 101}, "n_step is 101: input should be less than or equal to 100."),
+    "not positive": ({"learning_rate": 0.0}, "learning_rate is 0.0: input should be greater than 0."),
+    "no target": ({"target_tau": 0.0}, "target_tau is 0.0: input should be greater than 0."),
+    "not finite": ({"learning_rate": float("inf")}, "learning_rate is inf: input should be a finite number."),
+    "not whole": (
+        {"batch_size": 1.5},
+        "batch_size is 1.5: input should be a valid integer, got a number with a fractional part.",
+    ),
+    "not a number": (
+        {"discount": "high"},
+        "discount is 'high': input should be a valid number, unable to parse string as a number.",
+    ),
+    "no such choice": ({"error": "hubr"}, "error is 'hubr': input should be 'mse' or 'huber'."),
+    "no such loop": ({"loop": "gpu"}, "loop is 'gpu': input should be 'auto', 'device' or 'host'."),
+    "inside a list": ({"hidden": [64, 0]}, "hidden.1 is 0: input should be greater than or equal to 1."),
+    "not a list": ({"hidden": 64}, "hidden is 64: input should be a valid tuple."),
+    "a field's near name": (
+        {"learning_rat": 0.1},
+        r"There is no field 'learning_rat'; did you mean learning_rate .*\.",
+    ),
+    "a field's far name": ({"zzzzzz": 1}, r"There is no field 'zzzzzz'; the names are agent, batch_size, .*\."),
+    "no multiple": (
+        {"num_envs": 3, "collect_steps": 4},
+        "collect_steps is 4, which is no multiple of num_envs=3; use 6.",
+    ),
+    "no whole updates": (
+        {"collect_steps": 4, "updates_per_step": 0.3},
+        "collect_steps * updates_per_step is 1.2, but it must be a whole number of updates; use updates_per_step=0.25.",
+    ),
+    "no update at all": (
+        {"collect_steps": 4, "updates_per_step": 0.01},
+        "collect_steps * updates_per_step is 0.04, but it must be a whole number of updates; "
+        "use updates_per_step=0.25.",
+    ),
+    "a batch that does not fit": (
+        {"batch_size": 64, "capacity_steps": 32},
+        "batch_size is 64, more than capacity_steps=32 can hold.",
+    ),
+    "a schedule that rises": (
+        {"epsilon_start": 0.1, "epsilon_end": 0.5},
+        "epsilon_end is 0.5, above epsilon_start=0.1.",
+    ),
+    "the tutorial with envs": (
+        {"preset": "tutorial", "num_envs": 2, "collect_steps": 2},
+        "agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not 2, 2 and 1; "
+        "use preset='tutorial'.",
+    ),
+    "a window on the device": (
+        {"render": "human", "loop": "device"},
+        "loop is 'device', but render='human' needs the host loop; use loop='host', or leave render='human' out.",
+    ),
+    "a window of many": (
+        {"render": "human", "seeds": 3},
+        "render='human' shows one environment, but seeds=3 and num_envs=1 make 3; "
+        "use one of each, or leave render='human' out.",
+    ),
+    "a window in workers": (
+        {"render": "human", "vectorization": "async"},
+        "vectorization is 'async', but render='human' needs 'sync'; use that, or leave render='human' out.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_setting_is_one_sentence_that_names_it(name: str) -> None:
+    fields, message = BAD[name]
+    exact = message if ".*" in message else re.escape(message)
+    with pytest.raises(UsageError, match=f"^{exact}$"):
+        make_config(CARTPOLE, **fields)
+
+
+def test_a_preset_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match=r"^There is no preset 'tutoral'; did you mean tutorial\.$"):
+        make_config(CARTPOLE, "tutoral")
+    with pytest.raises(UsageError, match=r"^There is no preset 'qq'; the names are .*default, .*tutorial.*\.$"):
+        make_config(CARTPOLE, "qq")
+
+
+@given(collect=st.integers(1, 500), updates=st.integers(1, 500))
+def test_any_whole_number_of_updates_is_accepted_as_a_fraction_too(collect: int, updates: int) -> None:
+    """Of 49 steps, 1/49 each: floating point makes 0.9999999999999999 of it."""
+    config = make_config(CARTPOLE, collect_steps=collect, updates_per_step=updates / collect)
+    assert config.updates_per_cycle == updates
+
+
+@given(collect=st.integers(1, 500), ratio=st.floats(1e-4, 3.0))
+def test_the_fix_that_a_message_names_is_one(collect: int, ratio: float) -> None:
+    try:
+        make_config(CARTPOLE, collect_steps=collect, updates_per_step=ratio)
+    except UsageError as error:
+        suggested = float(str(error).removesuffix(".").rpartition("=")[2])
+        make_config(CARTPOLE, collect_steps=collect, updates_per_step=suggested)
+
+
+@given(collect=st.integers(1, 50), envs=st.integers(1, 50))
+def test_the_multiple_that_a_message_names_is_one(collect: int, envs: int) -> None:
+    fields = {"num_envs": envs, "updates_per_step": 1.0}
+    try:
+        config = make_config(CARTPOLE, collect_steps=collect, **fields)
+    except UsageError as error:
+        config = make_config(CARTPOLE, collect_steps=int(str(error).removesuffix(".").rpartition(" ")[2]), **fields)
+    assert config.rows_per_cycle * envs == config.collect_steps
+
+
+EVERY_TABLE = [
+    *((name, "Anything-v0") for name in preset_tables()),
+    *((name, env) for name, table in preset_tables().items() for env in table.get("env", {})),
+]
+
+
+@pytest.mark.parametrize(("preset", "env"), EVERY_TABLE)
+def test_every_preset_is_valid_for_its_environments(preset: str, env: str) -> None:
+    table = preset_tables()[preset]
+    assert isinstance(table["about"], str)
+    config = make_config(env, preset)
+    for name, value in (table | table.get("env", {}).get(env, {})).items():
+        if name not in ("about", "env"):
+            found = getattr(config, name)
+            assert (list(found) if isinstance(found, tuple) else found) == value, name
+
+
+def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> None:
+    tuned = preset_tables()["default"]["env"][CARTPOLE]
+    assert make_config(CARTPOLE).learning_rate == tuned["learning_rate"]
+    assert make_config("Other-v0").learning_rate == Config.model_fields["learning_rate"].default
+    assert make_config(CARTPOLE, learning_rate=0.5).learning_rate == 0.5
+    assert make_config(CARTPOLE, "dqn").preset == "dqn"
+
+
+def test_what_follows_from_other_settings_is_written_out() -> None:
+    config = make_config("Other-v0", steps=20_000, learning_rate=0.01)
+    assert config.learning_rate_end == 0.01
+    assert config.learning_rate_decay_steps == 20_000
+    assert config.report_every_steps is not None
+    kept = make_config("Other-v0", learning_rate_end=0.0, learning_rate_decay_steps=5, report_every_steps=70)
+    assert (kept.learning_rate_end, kept.learning_rate_decay_steps, kept.report_every_steps) == (0.0, 5, 70)
+
+
+@given(
+    steps=st.integers(1, 200_000),
+    rows=st.integers(1, 64),
+    envs=st.integers(1, 16),
+    every=st.none() | st.integers(1, 50_000),
+)
+def test_reports_come_at_most_every_thousand_steps_and_end_close_to_the_budget(
+    steps: int, rows: int, envs: int, every: int | None
+) -> None:
+    collect = rows * envs
+    config = make_config(
+        "Other-v0", steps=steps, num_envs=envs, collect_steps=collect, updates_per_step=1.0, eval_every_steps=every
+    )
+    report = config.report_every_steps
+    assert report % collect == 0
+    assert report <= max(min(every or steps, 1_000) + collect, collect)
+    chunks = -(-steps // report)
+    # The last chunk goes past the budget by less than a cycle for each chunk.
+    assert chunks * report - steps < collect * (chunks + 1)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        make_config(CARTPOLE).seed = 3
+
+
+OPTIONAL = [name for name, field in Config.model_fields.items() if type(None) in get_args(field.annotation)]
+
+
+def test_every_field_says_what_it_is() -> None:
+    assert all(field.description for field in Config.model_fields.values())
+    assert "eval_every_steps" in OPTIONAL
+
+
+@pytest.mark.parametrize(("preset", "env"), EVERY_TABLE)
+def test_a_config_comes_back_from_its_file(preset: str, env: str) -> None:
+    config = make_config(env, preset)
+    assert read_config(config.to_toml(), "config.toml") == config
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_setting_that_is_none_stays_none(name: str) -> None:
+    config = make_config(CARTPOLE).model_copy(update={name: None})
+    assert getattr(read_config(config.to_toml(), "config.toml"), name) is None
+
+
+def test_the_file_is_plain_toml_in_any_language() -> None:
+    config = make_config("내환경:Cart-v0", hidden=(3, 5), until_solved=True, solved_at=-110.5)
+    table = tomllib.loads(config.to_toml())
+    assert table["env"] == "내환경:Cart-v0"
+    assert table["hidden"] == [3, 5]
+    assert (table["until_solved"], table["solved_at"]) == (True, -110.5)
+    assert read_config(config.to_toml(), "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("env = ", "Invalid value"),
+        ("env = 'x'\nsteps = -1", "steps is -1: input should be greater than or equal to 1."),
+        ("env = 'x'\nlearnign_rate = 1", "There is no field 'learnign_rate'; did you mean learning_rate"),
+        ("seed = 1", "env is missing."),
+        ("env = 'x'\nhidden = {a = 1}", "hidden is {'a': 1}: input should be a valid tuple."),
+        ("env = 'x'\nseed = 'none'", "seed is 'none': input should be a valid integer"),
+        ("!!python/object:os.system {}", "Invalid"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"^run/config.toml is not a valid config: .*{re.escape(why)}"):
+        read_config(text, "run/config.toml")
