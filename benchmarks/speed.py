@@ -5,6 +5,7 @@ their least and greatest. Not for learning: see `benchmarks.learning`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -123,7 +124,7 @@ def iterations(key: str, what: str, limit: float, repeats: int, **settings: Any)
 def floor(repeats: int, batch: int = 128, widths: tuple[int, ...] = (4, 120, 84, 2), count: int = 2_000) -> list[float]:
     """Microseconds of only the matrix products of an update: forward, target's forward, backward."""
     keys = jax.random.split(jax.random.key(0), len(widths))
-    shapes = zip(widths, widths[1:], strict=False)
+    shapes = itertools.pairwise(widths)
     weights = [jax.random.normal(key, shape) * 0.1 for key, shape in zip(keys, shapes, strict=False)]
     x = jax.random.normal(keys[-1], (batch, widths[0]))
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "export": BASE | {"networks", "runs"},
     "build": BASE | PARTS | {"agents", "loops", "config"},
 }
-"""Package or module -> what of ours it may import. What is not here is downstream of `build` and may import all but `cli`."""
+"""Package or module -> what of ours it may import. The rest is downstream of `build`, and may import all but `cli`."""
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

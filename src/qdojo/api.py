@@ -20,7 +20,7 @@ from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.statistics import interquartile_mean
-from qdojo.train import FINAL_SEED, best_template, proceed, start, versions
+from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions
 from qdojo.watch import has_screen
 
 RUNS = Path("runs")
@@ -153,7 +153,7 @@ def train(
 
     `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
     builds one; `fields` are those of `Config`. Raises UsageError before anything starts, EnvironmentFailure where
-    the environment breaks, and `qdojo.train.Interrupted` on Ctrl-C, after saving.
+    the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C, after saving.
     """
     use_compilation_cache()
     name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"

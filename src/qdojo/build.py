@@ -178,10 +178,12 @@ def _check_memory(config: Config, capacity_rows: int, observation: jax.ShapeDtyp
     needed = ring.size_in_bytes(capacity_rows, config.seeds, config.num_envs, observation)
     free = _free_bytes()
     if needed > free * MEMORY_SHARE:
+        # Whole blocks are held, so a size at the very limit would be rounded up past it.
+        fits = int(config.capacity_steps * free * MEMORY_SHARE / needed) - config.collect_steps
         raise UsageError(
             f"capacity_steps={config.capacity_steps:,} for {config.seeds} member(s) needs {needed / 1e9:,.1f} GB, "
-            f"but {free / 1e9:,.1f} GB are free; use capacity_steps="
-            f"{int(config.capacity_steps * free * MEMORY_SHARE / needed):,} or less."
+            f"but {free * MEMORY_SHARE / 1e9:,.1f} of the {free / 1e9:,.1f} GB that are free may be used; "
+            f"use capacity_steps={max(fits, 1):,} or less."
         )
 
 

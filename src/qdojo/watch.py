@@ -132,6 +132,8 @@ def _write_film(shots: Iterator[Frame], record: Path, fps: float) -> None:
 
 
 def _write_mp4(shots: Iterator[Frame], path: Path, fps: float) -> None:
+    # Else it forks by a way that JAX, which has threads, warns may end in a deadlock.
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     import imageio_ffmpeg
 
     first = _even(next(shots))

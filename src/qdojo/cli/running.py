@@ -33,7 +33,7 @@ def carry_out(work: Callable[[Observer], "Run"], *, as_json: bool) -> int:
 
 
 def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
-    from qdojo.train import Interrupted
+    from qdojo.trainer import Interrupted
 
     if progress.run is None or not progress.run.path.exists():
         raise stop

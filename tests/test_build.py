@@ -1,0 +1,187 @@
+"""From a config to the parts of a run: which loop, how large a tape, which numbers; and what is refused before that."""
+
+import re
+from typing import Any
+
+import gymnasium as gym
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qdojo import build as building
+from qdojo.build import Parts, build
+from qdojo.config import Config, make_config
+from qdojo.errors import UsageError
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
+from qdojo.loops.state import fresh_tally
+
+CARTPOLE = "CartPole-v1"
+
+
+def parts_of(env: str = CARTPOLE, **fields: Any) -> Parts:
+    return build(make_config(env, **fields))
+
+
+def make_own() -> gym.Env[Any, Any]:
+    return gym.make(CARTPOLE)
+
+
+def test_the_device_loop_is_taken_where_there_is_a_jax_version() -> None:
+    assert isinstance(parts_of().loop, DeviceLoop)
+    assert isinstance(parts_of(loop="device").loop, DeviceLoop)
+    assert isinstance(parts_of(loop="host").loop, HostLoop)
+    assert isinstance(parts_of("FrozenLake-v1").loop, HostLoop)
+
+
+def test_a_callable_stands_in_for_the_name_and_plays_on_the_host() -> None:
+    parts = build(make_config("tests:make_own"), env=make_own)
+    assert isinstance(parts.loop, HostLoop)
+    assert parts.spec.native_id is None
+
+
+def test_the_device_loop_is_refused_where_there_is_no_jax_version() -> None:
+    with pytest.raises(
+        UsageError, match=r"^loop is 'device', but FrozenLake-v1 has no JAX version; use loop='host'\.$"
+    ):
+        parts_of("FrozenLake-v1", loop="device")
+
+
+def test_nothing_is_compiled_yet() -> None:
+    assert parts_of().loop.programs.compile_seconds == 0.0
+
+
+def test_solved_is_what_the_config_says_or_else_gymnasium() -> None:
+    assert parts_of().solved_at == 475.0
+    assert parts_of(solved_at=100.0).solved_at == 100.0
+    assert build(make_config("x:y"), env=gym.envs.classic_control.CartPoleEnv).solved_at is None
+
+
+def test_the_rhythm_is_in_rows() -> None:
+    """12 steps of 4 envs are 3 rows; 0.5 updates a step are 6; a warm-up of 10 steps needs 3 rows."""
+    rhythm = parts_of(num_envs=4, collect_steps=12, updates_per_step=0.5, warmup_steps=10).loop.rhythm
+    assert rhythm == (3, 6, 3)
+    assert parts_of(warmup_steps=0).loop.rhythm.warmup_rows == 2, "two rows make the first transition"
+
+
+def test_a_chunk_is_as_many_cycles_as_a_report_is_long() -> None:
+    assert parts_of(collect_steps=2, updates_per_step=0.5, report_every_steps=1000).loop.cycles == 500
+    assert parts_of(collect_steps=8, updates_per_step=0.5, report_every_steps=20).loop.cycles == 2
+    assert parts_of(collect_steps=8, updates_per_step=0.5, report_every_steps=3).loop.cycles == 1
+
+
+@settings(max_examples=50)
+@given(
+    capacity=st.integers(64, 3000),
+    rows=st.integers(1, 40),
+    envs=st.integers(1, 8),
+    n_step=st.integers(1, 100),
+)
+def test_the_tape_holds_what_was_asked_in_whole_blocks(capacity: int, rows: int, envs: int, n_step: int) -> None:
+    config = make_config(
+        CARTPOLE, capacity_steps=capacity, num_envs=envs, collect_steps=rows * envs, updates_per_step=1.0, n_step=n_step
+    )
+    held = building._capacity_rows(config)
+    assert held % rows == 0, "a block would not fit at the end of the ring"
+    assert held * envs >= capacity
+    assert held >= n_step + 2, "no whole window would fit"
+    assert (held - rows) * envs < max(capacity, (n_step + 2) * envs), "a block too many"
+
+
+def test_a_tape_that_does_not_fit_is_refused_with_the_estimate_and_a_size_that_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row of CartPole is 4 floats, an action, a reward and two flags: 26 bytes a step and member."""
+    monkeypatch.setattr(building, "_free_bytes", lambda: 10**9)
+    with pytest.raises(UsageError) as refused:
+        parts_of(capacity_steps=10**9, seeds=2)
+    message = str(refused.value)
+    assert message == (
+        "capacity_steps=1,000,000,000 for 2 member(s) needs 52.0 GB, but 0.8 of the 1.0 GB that are free may be used; "
+        "use capacity_steps=15,384,613 or less."
+    )
+    fits = int(re.findall(r"use capacity_steps=([\d,]+)", message)[0].replace(",", ""))
+    assert parts_of(capacity_steps=fits, seeds=2).loop.capacity_rows == pytest.approx(fits, abs=2)
+
+
+def test_the_free_memory_of_this_machine_is_believable() -> None:
+    assert 10**7 < building._free_bytes() < 10**14
+
+
+def test_the_free_memory_is_estimated_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(building.Path, "read_text", fail)
+    assert 10**7 < building._free_bytes() < 10**14
+
+
+def test_the_numbers_of_the_config_are_those_of_the_agents_state() -> None:
+    parts = parts_of(
+        learning_rate=0.25,
+        learning_rate_end=0.125,
+        learning_rate_decay_steps=77,
+        discount=0.5,
+        epsilon_start=0.75,
+        epsilon_end=0.0625,
+        epsilon_decay_steps=33,
+        target_tau=0.5,
+    )
+    state = parts.agent.init(jax.random.key(0))
+    assert [float(number) for number in state.hyper] == [0.25, 0.125, 77.0, 0.5, 0.75, 0.0625, 33.0, 0.5]
+    assert parts.agent.update_words == 64
+    assert [layer.weight.shape for layer in state.params.layers] == [(4, 64), (64, 64)]
+    assert len(state.params.norms) == 2
+    assert state.params.head.weight.shape == (64, 2)
+
+
+def test_a_config_that_was_not_resolved_builds_too() -> None:
+    state = build(Config(env=CARTPOLE, learning_rate=0.5, steps=123)).agent.init(jax.random.key(0))
+    assert float(state.hyper.learning_rate_end) == 0.5
+    assert float(state.hyper.learning_rate_decay_steps) == 123.0
+
+
+def test_the_template_is_the_shape_of_the_first_state() -> None:
+    for loop in ("device", "host"):
+        parts = parts_of(seeds=3, num_envs=2, capacity_steps=100, loop=loop, batch_size=8)
+        template, state = parts.loop.template(), parts.loop.init()
+        parts.loop.close()
+        assert isinstance(template.tally, type(fresh_tally(3, 2)))
+        pairs = zip(jax.tree.leaves(template.agents), jax.tree.leaves(state.agents), strict=True)
+        assert all((a.shape, a.dtype) == (b.shape, b.dtype) for a, b in pairs)
+        assert state.tape.rows.observation.shape == (100 // 2, 3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"env": "CartPole-v7"}, "CartPole-v7 does not exist: the current version is CartPole-v1."),
+        ({"env": "Pendulum-v1"}, "the action space is continuous"),
+        ({"network": "mpl"}, "network is 'mpl'; use 'mlp', 'tutorial' or 'module:build'."),
+        ({"network": "math:nothing"}, "network is 'math:nothing', but math has no function 'nothing'"),
+        ({"network": "no_such_module_at_all:build"}, "no_such_module_at_all"),
+        ({"weights": "/nowhere/a.weights.h5"}, "/nowhere/a.weights.h5"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(fields: dict[str, Any], message: str) -> None:
+    settings_ = {"env": CARTPOLE} | fields
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parts_of(**settings_)
+
+
+def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_they_train_with() -> None:
+    def vector() -> gym.vector.VectorEnv[Any, Any, Any]:
+        return gym.make_vec(CARTPOLE, num_envs=3, vectorization_mode="sync")
+
+    fields = {"num_envs": 3, "collect_steps": 3, "updates_per_step": 1.0}
+    parts = build(make_config("x:vector", **fields), env=vector)
+    scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2)
+    assert scores.shape == (1, 2)
+    assert parts_of(loop="host").loop.evaluation_envs == building.EVALUATION_ENVS
+    assert parts_of(loop="host", vectorization="async", **fields).loop.evaluation_envs == 3
+
+
+def stacked(parts: Parts) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], parts.agent.init(jax.random.key(0)).params)

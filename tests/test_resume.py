@@ -1,0 +1,339 @@
+"""A run that was killed, and resumed, ends as one that never was. Not Ctrl-C, which is the command line's."""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qdojo
+from qdojo import build as building
+from qdojo.api import Run
+from qdojo.envs.contract import NativeEnvironment, Transition
+from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
+from qdojo.observer import Observer
+from qdojo.runs import checkpoint
+from qdojo.runs.directory import list_runs, read_result, status
+
+SETTINGS: dict[str, Any] = {
+    "env": "CartPole-v1",
+    "seed": 3,
+    "seeds": 2,
+    "num_envs": 2,
+    "steps": 1_000,
+    "hidden": (8,),
+    "capacity_steps": 200,
+    "batch_size": 8,
+    "warmup_steps": 40,
+    "collect_steps": 4,
+    "updates_per_step": 0.5,
+    "learning_rate": 1e-3,
+    "report_every_steps": 20,
+    "eval_every_steps": 100,
+    "eval_episodes": 2,
+    "final_eval_episodes": 3,
+    "checkpoint_every_seconds": 0.0,
+}
+CHILD = """
+import json, sys, qdojo
+from qdojo.observer import Observer
+
+class Say(Observer):
+    def reported(self, report, scores):
+        print(report.steps, flush=True)
+
+order = json.loads(sys.argv[1])
+getattr(qdojo, order.pop("do"))(order.pop("what"), observer=Say(), **order)
+"""
+TIMED = ("steps_per_second",)
+"""Metrics that tell how fast the machine was, and are different each time."""
+
+
+def train(root: Path, **changes: Any) -> Run:
+    fields = SETTINGS | changes
+    return qdojo.train(fields.pop("env"), root=root, **fields)
+
+
+def killed(chance: random.Random, root: Path, **order: Any) -> None:
+    """Carry out an order in a process of its own and kill it after some report, at whatever it is doing then."""
+    cache = str(jax.config.values["jax_compilation_cache_dir"])
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, json.dumps(order | {"root": str(root)})],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**__import__("os").environ, "JAX_COMPILATION_CACHE_DIR": cache},
+    )
+    with process:
+        reports = chance.randint(3, 15)
+        for _ in range(reports):
+            assert process.stdout.readline(), "the run ended before it could be killed"
+        time.sleep(chance.uniform(0.0, 0.05))
+        process.kill()
+    assert process.returncode == -9
+
+
+def rows_of(run: Run) -> dict[str, list[tuple[Any, ...]]]:
+    connection = sqlite3.connect(run.directory.metrics_path)
+    tables = {
+        table: [
+            row
+            for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
+            if not set(row) & set(TIMED)
+        ]
+        for table in ("episodes", "metrics", "evaluations")
+    }
+    connection.close()
+    return tables
+
+
+def assert_same(a: Run, b: Run) -> None:
+    """All that was learned, remembered, counted and reported; only the clock may differ."""
+    ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path) for run in (a, b))
+    assert ours.path.name == theirs.path.name
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in ours.arrays.items():
+        np.testing.assert_array_equal(array, theirs.arrays[name], err_msg=name)
+    best, same = (checkpoint.load(run.directory.best_path)[0] for run in (a, b))
+    for name, array in best.items():
+        np.testing.assert_array_equal(array, same[name], err_msg=name)
+    assert rows_of(a) == rows_of(b)
+    assert rows_of(a)["episodes"]
+    assert rows_of(a)["evaluations"]
+    for name in ("steps", "env_steps", "updates", "eval", "solved", "status"):
+        assert a.result[name] == b.result[name], name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that nothing happened to."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_run_killed_twice_ends_with_the_same_bits(whole: Run, tmp_path: Path) -> None:
+    """A resume of a resume: no bit of the state and no row of the metrics is lost or doubled."""
+    chance = random.Random()
+    killed(chance, tmp_path, do="train", what=SETTINGS["env"], **{k: v for k, v in SETTINGS.items() if k != "env"})
+    (directory,) = list_runs(tmp_path)
+    assert status(directory) == "interrupted"
+    first = checkpoint.load_latest(directory.checkpoints_path).meta["steps"]
+    killed(chance, tmp_path, do="resume", what=directory.name)
+    second = checkpoint.load_latest(directory.checkpoints_path).meta["steps"]
+    assert 0 < first < second < SETTINGS["steps"]
+    assert_same(whole, qdojo.resume(directory.name, root=tmp_path))
+
+
+def test_a_run_on_gymnasium_killed_in_mid_episode_ends_with_the_same_bits(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain", loop="host")
+    root = tmp_path / "killed"
+    order = {k: v for k, v in SETTINGS.items() if k != "env"} | {"loop": "host"}
+    killed(random.Random(), root, do="train", what=SETTINGS["env"], **order)
+    (directory,) = list_runs(root)
+    loaded = checkpoint.load_latest(directory.checkpoints_path)
+    assert loaded.arrays["state/environment/length"].max() > 0
+    assert_same(plain, qdojo.resume(directory.name, root=root))
+
+
+@pytest.mark.parametrize("loop", ["device", "host"])
+def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: str, tmp_path: Path) -> None:
+    fields = {"loop": loop, "learning_rate_decay_steps": 200, "learning_rate_end": 1e-4, "seeds": 1}
+    long = train(tmp_path / "long", steps=400, **fields)
+    short = train(tmp_path / "short", steps=200, **fields)
+    assert_same(long, qdojo.resume(short.path, steps=400))
+
+
+def test_a_finished_run_is_left_as_it_is(whole: Run) -> None:
+    before = checkpoint.load_latest(whole.directory.checkpoints_path)
+    again = qdojo.resume(whole.path)
+    after = checkpoint.load_latest(whole.directory.checkpoints_path)
+    assert before.meta["steps"] == after.meta["steps"] == SETTINGS["steps"]
+    for name, array in before.arrays.items():
+        np.testing.assert_array_equal(array, after.arrays[name], err_msg=name)
+    assert again.result["status"] == "finished"
+
+
+class Heard(Observer):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def stopped(root: Path, after_reports: int = 12, **changes: Any) -> Run:
+    """A run whose last checkpoint is not its end."""
+
+    class Stop(Observer):
+        seen = 0
+
+        def reported(self, report: Any, scores: Any) -> None:
+            self.seen += 1
+            if self.seen == after_reports:
+                raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        train(root, observer=Stop(), **changes)
+    (directory,) = list_runs(root)
+    return Run(directory)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end(whole: Run, tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    newest = checkpoint.load_latest(run.directory.checkpoints_path).path / checkpoint.ARRAYS
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    heard = Heard()
+    resumed = qdojo.resume(run.path, observer=heard)
+    assert len(heard.warnings) == 1
+    assert str(newest) in heard.warnings[0]
+    assert_same(whole, resumed)
+
+
+def edit(run: Run, old: str, new: str) -> None:
+    text = run.directory.config_path.read_text(encoding="utf-8")
+    assert old in text
+    run.directory.config_path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_under_it(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    edit(run, "learning_rate = 0.001", "learning_rate = 0.25")
+    edit(run, "discount = 0.99", "discount = 0.5")
+    before = run.directory.metrics_path.read_bytes(), sorted(p.name for p in run.directory.checkpoints_path.iterdir())
+    with pytest.raises(UsageError) as refused:
+        qdojo.resume(run.path)
+    message = str(refused.value)
+    assert "learning_rate was 0.001, is 0.25" in message
+    assert "discount was 0.99, is 0.5" in message
+    assert "--fork" in message
+    fork = qdojo.resume(run.path, root=tmp_path, fork=True)
+    assert fork.path != run.path
+    assert before == (
+        run.directory.metrics_path.read_bytes(),
+        sorted(p.name for p in run.directory.checkpoints_path.iterdir()),
+    )
+    assert fork.result["steps"] == SETTINGS["steps"]
+    arrays = checkpoint.load_latest(fork.directory.checkpoints_path).arrays
+    np.testing.assert_array_equal(arrays["state/agents/hyper/learning_rate_start"], np.float32([0.25, 0.25]))
+    np.testing.assert_array_equal(arrays["state/agents/hyper/discount"], np.float32([0.5, 0.5]))
+
+
+def test_a_fork_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    edit(run, "hidden = [\n    8,\n]", "hidden = [\n    9,\n]")
+    with pytest.raises(UsageError, match="this config needs"):
+        qdojo.resume(run.path, root=tmp_path, fork=True)
+    assert len(list_runs(tmp_path)) == 1
+
+
+def test_other_versions_are_refused_with_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped(tmp_path)
+    monkeypatch.setattr("qdojo.api.versions", lambda: {"jax": "99.0", "jaxlib": "99.0", "numpy": np.__version__})
+    with pytest.raises(UsageError, match=rf"jax was {jax.__version__}, is 99\.0; jaxlib was .*--fork"):
+        qdojo.resume(run.path)
+
+
+def test_a_run_that_is_being_written_cannot_be_resumed(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    with run.directory.lock(), pytest.raises(UsageError, match="being written by another process"):
+        qdojo.resume(run.path)
+
+
+def pays_after(steps: int, reward: float) -> NativeEnvironment:
+    """Pays 1 a step, and from some step on something else. It never ends."""
+
+    def reset(noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.int32(0), jnp.zeros(4)
+
+    def step(elapsed: jax.Array, action: jax.Array, noise: jax.Array) -> tuple[jax.Array, Transition]:
+        paid = jnp.where(elapsed >= steps, reward, 1.0).astype(jnp.float32)
+        return elapsed + 1, Transition(jnp.zeros(4), paid, jnp.asarray(False), jnp.asarray(False))
+
+    return NativeEnvironment("pays", (4,), 2, 1, 50, reset, step)
+
+
+def assert_diverged(root: Path, match: str, **changes: Any) -> Run:
+    with pytest.raises(QdojoError, match=match):
+        train(root, **changes)
+    (directory,) = list_runs(root)
+    result = read_result(directory)
+    assert result["status"] == "failed"
+    assert "no longer finite" in result["error"]
+    arrays = checkpoint.load_latest(directory.checkpoints_path).arrays
+    for name, array in arrays.items():
+        finite = array.dtype.kind != "f" or "best/score" in name or "tape" in name or np.isfinite(array).all()
+        assert finite, f"{name} of the checkpoint that a resume would take is not finite"
+    return Run(directory)
+
+
+def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) -> None:
+    run = assert_diverged(
+        tmp_path,
+        r"^(loss|q_mean) of member 0 is no longer finite at step [\d,]+: the agent diverged; lower learning_rate "
+        r"\(now 1e\+30\) or set max_grad_norm; the last checkpoint is whole\.$",
+        learning_rate=1e30,
+        error="mse",
+        eval_every_steps=None,
+    )
+    assert run.evaluate(episodes=2).returns.shape == (2, 2)
+
+
+def test_a_reward_that_is_not_finite_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "native", lambda env_id: pays_after(100, jnp.inf))
+    assert_diverged(tmp_path, "no longer finite at step", eval_every_steps=None)
+
+
+class Breaks(gym.Env[np.ndarray, int]):
+    """Raises in its 60th step."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.taken += 1
+        if self.taken == 60:
+            raise ValueError("the gripper fell off")
+        return np.zeros(2, np.float32), 1.0, self.taken % 7 == 0, False, {}
+
+
+def test_an_environment_that_raises_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure, match="the gripper fell off"):
+        train(tmp_path, env=Breaks, eval_every_steps=None)
+    (directory,) = list_runs(tmp_path)
+    assert read_result(directory)["status"] == "failed"
+    assert checkpoint.load_latest(directory.checkpoints_path).meta["steps"] == 100
+
+
+def curve_rows(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None]) -> None:
+    monkeypatch.setattr("qdojo.trainer.curve_png", lambda metrics, title, target: draw(metrics))
+
+
+def test_the_curve_is_drawn_from_all_that_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run shorter than the time between two commits has its learning curve too."""
+    seen = []
+
+    def draw(metrics: Path) -> None:
+        connection = sqlite3.connect(metrics)
+        seen.append(connection.execute("SELECT max(steps) FROM metrics").fetchone()[0])
+        connection.close()
+
+    curve_rows(monkeypatch, draw)
+    train(tmp_path, steps=100, checkpoint_every_seconds=1000.0)
+    assert seen == [100]
