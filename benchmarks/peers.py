@@ -10,6 +10,7 @@ import time
 
 import gymnasium as gym
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
 ZOO = {
     "learning_rate": 2.3e-3,
@@ -41,7 +42,7 @@ def main() -> None:
     began = time.perf_counter()
     agent.learn(arguments.steps)
     seconds = time.perf_counter() - began
-    mean, _ = evaluate_policy(agent, gym.make("CartPole-v1"), n_eval_episodes=20, deterministic=True)
+    mean, _ = evaluate_policy(agent, Monitor(gym.make("CartPole-v1")), n_eval_episodes=20, deterministic=True)
     print(json.dumps({"peer": arguments.peer, "seconds": seconds, "greedy_mean": float(mean)}))
 
 

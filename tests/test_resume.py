@@ -1,6 +1,7 @@
 """A run that was killed, and resumed, ends as one that never was. Not Ctrl-C, which is the command line's."""
 
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -71,7 +72,7 @@ def killed(chance: random.Random, root: Path, **order: Any) -> None:
         [sys.executable, "-c", CHILD, json.dumps(order | {"root": str(root)})],
         stdout=subprocess.PIPE,
         text=True,
-        env={**__import__("os").environ, "JAX_COMPILATION_CACHE_DIR": cache},
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
     )
     with process:
         reports = chance.randint(3, 15)
@@ -276,6 +277,18 @@ def assert_diverged(root: Path, match: str, **changes: Any) -> Run:
     return Run(directory)
 
 
+def test_an_optimizer_that_overflows_is_noticed_though_the_loss_is_finite(tmp_path: Path) -> None:
+    """Adam's second moment becomes inf at gradients of 1e19, and then no step is taken any more."""
+    assert_diverged(
+        tmp_path,
+        r"^optimizer/nu/.* of member [01] is no longer finite at step [\d,]+: the agent diverged; lower learning_rate",
+        learning_rate=1e6,
+        error="mse",
+        layer_norm=False,
+        eval_every_steps=None,
+    )
+
+
 def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) -> None:
     run = assert_diverged(
         tmp_path,
@@ -318,7 +331,7 @@ def test_an_environment_that_raises_stops_the_run_and_its_checkpoint_is_whole(tm
         train(tmp_path, env=Breaks, eval_every_steps=None)
     (directory,) = list_runs(tmp_path)
     assert read_result(directory)["status"] == "failed"
-    assert checkpoint.load_latest(directory.checkpoints_path).meta["steps"] == 100
+    assert checkpoint.load_latest(directory.checkpoints_path).meta["steps"] == 120
 
 
 def curve_rows(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None]) -> None:

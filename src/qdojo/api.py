@@ -20,7 +20,7 @@ from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.statistics import interquartile_mean
-from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions
+from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions, with_settings_of
 from qdojo.watch import has_screen
 
 RUNS = Path("runs")
@@ -197,8 +197,9 @@ def resume(
     parts = build(config, env, network)
     directory = found.directory
     if fork:
+        arrays = with_settings_of(config, parts, loaded.arrays)
         directory = create(Path(root), config.env, config.preset, config.to_toml())
-        checkpoint.save(directory.checkpoints_path, loaded.path.name, loaded.arrays, loaded.meta)
+        checkpoint.save(directory.checkpoints_path, loaded.path.name, arrays, loaded.meta)
     proceed(directory, config, parts, observer or Observer())
     return Run(directory, env, network)
 

@@ -24,7 +24,7 @@ from qdojo.errors import QdojoError
 from qdojo.export.keras import export, keras_model
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
-from qdojo.loops.state import Best, TrainState, keep_best
+from qdojo.loops.state import Best, TrainState, keep_best, member_keys
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
 from qdojo.runs import checkpoint
@@ -99,6 +99,18 @@ def restored(loop: DeviceLoop | HostLoop, arrays: snapshot.Arrays) -> Progress:
     return progress._replace(state=progress.state._replace(environment=environment))
 
 
+def with_settings_of(config: Config, parts: Parts, arrays: snapshot.Arrays) -> snapshot.Arrays:
+    """A checkpoint's arrays with the numbers of another config in place of their own, which are part of the state.
+
+    Raises UsageError where that config needs a state of another shape.
+    """
+    agents = jax.vmap(parts.agent.init)(member_keys(config.seed, config.seeds))
+    fresh = snapshot.to_arrays({"state": {"agents": agents}})
+    changed = arrays | {name: array for name, array in fresh.items() if name.startswith("state/agents/hyper/")}
+    restored(parts.loop, changed)
+    return changed
+
+
 def best_template(template: TrainState) -> Best:
     """Shapes and dtypes of the best agents."""
     members = len(template.tally.episodes)
@@ -128,6 +140,7 @@ class Trainer:
                 self._save(metrics, state)
             try:
                 state = self._until_done(state, metrics, stop)
+                self._save(metrics, state)
             except Exception as error:
                 self._end("failed", error=str(error))
                 raise
@@ -135,7 +148,6 @@ class Trainer:
                 curve_png(self.run.metrics_path, f"{self.config.env}, {self.config.preset}", self.run.curve_path)
                 if self.config.agent == "tutorial":
                     self._save_weights()
-            self._save(metrics, state)
             if stop.is_set():
                 raise Interrupted(self.run)
             result = self._result(state)
@@ -195,14 +207,22 @@ class Trainer:
     def _check_finite(self, report: Report) -> None:
         for name, values in report.metrics.items():
             if not np.isfinite(values).all():
-                member = int(np.argmin(np.isfinite(values)))
-                raise QdojoError(
-                    f"{name} of member {member} is no longer finite at step {report.steps:,}: the agent diverged; "
-                    f"lower learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; "
-                    "the last checkpoint is whole."
-                )
+                raise self._diverged(name, int(np.argmin(np.isfinite(values))), report.steps)
+
+    def _diverged(self, name: str, member: int, steps: int) -> QdojoError:
+        return QdojoError(
+            f"{name} of member {member} is no longer finite at step {steps:,}: the agent diverged; "
+            f"lower learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; "
+            "the last checkpoint is whole."
+        )
 
     def _save(self, metrics: MetricsWriter, state: TrainState) -> None:
+        arrays = snapshot.to_arrays(Progress(state, self._best))
+        # A loss can be finite while the gradient, or Adam's square of it, is not.
+        for name, array in arrays.items():
+            if name.startswith("state/agents/") and not np.isfinite(array).all():
+                member = int(np.argwhere(~np.isfinite(array))[0, 0])
+                raise self._diverged(name.removeprefix("state/agents/"), member, self._steps)
         metrics.commit()
         self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
         meta = {
@@ -212,7 +232,6 @@ class Trainer:
             "versions": versions(),
         }
         folder = self.run.checkpoints_path
-        arrays = snapshot.to_arrays(Progress(state, self._best))
         checkpoint.save(folder, checkpoint.step_name(self._steps), arrays, meta)
         checkpoint.save(folder, self.run.best_path.name, snapshot.to_arrays(self._delivered(state)), meta)
         checkpoint.prune(folder)

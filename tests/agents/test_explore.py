@@ -51,10 +51,13 @@ def test_no_exploration_is_greedy_and_full_exploration_ignores_the_best() -> Non
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_whether_to_explore_and_what_to_try_are_independent_draws() -> None:
-    """From one shared word only low values would explore, and these would try only some of the actions."""
-    counts = np.bincount(draw(best=0, num_actions=5, epsilon=0.1), minlength=5)
-    assert stats.chisquare(counts[1:]).pvalue > 1e-3
+def test_whether_to_explore_and_what_to_try_are_words_of_their_own() -> None:
+    """The first says whether, with epsilon 0.25 below 2^30; the second alone says what."""
+    whether = jnp.array([0, 1, 12345, 2**30 - 1, 2**30, 2**31, 2**32 - 1], jnp.uint32)
+    for word in range(7):
+        noise = jnp.stack([whether, jnp.full(7, word, jnp.uint32)], axis=1)
+        act = jax.vmap(lambda words: epsilon_greedy(jnp.int32(4), 5, jnp.float32(0.25), words))
+        assert act(noise).tolist() == [word % 5] * 4 + [4] * 3
 
 
 def test_each_env_draws_for_itself() -> None:

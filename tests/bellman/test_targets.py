@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from qdojo.bellman.targets import bellman_target, double_value, greedy_value
 
@@ -51,3 +52,9 @@ def test_many_examples_at_once() -> None:
     found = targets(jnp.array([1.0, 2.0, 3.0]), jnp.array([0.5, 0.0, 0.25]), Q, SELECTOR)
     np.testing.assert_allclose(found, [1.5, 2.0, 4.0])
     np.testing.assert_array_equal(jax.jit(jax.vmap(greedy_value))(Q), [5.0, 0.0, 4.0])
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    """Each function is for one example: a batch that was not mapped over is refused, not broadcast."""
+    with pytest.raises(TypeCheckError, match="reward_t"):
+        bellman_target(jnp.zeros(3), jnp.float32(0.5), jnp.float32(1.0))
