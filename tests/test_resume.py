@@ -146,7 +146,7 @@ def test_a_run_on_gymnasium_killed_in_mid_episode_ends_with_the_same_bits(tmp_pa
 
 @pytest.mark.parametrize("loop", ["device", "host"])
 def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: str, tmp_path: Path) -> None:
-    fields = {"loop": loop, "learning_rate_decay_steps": 200, "learning_rate_end": 1e-4, "seeds": 1}
+    fields = {"loop": loop, "learning_rate_decay_steps": 200, "learning_rate_end": 1e-4}
     long = train(tmp_path / "long", steps=400, **fields)
     short = train(tmp_path / "short", steps=200, **fields)
     assert_same(long, qdojo.resume(short.path, steps=400))
@@ -160,6 +160,15 @@ def test_a_finished_run_is_left_as_it_is(whole: Run) -> None:
     for name, array in before.arrays.items():
         np.testing.assert_array_equal(array, after.arrays[name], err_msg=name)
     assert again.result["status"] == "finished"
+
+
+def test_a_solved_run_stays_where_it_was_solved(tmp_path: Path) -> None:
+    """Also where it was killed after its last chunk, while what it delivers was evaluated."""
+    run = train(tmp_path, until_solved=True, solved_at=1.0)
+    solved_at = run.result["steps"]
+    assert solved_at == SETTINGS["eval_every_steps"]
+    run.directory.result_path.unlink()
+    assert qdojo.resume(run.path).result["steps"] == solved_at
 
 
 class Heard(Observer):
@@ -229,9 +238,10 @@ def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_und
     np.testing.assert_array_equal(arrays["state/agents/hyper/discount"], np.float32([0.5, 0.5]))
 
 
-def test_a_fork_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hidden", [[9], [8, 8], []], ids=["wider", "deeper", "shallower"])
+def test_a_fork_that_does_not_fit_leaves_nothing_behind(hidden: list[int], tmp_path: Path) -> None:
     run = stopped(tmp_path)
-    edit(run, "hidden = [\n    8,\n]", "hidden = [\n    9,\n]")
+    edit(run, "hidden = [\n    8,\n]", f"hidden = {hidden}")
     with pytest.raises(UsageError, match="this config needs"):
         qdojo.resume(run.path, root=tmp_path, fork=True)
     assert len(list_runs(tmp_path)) == 1
@@ -296,6 +306,7 @@ def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) ->
         r"\(now 1e\+30\) or set max_grad_norm; the last checkpoint is whole\.$",
         learning_rate=1e30,
         error="mse",
+        layer_norm=False,
         eval_every_steps=None,
     )
     assert run.evaluate(episodes=2).returns.shape == (2, 2)

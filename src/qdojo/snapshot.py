@@ -23,6 +23,9 @@ def from_arrays(template: PyTree[Any], arrays: Arrays) -> PyTree[Any]:
 
     Raises UsageError where a name, a shape or a dtype is not the template's: the state of another config.
     """
+    unknown = sorted(arrays.keys() - {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(template)})
+    if unknown:
+        raise UsageError(f"{unknown[0]} is in the checkpoint, but this config needs no such array.")
 
     def leaf(path: Any, like: Any) -> Any:
         name = _name(path)

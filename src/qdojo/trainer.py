@@ -90,12 +90,14 @@ class Progress(NamedTuple):
 def restored(loop: DeviceLoop | HostLoop, arrays: snapshot.Arrays) -> Progress:
     """What a checkpoint's arrays say."""
     template = loop.template()
-    progress = snapshot.from_arrays(Progress(template, best_template(template)), arrays)
+    expected = Progress(template, best_template(template))
     if template.environment is not None:
-        return progress
+        return snapshot.from_arrays(expected, arrays)
     # Of host environments the arrays are as long as their episodes: their own `restore` knows what fits.
     inside = "state/environment/"
     environment = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
+    others = {name: array for name, array in arrays.items() if not name.startswith(inside)}
+    progress = snapshot.from_arrays(expected, others)
     return progress._replace(state=progress.state._replace(environment=environment))
 
 
@@ -155,7 +157,7 @@ class Trainer:
         self.observer.finished(self.run, result)
 
     def _until_done(self, state: TrainState, metrics: MetricsWriter, stop: threading.Event) -> TrainState:
-        if self._budget_spent(state):
+        if self._budget_spent(state) or self._solved():
             return state
         for after, report in self.loop.run(state):
             state = after

@@ -186,9 +186,10 @@ def test_each_observation_is_held_once(life: tuple[Shape, np.ndarray]) -> None:
 def test_a_truncated_end_bootstraps_from_its_final_observation_and_a_terminated_one_does_not() -> None:
     for event, discount in ((TRUNCATE, 0.25), (TERMINATE, 0.0)):
         tape, _, _ = play(Shape(8, 1, 1, 2), np.array([STEP, event, STEP, STEP]).reshape(4, 1, 1))
-        batch = windows.read(tape._replace(member=jnp.int32(0)), jnp.array([3]), jnp.array([0]), 5, 0.5)
-        assert float(batch.discount_t[0]) == discount
-        assert float(batch.obs_t[0, 0]) == 1002, "the final observation of the episode of 1000, 1001"
+        batch = read_every(5)(tape)
+        # The third row before the newest is the first of all, in place 2 of the ages 1, 2, 3.
+        assert float(batch.discount_t[0, 2]) == discount
+        assert float(batch.obs_t[0, 2, 0]) == 1002, "the final observation of the episode of 1000, 1001"
 
 
 def test_readers_share_the_rows_and_never_see_another_members() -> None:
