@@ -222,7 +222,11 @@ def _timed(work: Callable[[], Any]) -> float:
 
 def _python(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 

@@ -229,3 +229,8 @@ def test_the_file_is_plain_toml_in_any_language() -> None:
 def test_a_file_that_is_wrong_is_named(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=f"^run/config.toml is not a valid config: .*{re.escape(why)}"):
         read_config(text, "run/config.toml")
+
+
+def test_until_solved_needs_evaluations() -> None:
+    with pytest.raises(UsageError, match="set eval_every_steps"):
+        make_config("CartPole-v1", until_solved=True, eval_every_steps=None)

@@ -55,6 +55,9 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     """
     spec = resolve(env if env is not None else config.env)
     spaces = check_spaces(spec)
+    solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
+    if config.until_solved and solved_at is None:
+        raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
     model = _model(config, spaces, network)
     net = _network(config, spaces, model)
     agent = _agent(config, spaces, net)
@@ -64,7 +67,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         network=net,
         agent=agent,
         loop=_loop(config, spec, spaces, agent),
-        solved_at=config.solved_at if config.solved_at is not None else spec.reward_threshold,
+        solved_at=solved_at,
         model=model,
     )
 

@@ -134,6 +134,8 @@ class Config(BaseModel):
                 f"agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not {self.num_envs}, "
                 f"{self.collect_steps} and {self.updates_per_step:g}; use preset='tutorial'"
             )
+        if self.until_solved and self.eval_every_steps is None:
+            raise ValueError("until_solved is set, but without evaluations nothing tells; set eval_every_steps")
         if self.epsilon_end > self.epsilon_start:
             raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
         return self

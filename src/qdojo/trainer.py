@@ -33,8 +33,9 @@ from qdojo.runs.metrics import MetricsWriter
 from qdojo.statistics import interquartile_mean
 from qdojo.types import Params, Report
 
-FINAL_SEED = 2**31
-"""Evaluation seeds below it choose the best agent during a run; from it on they judge what was delivered."""
+CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
+"""Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
+the environment, and those from the second on judge what was delivered."""
 COMMIT_SECONDS = 1.0
 VERSIONED = ("jax", "jaxlib", "numpy")
 
@@ -52,6 +53,10 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
     run = create(root, config.env, config.preset, config.to_toml())
     with run.lock(), contextlib.closing(parts.loop):
         observer.started(run, config, parts.loop.name)
+        if config.warmup_steps >= config.steps:
+            observer.warned(
+                f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}."
+            )
         observer.compiling()
         try:
             state = parts.loop.init()
@@ -172,7 +177,7 @@ class Trainer:
             self._record(metrics, report, scores)
             self._steps = report.steps
             self.observer.reported(report, scores)
-            if stop.is_set() or self._budget_spent(state) or self._solved():
+            if stop.is_set() or self._budget_spent(state) or (scores is not None and self._solved()):
                 break
             if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
                 self._save(metrics, state)
@@ -184,8 +189,12 @@ class Trainer:
         return enough or int(state.clock.rows) * self.config.num_envs >= self.config.steps
 
     def _solved(self) -> bool:
+        """Whether the best agents reach the threshold, and do so again: one evaluation among many may be luck."""
         threshold = self.parts.solved_at
-        return self.config.until_solved and threshold is not None and bool((self._best.score >= threshold).all())
+        if not self.config.until_solved or threshold is None or bool((self._best.score < threshold).any()):
+            return False
+        again = self._evaluate(self._best.params, CONFIRMING_SEED + self._steps, self.config.final_eval_episodes)
+        return bool((again.mean(axis=1) >= threshold).all())
 
     def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
         began, compiled = time.perf_counter(), self.loop.programs.compile_seconds
