@@ -239,13 +239,13 @@ def main() -> None:
     """Measure the rows that were named, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="a,b,c,d,e,f", help="which rows, by their letters")
-    parser.add_argument("--quick", action="store_true", help="few repeats: to see that it runs, not to quote")
+    parser.add_argument("--repeats", type=int, help="how often each is measured, in place of what suits the row")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
     repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5}
     found = []
     for key in arguments.rows.split(","):
-        for row in ROWS[key](2 if arguments.quick else repeats[key]):
+        for row in ROWS[key](arguments.repeats or repeats[key]):
             found.append(row)
             print(row.line(), flush=True)
     if arguments.json:
