@@ -32,7 +32,12 @@ def main() -> None:
     parser.add_argument("peer", choices=("sb3", "sbx"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--threads", type=int, help="threads of torch; its own choice by default")
     arguments = parser.parse_args()
+    if arguments.threads is not None:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
     if arguments.peer == "sb3":
         from stable_baselines3 import DQN
     else:
