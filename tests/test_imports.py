@@ -21,6 +21,7 @@ ALLOWED = {
     "types": set(),
     "config": {"errors"},
     "observer": {"config", "runs", "types"},
+    "processor": {"config"},
     "snapshot": {"errors"},
     "statistics": {"errors"},
     "bellman": set(),
@@ -32,7 +33,7 @@ ALLOWED = {
     "runs": {"errors"},
     "plots": {"errors", "runs", "statistics"},
     "export": BASE | {"networks", "runs"},
-    "build": BASE | PARTS | {"agents", "loops", "config"},
+    "build": BASE | PARTS | {"agents", "loops", "config", "processor"},
 }
 """Package or module -> what of ours it may import. The rest is downstream of `build`, and may import all but `cli`."""
 

@@ -26,6 +26,7 @@ from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.networks.keras import keras_network, read_weights, tutorial_network
 from qdojo.networks.mlp import mlp
+from qdojo.processor import prepare
 from qdojo.tape import ring
 from qdojo.types import Agent, Network
 
@@ -58,6 +59,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
+    prepare(config, spaces.observation_shape, spaces.num_actions)
     model = _model(config, spaces, network)
     net = _network(config, spaces, model)
     agent = _agent(config, spaces, net)

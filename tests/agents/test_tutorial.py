@@ -118,7 +118,7 @@ def replay(weights: list[np.ndarray], minibatch: list[Any], adam: dict[str, Any]
 
 def leaves(params: MLP) -> list[np.ndarray]:
     linears = (*params.layers, params.head)
-    return [np.asarray(leaf, np.float64) for linear in linears for leaf in (linear.weight, linear.bias)]
+    return [np.asarray(leaf, np.float64) for linear in linears for leaf in (linear.weight.T, linear.bias)]
 
 
 @pytest.mark.parametrize("ends", ["terminated", "truncated"])

@@ -23,15 +23,37 @@ def test_layer_norm_by_hand() -> None:
     np.testing.assert_allclose(jax.vmap(norm)(jnp.stack([x, -x])), [expected, 2.0 - expected], rtol=1e-5, atol=1e-6)
 
 
+def test_the_gradient_of_layer_norm_is_that_of_its_formula() -> None:
+    """Against central differences of the formula in float64, for the input, the scale and the offset."""
+    generator = np.random.default_rng(0)
+    x, scale, offset, pull = generator.normal(size=(4, 6))
+
+    def pulled(x: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.float64:
+        return pull @ ((x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON) * scale + offset)
+
+    def through(x: jax.Array, norm: LayerNorm) -> jax.Array:
+        return jnp.dot(jnp.asarray(pull, jnp.float32), norm(x))
+
+    given = [jnp.asarray(values, jnp.float32) for values in (x, scale, offset)]
+    norm = eqx.tree_at(lambda n: (n.scale, n.offset), LayerNorm(6), (given[1], given[2]))
+    slope_x, slopes = jax.grad(through, argnums=(0, 1))(given[0], norm)
+    values = [x, scale, offset]
+    for i, found in enumerate((slope_x, slopes.scale, slopes.offset)):
+        for k, step in enumerate(np.eye(6) * 1e-5):
+            up, down = list(values), list(values)
+            up[i], down[i] = values[i] + step, values[i] - step
+            assert float(found[k]) == pytest.approx((pulled(*up) - pulled(*down)) / 2e-5, abs=1e-5)
+
+
 def test_layer_norm_of_equal_features_is_its_offset() -> None:
     norm = LayerNorm(3)
     np.testing.assert_array_equal(norm(jnp.full(3, 5.0)), np.zeros(3))
-    assert bool(jnp.isfinite(jax.jacobian(norm)(jnp.full(3, 5.0))).all())
+    assert bool(jnp.isfinite(jax.jacrev(norm)(jnp.full(3, 5.0))).all())
 
 
 def test_a_linear_layer_by_hand() -> None:
-    """[1, 2] through columns [1, 3] and [2, -4] plus [10, 20]: 1 + 6 + 10 = 17 and 2 - 8 + 20 = 14."""
-    weight, bias = jnp.array([[1.0, 2.0], [3.0, -4.0]]), jnp.array([10.0, 20.0])
+    """[1, 2] by the rows [1, 3] and [2, -4] plus [10, 20]: 1 + 6 + 10 = 17 and 2 - 8 + 20 = 14."""
+    weight, bias = jnp.array([[1.0, 3.0], [2.0, -4.0]]), jnp.array([10.0, 20.0])
     layer = eqx.tree_at(lambda layer: (layer.weight, layer.bias), Linear(2, 2, KEY), (weight, bias))
     np.testing.assert_array_equal(layer(jnp.array([1.0, 2.0])), [17.0, 14.0])
 
@@ -49,13 +71,13 @@ def test_weights_start_within_the_bound_and_fill_it(inputs: int) -> None:
 def in_numpy(params: object, observation: np.ndarray) -> np.ndarray:
     x = observation.astype(np.float64).ravel()
     for i, layer in enumerate(params.layers):
-        x = x @ np.asarray(layer.weight) + np.asarray(layer.bias)
+        x = x @ np.asarray(layer.weight).T + np.asarray(layer.bias)
         if params.norms:
             norm = params.norms[i]
             x = (x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON)
             x = x * np.asarray(norm.scale) + np.asarray(norm.offset)
         x = np.maximum(x, 0.0)
-    return x @ np.asarray(params.head.weight) + np.asarray(params.head.bias)
+    return x @ np.asarray(params.head.weight).T + np.asarray(params.head.bias)
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

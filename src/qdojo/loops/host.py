@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.loops.learning import Rhythm, learn
+from qdojo.loops.packing import Packed, Packing
 from qdojo.loops.state import (
     COLLECT,
     EVALUATE,
@@ -24,6 +26,11 @@ from qdojo.loops.state import (
     renewed,
 )
 from qdojo.types import Agent, Clock, Params, Report, Step
+
+
+OVERLAPPED_UPDATES = 16
+"""Updates of a phase from which on the next rows are collected while it is computed, by the agents from before it.
+Shorter phases end sooner than another thread is awake."""
 
 
 class Vector(Protocol):
@@ -72,6 +79,7 @@ class HostLoop:
         self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
         self.evaluation_envs = evaluation_envs
         self.programs = Programs()
+        self._packing = Packing(jax.eval_shape(self._init).agents)
         self._vector: Any = None  # a Vector, from `init` or `reopened` to `close`
 
     def init(self) -> TrainState:
@@ -149,16 +157,37 @@ class HostLoop:
     def _chunk(self, state: TrainState) -> tuple[TrainState, Rows, dict[str, np.ndarray]]:
         act_words, learn_words = self.programs.compiled("words", self._words, state.clock.rows)(state.clock.rows)
         act_words, learn_words = np.asarray(act_words), np.asarray(learn_words)
-        agents, memory, tape, clock = state.agents, state.memory, state.tape, state.clock
+        first_row = int(state.clock.rows)
+        agents = self.programs.jitted("pack", self._packing.pack)(state.agents)
+        memory, tape, clock = state.memory, state.tape, state.clock
+        latest = agents, tape, clock
         collected, sums, learned = [], [], []
-        for cycle in range(self.cycles):
-            memory, block, rows = self._collect(agents, memory, clock, act_words[cycle])
-            collected.append(rows)
-            arguments = (agents, tape, clock, block, learn_words[cycle])
-            learning = self.programs.compiled("learn", self._learn, *arguments, donate=(0, 1))
-            agents, tape, clock, metrics, ready = learning(*arguments)
+
+        def outcome(agents: Any, tape: Any, clock: Clock, metrics: Any, ready: Any) -> tuple[Any, Any, Clock]:
             sums.append(metrics)
             learned.append(ready)
+            return agents, tape, clock
+
+        overlapping = self.rhythm.updates >= OVERLAPPED_UPDATES
+        learning = None
+        with ThreadPoolExecutor(1) as thread:
+            for cycle in range(self.cycles):
+                now = clock._replace(rows=np.int32(first_row + cycle * self.rhythm.rows))
+                memory, block, rows = self._collect(agents, memory, now, act_words[cycle])
+                collected.append(rows)
+                if learning is not None:
+                    latest = outcome(*learning.result())
+                arguments = (*latest, block, learn_words[cycle])
+                program = self.programs.compiled("learn", self._learn, *arguments, donate=(1,))
+                if overlapping:
+                    learning = thread.submit(program, *arguments)
+                else:
+                    latest = outcome(*program(*arguments))
+                agents = latest[0]
+            if learning is not None:
+                latest = outcome(*learning.result())
+        packed, tape, clock = latest
+        agents = self.programs.jitted("unpack", self._packing.unpack)(packed)
         state = state._replace(agents=agents, memory=memory, tape=tape, clock=clock)
         means = self._means(state, sums, int(np.sum(learned)))
         return state, jax.tree.map(lambda *x: np.concatenate(x), *collected), means
@@ -169,14 +198,16 @@ class HostLoop:
         learning = (self.cycles, self.rhythm.updates, self.agent.update_words)
         return chunk_words(keys, COLLECT, rows, collecting), chunk_words(keys, LEARN, rows, learning)
 
-    def _learn(self, agents: Any, tape: Any, clock: Clock, block: Step, noise: Any) -> Any:
-        return learn(self.agent, self.rhythm, agents, tape, clock, block, noise)
+    def _learn(self, packed: Packed, tape: Any, clock: Clock, block: Step, noise: Any) -> Any:
+        agents, *rest = learn(self.agent, self.rhythm, self._packing.unpack(packed), tape, clock, block, noise)
+        return self._packing.pack(agents), *rest
 
-    def _act(self, agents: Any, observation: Array, memory: Any, noise: Array, clock: Clock) -> tuple[Array, Any]:
+    def _act(self, packed: Packed, observation: Array, memory: Any, noise: Array, clock: Clock) -> tuple[Array, Any]:
+        agents = self._packing.unpack(packed)
         member = jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None))
         return jax.vmap(member, in_axes=(0, 0, 0, 0, None))(agents, observation, memory, noise, clock)
 
-    def _collect(self, agents: Any, memory: Any, clock: Clock, words: np.ndarray) -> tuple[Any, Step, Rows]:
+    def _collect(self, agents: Packed, memory: Any, clock: Clock, words: np.ndarray) -> tuple[Any, Step, Rows]:
         vector, shape = self._vector, (self.members, self.envs)
         act = self.programs.jitted("act", self._act)
         steps, kept = [], []

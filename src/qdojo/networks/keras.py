@@ -135,20 +135,22 @@ def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Mode
             layers.append(keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON))
         layers.append(keras.layers.ReLU())
     model = keras.Sequential([*layers, keras.layers.Dense(params.head.bias.shape[0])])
-    model.set_weights([np.asarray(variable) for variable in _in_keras_order(params)])
+    model.set_weights([np.asarray(variable).T for variable in _variables(params)])
     return model
 
 
 def read_weights(path: Path | str, network: Network) -> Params:
     """Parameters for a network, ours or Keras', from a Keras weights file. See `load_weights` for what it takes."""
     given = network.init(jax.random.key(0))
-    variables = _in_keras_order if isinstance(given, MLP) else lambda params: params.trainable
-    weights = load_weights(Path(path), [variable.shape for variable in variables(given)])
-    return eqx.tree_at(variables, given, [jnp.asarray(weight) for weight in weights])
+    if isinstance(given, MLP):
+        weights = load_weights(Path(path), [variable.shape[::-1] for variable in _variables(given)])
+        return eqx.tree_at(_variables, given, [jnp.asarray(weight.T) for weight in weights])
+    weights = load_weights(Path(path), [variable.shape for variable in given.trainable])
+    return given._replace(trainable=[jnp.asarray(weight) for weight in weights])
 
 
-def _in_keras_order(params: MLP) -> list[Any]:
-    """The variables of a dense network in the order of its layers, as `mlp_as_keras` has them."""
+def _variables(params: MLP) -> list[Any]:
+    """The variables of a dense network in the order of its layers, as Keras has them; its kernels are transposed."""
     variables = []
     for i, linear in enumerate(params.layers):
         variables += [linear.weight, linear.bias]
