@@ -93,14 +93,14 @@ def test_the_tape_holds_what_was_asked_in_whole_blocks(capacity: int, rows: int,
 def test_a_tape_that_does_not_fit_is_refused_with_the_estimate_and_a_size_that_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A row of CartPole is 4 floats, an action, a reward and two flags: 26 bytes a step and member."""
+    """A row of CartPole is 4 floats, an action, a reward and a word of flags: 28 bytes a step and member."""
     monkeypatch.setattr(building, "_free_bytes", lambda: 10**9)
     with pytest.raises(UsageError) as refused:
         parts_of(capacity_steps=10**9, seeds=2)
     message = str(refused.value)
     assert message == (
-        "capacity_steps=1,000,000,000 for 2 member(s) needs 52.0 GB, but 0.8 of the 1.0 GB that are free may be used; "
-        "use capacity_steps=15,384,613 or less."
+        "capacity_steps=1,000,000,000 for 2 member(s) needs 56.0 GB, but 0.8 of the 1.0 GB that are free may be used; "
+        "use capacity_steps=14,285,712 or less."
     )
     fits = int(re.findall(r"use capacity_steps=([\d,]+)", message)[0].replace(",", ""))
     assert parts_of(capacity_steps=fits, seeds=2).loop.capacity_rows == pytest.approx(fits, abs=2)

@@ -194,9 +194,7 @@ def test_a_truncated_end_bootstraps_from_its_final_observation_and_a_terminated_
 
 def test_readers_share_the_rows_and_never_see_another_members() -> None:
     tape, _, _ = play(SHAPES[1], np.zeros((8, 2, 3), np.int8))
-    seen = jax.vmap(
-        lambda tape: take(tape.rows.observation, tape, jnp.arange(8), jnp.zeros(8, int)), in_axes=(READERS,)
-    )
+    seen = jax.vmap(lambda tape: take(tape, jnp.arange(8), jnp.zeros(8, int)).observation, in_axes=(READERS,))
     np.testing.assert_array_equal(seen(tape), np.asarray(tape.rows.observation)[:, :, 0].swapaxes(0, 1))
 
 
@@ -206,10 +204,28 @@ def test_ages_count_back_from_the_newest_row_also_across_the_seam() -> None:
 
 
 def test_the_estimate_is_what_the_tape_takes() -> None:
-    for dtype in (jnp.float32, jnp.uint8):
+    """Action, reward and flags take 3 words; six floats take 6, six bytes take 2."""
+    for dtype, words in ((jnp.float32, 9), (jnp.uint8, 5)):
         observation = jax.ShapeDtypeStruct((3, 2), dtype)
         tape = empty(10, 2, 3, observation)
-        assert size_in_bytes(10, 2, 3, observation) == sum(x.nbytes for x in jax.tree.leaves(tape.rows))
+        assert size_in_bytes(10, 2, 3, observation) == tape.words.nbytes == 10 * 2 * 3 * words * 4
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [(np.float32, (3, 2)), (np.uint8, (5,)), (np.uint8, (4, 2)), (np.float32, ())])
+def test_rows_come_back_bit_by_bit(dtype: type, shape: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    rows = (4, 2, 3)
+    step = Step(
+        observation=jnp.asarray(generator.uniform(0, 256, (*rows, *shape)).astype(dtype)),
+        action=jnp.asarray(generator.integers(-(2**31), 2**31, rows).astype(np.int32)),
+        reward=jnp.asarray(generator.choice([0.1, -np.inf, np.nan, 1e-42], rows).astype(np.float32)),
+        terminated=jnp.asarray(generator.random(rows) < 0.5),
+        last=jnp.asarray(generator.random(rows) < 0.5),
+    )
+    tape = write(empty(8, 2, 3, jax.ShapeDtypeStruct(shape, dtype)), step)
+    for ours, theirs in zip(jax.tree.map(lambda x: x[:4], tape.rows), step, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def written_tape(rows: int, capacity: int, envs: int) -> Tape:

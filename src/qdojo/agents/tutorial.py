@@ -109,7 +109,7 @@ def tutorial_agent(
         )
 
     def update(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> tuple[TutorialState, Metrics]:
-        ended = take(tape.rows.last, tape, newest(tape, jnp.int32(0)), jnp.int32(0))
+        ended = last(tape, jnp.int32(0), jnp.int32(0))
         episodes = state.episodes + ended.astype(jnp.int32)
         steps = tape.written - episodes
         due = ended & (state.episodes < max_episodes) & (steps >= batch_size)
@@ -169,14 +169,19 @@ def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Ba
     ages = jnp.arange(min(tape.capacity, capacity_rows(memory_steps)))
     env = jnp.zeros_like(ages)
     written = (ages > 0) & (ages < tape.size)
-    steps = jnp.cumsum(written & ~take(tape.rows.last, tape, newest(tape, ages), env))
+    steps = jnp.cumsum(written & ~last(tape, ages, env))
     chosen = distinct(noise, jnp.minimum(steps[-1], memory_steps))
     # The n-th newest step is where the count of steps first reaches n.
     age = jnp.searchsorted(steps, chosen + 1, method="scan_unrolled")
     batch = windows.read(tape, age, env[: age.shape[0]], 1, discount)
     # The tutorial's `done` is that of old gym: it is also true at the time limit, and nothing is bootstrapped there.
-    done = take(tape.rows.last, tape, newest(tape, age - 1), env[: age.shape[0]])
+    done = last(tape, age - 1, env[: age.shape[0]])
     return batch._replace(discount_t=jnp.where(done, 0.0, batch.discount_t))
+
+
+def last(tape: Tape, age: Int[Array, "*ages"], env: Int[Array, "*ages"]) -> Bool[Array, "*ages"]:
+    """Whether those rows start no transition."""
+    return take(tape, newest(tape, age), env).last
 
 
 def distinct(noise: Words, bound: Int[Array, ""]) -> Int[Array, "batch"]:

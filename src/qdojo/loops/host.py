@@ -25,6 +25,7 @@ from qdojo.loops.state import (
     member_keys,
     renewed,
 )
+from qdojo.tape import ring
 from qdojo.types import Agent, Clock, Params, Report, Step
 
 
@@ -98,10 +99,8 @@ class HostLoop:
         lost = self._vector.restore(state.environment)
         if not lost:
             return state, None
-        row = (state.tape.written - 1) % state.tape.capacity
         member, env = np.divmod(np.array(lost), self.envs)
-        last = state.tape.rows.last.at[row, member, env].set(True)
-        tape = state.tape._replace(rows=state.tape.rows._replace(last=last))
+        tape = ring.cut(state.tape, member, env)
         score, length = state.tally.score.copy(), state.tally.length.copy()
         score[member, env], length[member, env] = 0.0, 0
         warning = (
