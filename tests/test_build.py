@@ -132,8 +132,8 @@ def test_the_numbers_of_the_config_are_those_of_the_agents_state() -> None:
     state = parts.agent.init(jax.random.key(0))
     assert [float(number) for number in state.hyper] == [0.25, 0.125, 77.0, 0.5, 0.75, 0.0625, 33.0, 0.5]
     assert parts.agent.update_words == 64
-    assert [layer.weight.shape for layer in state.params.layers] == [(64, 4), (64, 64)]
-    assert len(state.params.norms) == 2
+    assert [layer.linear.weight.shape for layer in state.params.hidden] == [(64, 4), (64, 64)]
+    assert all(layer.norm is not None for layer in state.params.hidden)
     assert state.params.head.weight.shape == (2, 64)
 
 

@@ -194,7 +194,7 @@ def test_layers_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_a_dense_network_takes_its_own_export_back(layer_norm: bool, tmp_path: Path) -> None:
-    params = MLP(4, (16, 8), 2, layer_norm, jax.random.key(0))
+    params = MLP(4, (16, 8), 2, 1, layer_norm, False, jax.random.key(0))
     export(mlp_as_keras(params, (4,)), tmp_path / "a.weights.h5")
     found = read_weights(tmp_path / "a.weights.h5", mlp((4,), 2, (16, 8), layer_norm))
     jax.tree.map(np.testing.assert_array_equal, found, params)

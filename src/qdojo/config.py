@@ -218,8 +218,9 @@ def _resolved(config: Config) -> Config:
     if config.render == "human":
         changes["loop"] = "host"
     if config.report_every_steps is None:
-        # A window shows some 50 steps a second, and Ctrl-C is heard between reports.
-        most = 50 if config.render == "human" else 1_000
+        # A window shows some 50 steps a second, and Ctrl-C is heard between reports. The first rows of a chunk are not
+        # collected while something is learned, so it is long beside a learning phase.
+        most = 50 if config.render == "human" else max(1_000, 20 * config.collect_steps)
         longest = min(config.eval_every_steps or config.steps, most)
         cycles = math.ceil(config.steps / config.collect_steps)
         chunks = math.ceil(config.steps / longest)

@@ -5,6 +5,9 @@ once are nearly free. So everything in qdojo that needs randomness takes `noise`
 word used once.
 """
 
+import math
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
@@ -22,3 +25,13 @@ def integer(words: UInt32[Array, "*shape"], bound: Int[Array, ""] | int) -> Int[
 def bernoulli(words: UInt32[Array, "*shape"], probability: Float[Array, ""] | float) -> Bool[Array, "*shape"]:
     """True with the given probability."""
     return uniform(words) < probability
+
+
+def normal(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Draws from the standard normal distribution, one a word, by its inverse distribution function.
+
+    The 23 high bits choose the middle of one of 2**23 intervals of equal probability, exact in float32. So every draw
+    is finite, the distribution is symmetric, and none is larger than about 5.3.
+    """
+    middle = ((words >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2**-22) - 1.0
+    return jnp.float32(math.sqrt(2.0)) * jax.lax.erf_inv(middle)

@@ -61,13 +61,21 @@ class Clock(NamedTuple):
     """Gradient steps taken by each member."""
 
 
+def _as_they_are(params: Params, noise: Words) -> Params:
+    return params
+
+
 class Network(NamedTuple):
-    """A Q-network as two functions for one observation."""
+    """A network as functions for one observation."""
 
     init: Callable[[Array], Params]
     """Parameters from a key."""
-    apply: Callable[[Params, Observation], Float[Array, "actions"]]
-    """Q-values, one an action."""
+    apply: Callable[[Params, Observation], Float[Array, "actions *outputs"]]
+    """Q-values, one an action; or what describes the distribution of each action's return."""
+    perturb: Callable[[Params, Words], Params] = _as_they_are
+    """Parameters with the noise of a noisy network in them; `apply` takes those with and those without."""
+    words: int = 0
+    """uint32 words that one `perturb` consumes."""
 
 
 class Agent(NamedTuple):

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from qdojo.agents.dqn import dqn_loss
-from qdojo.types import Batch, Network
+from qdojo.types import Batch, Metrics, Network
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -17,6 +18,7 @@ TABLE = Network(
 )
 ONLINE = jnp.array([[1.0, 2.0, 3.0], [7.0, 5.0, 6.0]])
 TARGET = jnp.array([[9.0, 9.0, 9.0], [10.0, 30.0, 20.0]])
+NO_NOISE = jnp.zeros(0, jnp.uint32)
 
 
 def example(action: int = 1, reward: float = 4.0, discount: float = 0.5) -> Batch:
@@ -46,8 +48,12 @@ CASES = {
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_loss_and_gradient(name: str, error: str, transform: object) -> None:
     double, batch, difference = CASES[name]
-    loss = dqn_loss(TABLE, double, error)
-    (value, metrics), slope = transform(jax.value_and_grad(loss, has_aux=True))(ONLINE, TARGET, batch)
+    def loss(params: Array, target: Array, batch: Batch) -> tuple[Array, tuple[Array, Metrics]]:
+        value, priority, metrics = dqn_loss(TABLE, double, error).of(params, target, batch, NO_NOISE)
+        return value, (priority, metrics)
+
+    (value, (priority, metrics)), slope = transform(jax.value_and_grad(loss, has_aux=True))(ONLINE, TARGET, batch)
+    assert priority == pytest.approx(abs(difference))
     if error == "mse":
         expected, pull = difference**2, 2 * difference
     else:
@@ -62,12 +68,16 @@ def test_loss_and_gradient(name: str, error: str, transform: object) -> None:
 
 @pytest.mark.parametrize("double", [False, True])
 def test_no_gradient_reaches_the_target_network(double: bool) -> None:
-    loss = dqn_loss(TABLE, double, "mse")
-    slope, _ = jax.grad(loss, argnums=1, has_aux=True)(ONLINE, TARGET, example())
+    def value(params: Array, target: Array) -> Array:
+        return dqn_loss(TABLE, double, "mse").of(params, target, example(), NO_NOISE)[0]
+
+    slope = jax.grad(value, argnums=1)(ONLINE, TARGET)
     np.testing.assert_array_equal(slope, np.zeros((2, 3)))
 
 
 def test_many_examples_at_once() -> None:
     batch = jax.tree.map(lambda *x: jnp.stack(x), *(batch for _, batch, _ in CASES.values()))
-    losses, _ = jax.jit(jax.vmap(dqn_loss(TABLE, True, "mse"), in_axes=(None, None, 0)))(ONLINE, TARGET, batch)
+    losses, *_ = jax.jit(jax.vmap(dqn_loss(TABLE, True, "mse").of, in_axes=(None, None, 0, None)))(
+        ONLINE, TARGET, batch, NO_NOISE
+    )
     np.testing.assert_allclose(losses, [49.0, 49.0, 4.0, 30.25, 0.25])

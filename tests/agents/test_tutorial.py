@@ -117,7 +117,7 @@ def replay(weights: list[np.ndarray], minibatch: list[Any], adam: dict[str, Any]
 
 
 def leaves(params: MLP) -> list[np.ndarray]:
-    linears = (*params.layers, params.head)
+    linears = (*(layer.linear for layer in params.hidden), params.head)
     return [np.asarray(leaf, np.float64) for linear in linears for leaf in (linear.weight.T, linear.bias)]
 
 

@@ -210,13 +210,14 @@ def test_parameters_of_another_network_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("layer_norm", "shape"), [(False, (4,)), (True, (3, 5)), (True, ())])
-def test_a_dense_network_as_keras(layer_norm: bool, shape: tuple[int, ...]) -> None:
-    params = MLP(int(np.prod(shape)), (16, 8), 3, layer_norm, jax.random.key(0))
+@pytest.mark.parametrize("dueling", [False, True])
+def test_a_dense_network_as_keras(dueling: bool, layer_norm: bool, shape: tuple[int, ...]) -> None:
+    params = MLP(int(np.prod(shape)), (16, 8), 3, 1, layer_norm, dueling, jax.random.key(0))
     if layer_norm:
-        scale, offset = jnp.linspace(0.5, 1.5, 16), jnp.linspace(-1.0, 1.0, 16)
-        params = eqx.tree_at(lambda p: (p.norms[0].scale, p.norms[0].offset), params, (scale, offset))
+        values = jnp.linspace(0.5, 1.5, 16), jnp.linspace(-1.0, 1.0, 16)
+        params = eqx.tree_at(lambda p: (p.hidden[0].norm.scale, p.hidden[0].norm.offset), params, values)
     model = mlp_as_keras(params, shape)
-    assert type(model) is keras.Sequential
+    assert isinstance(model, keras.Sequential) != dueling
     batch = observations(32, shape)
     np.testing.assert_allclose(predict(model, batch), jax.vmap(params)(batch), rtol=1e-4, atol=1e-5)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdojo.networks.mlp import LAYER_NORM_EPSILON, LayerNorm, Linear, mlp
+from qdojo.networks.mlp import LAYER_NORM_EPSILON, Dueling, Hidden, LayerNorm, Linear, mlp
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -70,31 +70,51 @@ def test_weights_start_within_the_bound_and_fill_it(inputs: int) -> None:
 
 def in_numpy(params: object, observation: np.ndarray) -> np.ndarray:
     x = observation.astype(np.float64).ravel()
-    for i, layer in enumerate(params.layers):
-        x = x @ np.asarray(layer.weight).T + np.asarray(layer.bias)
-        if params.norms:
-            norm = params.norms[i]
-            x = (x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON)
-            x = x * np.asarray(norm.scale) + np.asarray(norm.offset)
-        x = np.maximum(x, 0.0)
-    return x @ np.asarray(params.head.weight).T + np.asarray(params.head.bias)
+    for layer in params.hidden:
+        x = through_hidden(layer, x)
+    head = params.head
+    if isinstance(head, Linear):
+        return through_linear(head, x)
+    value = through_linear(head.value, through_hidden(head.value_hidden, x))
+    advantage = through_linear(head.advantage, through_hidden(head.advantage_hidden, x)).reshape(3, -1)
+    return (value + advantage - advantage.mean(axis=0)).ravel()
+
+
+def through_linear(layer: Linear, x: np.ndarray) -> np.ndarray:
+    return np.asarray(layer.weight, np.float64) @ x + np.asarray(layer.bias)
+
+
+def through_hidden(layer: Hidden, x: np.ndarray) -> np.ndarray:
+    x = through_linear(layer.linear, x)
+    if layer.norm is not None:
+        x = (x - x.mean()) / np.sqrt(x.var() + LAYER_NORM_EPSILON)
+        x = x * np.asarray(layer.norm.scale) + np.asarray(layer.norm.offset)
+    return np.maximum(x, 0.0)
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("hidden", [(), (7, 6)])
+@pytest.mark.parametrize(("hidden", "dueling"), [((), False), ((7, 6), False), ((7, 6), True), ((5,), True)])
+@pytest.mark.parametrize("outputs", [None, 4])
 @pytest.mark.parametrize(("shape", "dtype"), [((4,), np.float32), ((2, 3, 2), np.uint8)])
 def test_the_network_against_numpy(
-    layer_norm: bool, hidden: tuple[int, ...], shape: tuple[int, ...], dtype: type
+    outputs: int | None,
+    hidden: tuple[int, ...],
+    dueling: bool,
+    layer_norm: bool,
+    shape: tuple[int, ...],
+    dtype: type,
 ) -> None:
-    network = mlp(shape, 3, hidden, layer_norm)
+    network = mlp(shape, 3, hidden, layer_norm, dueling, outputs)
     params = jax.jit(network.init)(KEY)
-    assert [norm.scale.shape for norm in params.norms] == [(width,) for width in hidden if layer_norm]
+    norms = [layer.norm for layer in params.hidden]
+    shared = hidden[:-1] if dueling else hidden
+    assert [None if norm is None else norm.scale.shape for norm in norms] == [(w,) if layer_norm else None for w in shared]
     observations = np.random.default_rng(0).uniform(0, 200, (5, *shape)).astype(dtype)
     batched = jax.jit(jax.vmap(network.apply, in_axes=(None, 0)))(params, jnp.asarray(observations))
-    assert batched.shape == (5, 3)
+    assert batched.shape == ((5, 3) if outputs is None else (5, 3, outputs))
     assert batched.dtype == jnp.float32
     for i, observation in enumerate(observations):
-        np.testing.assert_allclose(batched[i], in_numpy(params, observation), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(batched[i].ravel(), in_numpy(params, observation), rtol=1e-4, atol=1e-3)
 
 
 def test_every_key_gives_a_member_of_its_own_with_the_weights_it_has_alone() -> None:
@@ -104,11 +124,27 @@ def test_every_key_gives_a_member_of_its_own_with_the_weights_it_has_alone() -> 
     for k in range(3):
         alone = jax.jit(network.init)(keys[k])
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[k], b), together, alone)  # noqa: B023
-    weights = np.asarray(together.layers[0].weight)
+    weights = np.asarray(together.hidden[0].linear.weight)
     assert not np.array_equal(weights[0], weights[1])
 
 
 def test_no_two_layers_share_their_draw() -> None:
     params = jax.jit(mlp((8,), 8, (8, 8), False).init)(KEY)
-    layers = [*params.layers, params.head]
+    layers = [*(layer.linear for layer in params.hidden), params.head]
+    assert len({np.asarray(layer.weight).tobytes() for layer in layers}) == 3
+
+
+def test_dueling_streams_by_hand() -> None:
+    """V is 3; A is [1, 2, 6] with mean 3: 3 + [1, 2, 6] - 3. Only the biases are not zero."""
+    head = jax.tree.map(jnp.zeros_like, Dueling(2, 2, 3, 1, False, KEY))
+    biases = (jnp.array([3.0]), jnp.array([1.0, 2.0, 6.0]))
+    head = eqx.tree_at(lambda head: (head.value.bias, head.advantage.bias), head, biases)
+    np.testing.assert_array_equal(head(jnp.ones(2)), [1.0, 2.0, 6.0])
+    slope = jax.jacrev(head)(jnp.ones(2))
+    np.testing.assert_array_equal(slope, np.zeros((3, 2)))
+
+
+def test_no_two_streams_share_their_draw() -> None:
+    head = jax.jit(mlp((8,), 8, (8,), False, dueling=True).init)(KEY).head
+    layers = (head.value_hidden.linear, head.advantage_hidden.linear, head.advantage)
     assert len({np.asarray(layer.weight).tobytes() for layer in layers}) == 3

@@ -211,7 +211,9 @@ def test_the_estimate_is_what_the_tape_takes() -> None:
         assert size_in_bytes(10, 2, 3, observation) == tape.words.nbytes == 10 * 2 * 3 * words * 4
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [(np.float32, (3, 2)), (np.uint8, (5,)), (np.uint8, (4, 2)), (np.float32, ())])
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [(np.float32, (3, 2)), (np.uint8, (5,)), (np.uint8, (4, 2)), (np.float32, ())]
+)
 def test_rows_come_back_bit_by_bit(dtype: type, shape: tuple[int, ...]) -> None:
     generator = np.random.default_rng(0)
     rows = (4, 2, 3)

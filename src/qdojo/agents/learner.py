@@ -19,8 +19,13 @@ from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Para
 
 Scalar: TypeAlias = Float[Array, ""] | float
 
-Loss = Callable[[Params, Params, Batch], tuple[Float[Array, ""], Metrics]]
-"""(params, target_params, one example) -> loss, metrics."""
+class Loss(NamedTuple):
+    """The formula of a variant, for one example. Online and target parameters come with their noise in them."""
+
+    of: Callable[[Params, Params, Batch, Words], tuple[Float[Array, ""], Float[Array, ""], Metrics]]
+    """(params, target_params, example, noise) -> loss, priority, metrics. The priority says how wrong the value was."""
+    words: int = 0
+    """uint32 words that one example consumes."""
 
 
 class Hyper(NamedTuple):
@@ -84,20 +89,27 @@ def replay_agent(
     def act(
         state: LearnerState, observation: Observation, memory: tuple[()], noise: Words, clock: Clock
     ) -> tuple[Int[Array, ""], tuple[()]]:
-        best, memory = greedy(state.params, observation, memory)
-        return epsilon_greedy(best, structure.num_actions, exploration(state, clock), noise), memory
+        exploring, noise = noise[:EPSILON_GREEDY_WORDS], noise[EPSILON_GREEDY_WORDS:]
+        best, memory = greedy(network.perturb(state.params, noise), observation, memory)
+        return epsilon_greedy(best, structure.num_actions, exploration(state, clock), exploring), memory
 
-    def mean_loss(trainable: Params, frozen: Params, target: Params, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
-        params = eqx.combine(trainable, frozen)
-        losses, metrics = jax.vmap(loss, in_axes=(None, None, 0))(params, target, batch)
+    def mean_loss(
+        trainable: Params, frozen: Params, target: Params, batch: Batch, noise: Words
+    ) -> tuple[Float[Array, ""], Metrics]:
+        online_words, target_words, example_words = jnp.split(noise, [network.words, 2 * network.words])
+        params = network.perturb(eqx.combine(trainable, frozen), online_words)
+        target = network.perturb(target, target_words)
+        words = example_words.reshape(structure.batch_size, loss.words)
+        losses, _, metrics = jax.vmap(loss.of, in_axes=(None, None, 0, 0))(params, target, batch, words)
         mean = jnp.mean(batch.weight * losses)
         return mean, {"loss": mean} | jax.tree.map(jnp.mean, metrics)
 
     def update(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[LearnerState, Metrics]:
-        age, env = windows.uniform_starts(tape, noise)
+        drawing, noise = noise[: structure.batch_size], noise[structure.batch_size :]
+        age, env = windows.uniform_starts(tape, drawing)
         batch = windows.read(tape, age, env, structure.n_step, state.hyper.discount)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
-        gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, state.target_params, batch)
+        gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, state.target_params, batch, noise)
         if structure.max_grad_norm is not None:
             norm = optax.tree.norm(gradient)
             scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
@@ -129,8 +141,8 @@ def replay_agent(
         update=update,
         exploration=exploration,
         memory=tuple,
-        act_words=EPSILON_GREEDY_WORDS,
-        update_words=structure.batch_size,
+        act_words=EPSILON_GREEDY_WORDS + network.words,
+        update_words=structure.batch_size * (1 + loss.words) + 2 * network.words,
     )
 
 

@@ -181,7 +181,7 @@ def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Ba
 
 def last(tape: Tape, age: Int[Array, "*ages"], env: Int[Array, "*ages"]) -> Bool[Array, "*ages"]:
     """Whether those rows start no transition."""
-    return take(tape, newest(tape, age), env).last
+    return jnp.asarray(take(tape, newest(tape, age), env).last)
 
 
 def distinct(noise: Words, bound: Int[Array, ""]) -> Int[Array, "batch"]:

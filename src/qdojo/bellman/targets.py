@@ -1,11 +1,14 @@
 """The value that a transition's action should have had, for one example. Not for losses: see `losses.py`.
 
-Every function takes Q-values of the next observation and gives an estimate of its state value; the caller forms
-`reward_t + discount_t * value_t`. `discount_t` is the only thing that ends the future.
+The functions named `_value` take Q-values of the next observation and give an estimate of its state value; the caller
+forms `reward_t + discount_t * value_t`. `discount_t` is the only thing that ends the future.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def greedy_value(q_t: Float[Array, "actions"]) -> Float[Array, ""]:
@@ -26,3 +29,52 @@ def bellman_target(
 ) -> Float[Array, ""]:
     """r + discount * V(s'). Sutton and Barto (2018), equation 6.8."""
     return reward_t + discount_t * value_t
+
+
+class Munchausen(NamedTuple):
+    """The numbers of Munchausen RL. Vieillard et al. (2020), section 3, use 0.9, 0.03 and -1."""
+
+    alpha: float
+    """The share of the scaled log-policy that is added to the reward."""
+    temperature: float
+    """tau of the softmax policy, above 0, in units of reward."""
+    floor: float
+    """l_0: the log-policy is cut there, at or below 0."""
+
+
+def log_policy(q: Float[Array, "actions"], temperature: Float[Array, ""] | float) -> Float[Array, "actions"]:
+    """tau log pi, where pi = softmax(Q / tau): at most 0, and finite at any temperature above 0.
+
+    Vieillard et al. (2020), appendix B.1: the maximum is taken out first, so no exponential overflows.
+    """
+    below = q - jnp.max(q)
+    return below - temperature * jax.nn.logsumexp(below / temperature)
+
+
+def munchausen_bonus(
+    q_tm1: Float[Array, "actions"],
+    action_tm1: Int[Array, ""],
+    alpha: Float[Array, ""] | float,
+    temperature: Float[Array, ""] | float,
+    floor: Float[Array, ""] | float,
+) -> Float[Array, ""]:
+    """alpha [tau log pi(a|s)], cut to [floor, 0], to be added to the reward. `q_tm1` is the target network's.
+
+    Vieillard et al. (2020), equation 6 and section 3. With n-step returns it counts for the window's first step only.
+    """
+    scaled = log_policy(q_tm1, temperature)
+    chosen = jnp.sum(jnp.where(jnp.arange(q_tm1.shape[0]) == action_tm1, scaled, 0.0))
+    return alpha * jnp.clip(chosen, floor, 0.0)
+
+
+def soft_value(q_t: Float[Array, "actions"], temperature: Float[Array, ""] | float) -> Float[Array, ""]:
+    """sum_a pi(a|s') (Q(s', a) - tau log pi(a|s')), pi being softmax(Q / tau). Vieillard et al. (2020), equation 6."""
+    return double_soft_value(q_t, q_t, temperature)
+
+
+def double_soft_value(
+    q_t: Float[Array, "actions"], q_t_selector: Float[Array, "actions"], temperature: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """The soft value under the selector's policy: `double_value` as the temperature goes to 0. In no paper."""
+    scaled = log_policy(q_t_selector, temperature)
+    return jnp.sum(jnp.exp(scaled / temperature) * (q_t - scaled))

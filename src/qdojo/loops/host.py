@@ -28,7 +28,6 @@ from qdojo.loops.state import (
 from qdojo.tape import ring
 from qdojo.types import Agent, Clock, Params, Report, Step
 
-
 OVERLAPPED_UPDATES = 16
 """Updates of a phase from which on the next rows are collected while it is computed, by the agents from before it.
 Shorter phases end sooner than another thread is awake."""
@@ -171,7 +170,8 @@ class HostLoop:
         learning = None
         with ThreadPoolExecutor(1) as thread:
             for cycle in range(self.cycles):
-                now = clock._replace(rows=np.int32(first_row + cycle * self.rhythm.rows))
+                position = np.array(first_row + cycle * self.rhythm.rows, np.int32)
+                now = clock._replace(rows=position)  # type: ignore[arg-type]
                 memory, block, rows = self._collect(agents, memory, now, act_words[cycle])
                 collected.append(rows)
                 if learning is not None:

@@ -23,7 +23,7 @@ class Packing:
     def pack(self, tree: PyTree[Shaped[Array, "member ..."]]) -> Packed:
         """Every number of the tree."""
         leaves = jax.tree.leaves(tree)
-        rows = {dtype: [] for dtype in self._dtypes}
+        rows: dict[str, list[Array]] = {dtype: [] for dtype in self._dtypes}
         for leaf, dtype in zip(leaves, self._dtypes, strict=True):
             rows[dtype].append(leaf.reshape(leaf.shape[0], -1))
         return {dtype: jnp.concatenate(parts, axis=1) for dtype, parts in rows.items()}

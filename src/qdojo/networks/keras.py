@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from qdojo.errors import UsageError
-from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP
+from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, Linear
 from qdojo.networks.weights import load_weights
 from qdojo.types import Network, Observation, Params
 
@@ -124,23 +124,72 @@ def with_params(
 
 @keras_settings()
 def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Model":
-    """A plain `keras.Sequential` that computes what one member's dense network computes."""
+    """A plain Keras model that computes what one member's dense network computes: a Sequential, but for a dueling one.
+
+    There the two streams are joined, and V + A - mean A of both is one linear layer.
+    """
     keras = import_keras()
-    layers = [keras.layers.Input(observation_shape)]
-    if len(observation_shape) != 1:
-        layers.append(keras.layers.Flatten())
-    for linear in params.layers:
-        layers.append(keras.layers.Dense(linear.bias.shape[0]))
-        if params.norms:
-            layers.append(keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON))
-        layers.append(keras.layers.ReLU())
-    model = keras.Sequential([*layers, keras.layers.Dense(params.head.bias.shape[0])])
-    model.set_weights([np.asarray(variable).T for variable in _variables(params)])
+    flatten = [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
+    shared = [layer for hidden in params.hidden for layer in _hidden_layers(hidden)]
+    if isinstance(params.head, Linear):
+        layers = [*flatten, *shared, _dense(params.head)]
+        model = keras.Sequential([keras.layers.Input(observation_shape), *layers])
+        values = [*(value for hidden in params.hidden for value in _values(hidden)), *_kernel_and_bias(params.head)]
+    else:
+        head = params.head
+        streams = [_hidden_layers(head.value_hidden), _hidden_layers(head.advantage_hidden)]
+        inputs = keras.layers.Input(observation_shape)
+        x = _through([*flatten, *shared], inputs)
+        joined = keras.layers.Concatenate()([_through(stream, x) for stream in streams])
+        layers = [*shared, *streams[0], *streams[1], keras.layers.Dense(head.advantage.bias.shape[0])]
+        model = keras.Model(inputs, layers[-1](joined))
+        hidden_layers = [*params.hidden, head.value_hidden, head.advantage_hidden]
+        values = [*(value for hidden in hidden_layers for value in _values(hidden)), *_joined(head)]
+    variables = [variable for layer in layers for variable in layer.trainable_variables]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(np.asarray(value))
     return model
 
 
+def _dense(linear: Linear) -> Any:
+    return import_keras().layers.Dense(linear.bias.shape[0])
+
+
+def _hidden_layers(hidden: Hidden) -> list[Any]:
+    layers = import_keras().layers
+    norm = [] if hidden.norm is None else [layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON)]
+    return [_dense(hidden.linear), *norm, layers.ReLU()]
+
+
+def _through(layers: list[Any], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _kernel_and_bias(linear: Linear) -> list[Array]:
+    return [linear.weight.T, linear.bias]
+
+
+def _values(hidden: Hidden) -> list[Array]:
+    norm = [] if hidden.norm is None else [hidden.norm.scale, hidden.norm.offset]
+    return [*_kernel_and_bias(hidden.linear), *norm]
+
+
+def _joined(head: Dueling) -> list[Array]:
+    """Kernel and bias of the linear layer over both streams: of V for every action, of A less their mean."""
+    weight, bias = head.advantage.weight, head.advantage.bias
+    actions = bias.shape[0]
+    of_value = jnp.broadcast_to(head.value.weight, (actions, head.value.weight.shape[1]))
+    of_advantage = weight - jnp.mean(weight, axis=0)
+    return [jnp.concatenate([of_value, of_advantage], axis=1).T, head.value.bias + bias - jnp.mean(bias)]
+
+
 def read_weights(path: Path | str, network: Network) -> Params:
-    """Parameters for a network, ours or Keras', from a Keras weights file. See `load_weights` for what it takes."""
+    """Parameters for a network, ours or Keras', from a Keras weights file. See `load_weights` for what it takes.
+
+    Ours has to be without dueling streams: in Keras' file their layers could not be told apart.
+    """
     given = network.init(jax.random.key(0))
     if isinstance(given, MLP):
         weights = load_weights(Path(path), [variable.shape[::-1] for variable in _variables(given)])
@@ -149,13 +198,13 @@ def read_weights(path: Path | str, network: Network) -> Params:
     return given._replace(trainable=[jnp.asarray(weight) for weight in weights])
 
 
-def _variables(params: MLP) -> list[Any]:
+def _variables(params: Any) -> list[Any]:
     """The variables of a dense network in the order of its layers, as Keras has them; its kernels are transposed."""
     variables = []
-    for i, linear in enumerate(params.layers):
-        variables += [linear.weight, linear.bias]
-        if params.norms:
-            variables += [params.norms[i].scale, params.norms[i].offset]
+    for hidden in params.hidden:
+        variables += [hidden.linear.weight, hidden.linear.bias]
+        if hidden.norm is not None:
+            variables += [hidden.norm.scale, hidden.norm.offset]
     return [*variables, params.head.weight, params.head.bias]
 
 

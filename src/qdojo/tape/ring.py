@@ -13,7 +13,6 @@ from jaxtyping import Array, Int, Shaped, UInt32
 
 from qdojo.types import AnyArray, Step
 
-
 RECORD_WORDS = 3
 """Words of a row before its observation."""
 
@@ -87,7 +86,7 @@ def cut(tape: Tape, member: Int[AnyArray, "lost"], env: Int[AnyArray, "lost"]) -
 
 
 def pack(step: Step) -> UInt32[Array, "*rows words"]:
-    """Rows as words: action, reward, terminated + 2 * last, and the bytes of the observation, filled up to whole words."""
+    """Rows as words: action, reward, terminated + 2 * last, and the observation's bytes, filled up to whole words."""
     rows = step.action.shape
     observation = jnp.asarray(step.observation).reshape(*rows, -1)
     if observation.dtype.itemsize == 1:

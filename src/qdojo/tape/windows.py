@@ -4,6 +4,8 @@ A window starts at a row and covers up to n steps. It never crosses an episode's
 cut short, its length k is what gamma**k says.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -11,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from qdojo.bellman.returns import n_step_return
 from qdojo.noise import integer
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Batch, Step, Words
+from qdojo.types import Batch, Words
 
 
 def uniform_starts(tape: Tape, noise: Words) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
@@ -29,7 +31,7 @@ def read(
 
 
 def _window(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], n: int, gamma: Float[Array, ""] | float) -> Batch:
-    def at(age: Int[Array, ""]) -> Step:
+    def at(age: Int[Array, ""]) -> Any:
         # The row that follows the newest is not written yet; a window that gets there is cut by `alive`.
         return take(tape, newest(tape, jnp.maximum(age, 0)), env)
 
