@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qdojo.agents.categorical import c51_loss, c51_network
 from qdojo.agents.dqn import dqn_loss
-from qdojo.agents.learner import Hyper, Structure, replay_agent
+from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.agents.tutorial import tutorial_agent
+from qdojo.bellman.targets import Munchausen
 from qdojo.config import Config
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
@@ -24,8 +27,10 @@ from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.networks.implicit import acting, implicit
 from qdojo.networks.keras import keras_network, read_weights, tutorial_network
 from qdojo.networks.mlp import mlp
+from qdojo.networks.noisy import noisy, noisy_quantiles
 from qdojo.processor import prepare
 from qdojo.tape import ring
 from qdojo.types import Agent, Network
@@ -61,12 +66,12 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
     prepare(config, spaces.observation_shape, spaces.num_actions)
     model = _model(config, spaces, network)
-    net = _network(config, spaces, model)
-    agent = _agent(config, spaces, net)
+    variant = _variant(config, spaces, model)
+    agent = _agent(config, spaces, variant)
     return Parts(
         spec=spec,
         spaces=spaces,
-        network=net,
+        network=variant.network,
         agent=agent,
         loop=_loop(config, spec, spaces, agent),
         solved_at=solved_at,
@@ -74,11 +79,40 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     )
 
 
-def _network(config: Config, spaces: Spaces, model: Any) -> Network:
+class Variant(NamedTuple):
+    """One member of the family: the network that acts, and the loss that it learns by."""
+
+    network: Network
+    loss: Loss
+
+
+def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
+    """The network and the loss that the config names: the place for another variant."""
     shape, num_actions = spaces.observation_shape, spaces.num_actions
-    if model is None:
-        return mlp(shape, num_actions, config.hidden, config.layer_norm)
-    return keras_network(model, shape, num_actions)
+    munchausen = None
+    if config.munchausen:
+        munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
+    if config.distribution in ("iqn", "fqf"):
+        proposed = config.quantiles if config.distribution == "fqf" else None
+        quantiles = implicit(shape, num_actions, config.hidden, config.layer_norm, config.dueling, proposed)
+        quantiles = noisy_quantiles(quantiles) if config.noisy else quantiles
+        if proposed is None:
+            loss = iqn_loss(quantiles, config.double, munchausen, cvar=config.cvar)
+        else:
+            loss = fqf_loss(quantiles, config.double, munchausen)
+        return Variant(acting(quantiles, config.quantiles, config.cvar), loss)
+    if model is not None:
+        network = keras_network(model, shape, num_actions)
+        return Variant(network, dqn_loss(network, config.double, config.error, munchausen))
+    outputs = {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or "")
+    network = mlp(shape, num_actions, config.hidden, config.layer_norm, config.dueling, outputs)
+    network = noisy(network) if config.noisy else network
+    if config.distribution == "c51":
+        support = jnp.linspace(config.vmin, config.vmax, config.atoms)
+        return Variant(c51_network(network, support), c51_loss(network, support, config.double, munchausen))
+    if config.distribution == "qrdqn":
+        return Variant(qrdqn_network(network), qrdqn_loss(network, config.double, munchausen))
+    return Variant(network, dqn_loss(network, config.double, config.error, munchausen))
 
 
 def _model(config: Config, spaces: Spaces, given: Any) -> Any:
@@ -95,7 +129,8 @@ def _model(config: Config, spaces: Spaces, given: Any) -> Any:
     return build
 
 
-def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
+def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
+    network = variant.network
     initial = None if config.weights is None else read_weights(config.weights, network)
     if config.agent == "tutorial":
         return tutorial_agent(
@@ -120,7 +155,13 @@ def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
         epsilon_end=config.epsilon_end,
         epsilon_decay_steps=config.epsilon_decay_steps,
         target_tau=config.target_tau,
+        priority_alpha=config.priority_alpha,
+        priority_beta=config.priority_beta,
+        priority_beta_steps=config.steps,
     )
+    prioritized = None
+    if config.prioritized:
+        prioritized = Prioritized(_capacity_rows(config), config.rows_per_cycle, config.updates_per_cycle)
     structure = Structure(
         num_actions=spaces.num_actions,
         num_envs=config.num_envs,
@@ -128,9 +169,9 @@ def _agent(config: Config, spaces: Spaces, network: Network) -> Agent:
         n_step=config.n_step,
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
+        prioritized=prioritized,
     )
-    loss = dqn_loss(network, config.double, config.error)
-    return replay_agent(network, loss, hyper, structure, initial)
+    return replay_agent(network, variant.loss, hyper, structure, initial)
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> DeviceLoop | HostLoop:

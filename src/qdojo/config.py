@@ -55,6 +55,10 @@ class Config(BaseModel):
     """Units of each hidden layer of the mlp."""
     layer_norm: bool = True
     """LayerNorm before each relu of the mlp."""
+    dueling: bool = False
+    """A stream for the state's value and one for the advantages (Wang et al., 2016); the last of `hidden` is in each."""
+    noisy: bool = False
+    """Learned noise in all weights, which explores in place of epsilon (Fortunato et al., 2018)."""
     weights: str | None = None
     """Keras weights (`.weights.h5`, `.h5`) to start from; exploration is then at its minimum."""
 
@@ -76,6 +80,32 @@ class Config(BaseModel):
     """The online network chooses the target's action (van Hasselt et al., 2016)."""
     error: Literal["mse", "huber"] = "huber"
     """Loss of the error between value and target."""
+    munchausen: bool = False
+    """A bonus for what the policy itself would choose, and a soft maximum (Vieillard et al., 2020)."""
+    munchausen_alpha: Fraction = 0.9
+    """What the bonus counts."""
+    munchausen_temperature: Annotated[float, Field(gt=0.0)] = 0.03
+    """Temperature of the soft policy, in units of reward."""
+    munchausen_floor: Annotated[float, Field(le=0.0)] = -1.0
+    """Least bonus, before `munchausen_alpha`."""
+    distribution: Literal["c51", "qrdqn", "iqn", "fqf"] | None = None
+    """How the return's distribution is learned; None: only its mean."""
+    atoms: Annotated[int, Field(ge=2)] = 51
+    """c51: values that a return may have."""
+    vmin: float = 0.0
+    """c51: the least of them."""
+    vmax: float = 100.0
+    """c51: the greatest of them."""
+    quantiles: Positive = 32
+    """qrdqn, fqf: quantiles of the distribution; iqn: those that acting takes the mean of."""
+    cvar: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """iqn: act by the mean of the worst returns, this share of them; 1 takes all."""
+    prioritized: bool = False
+    """Learn more often from what was most wrong (Schaul et al., 2016)."""
+    priority_alpha: Fraction = 0.6
+    """How much the priority counts; 0 samples uniformly."""
+    priority_beta: Fraction = 0.4
+    """How much of the bias is weighed away at the start; it rises to 1 over the budget."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     """Step size of Adam at the start."""
     learning_rate_end: Annotated[float, Field(ge=0.0)] | None = None
@@ -134,11 +164,38 @@ class Config(BaseModel):
                 f"agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not {self.num_envs}, "
                 f"{self.collect_steps} and {self.updates_per_step:g}; use preset='tutorial'"
             )
+        self._check_variants()
         if self.until_solved and self.eval_every_steps is None:
             raise ValueError("until_solved is set, but without evaluations nothing tells; set eval_every_steps")
         if self.epsilon_end > self.epsilon_start:
             raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
         return self
+
+    def _check_variants(self) -> None:
+        """Whether the parts of the family that were chosen go together."""
+        variants = {
+            "dueling": self.dueling,
+            "noisy": self.noisy,
+            f"distribution={self.distribution!r}": self.distribution is not None,
+        }
+        chosen = [name for name, is_chosen in variants.items() if is_chosen]
+        others = [*chosen, *(["munchausen"] if self.munchausen else []), *(["prioritized"] if self.prioritized else [])]
+        if self.agent != "dqn" and others:
+            raise ValueError(f"{others[0]} is set, but agent={self.agent!r} has no such part; leave it out")
+        if chosen and self.network != "mlp":
+            raise ValueError(f"{chosen[0]} is set, but network is {self.network!r}; use 'mlp', or leave it out")
+        if chosen and self.weights is not None:
+            raise ValueError(f"{chosen[0]} is set, but weights are read into a plain network only; leave one out")
+        if self.dueling and not self.hidden:
+            raise ValueError("dueling needs a hidden layer for each stream; set hidden")
+        if self.distribution in ("iqn", "fqf") and len(self.hidden) < 2:
+            raise ValueError(
+                f"distribution={self.distribution!r} needs two hidden layers or more, not hidden={list(self.hidden)}"
+            )
+        if self.vmin >= self.vmax:
+            raise ValueError(f"vmin is {self.vmin:g}, but it must be below vmax={self.vmax:g}")
+        if self.cvar < 1.0 and self.distribution != "iqn":
+            raise ValueError("cvar is below 1, but only distribution='iqn' can act by it; leave it out")
 
     def _check_window(self) -> None:
         """Whether one window can show all that is trained."""
@@ -169,9 +226,14 @@ class Config(BaseModel):
         return tomli_w.dumps({name: "none" if value is None else value for name, value in fields.items()})
 
 
+NO_SETTINGS = {"about", "extends", "env", "evidence"}
+"""What a preset's tables say of it, beside settings: `evidence` is what an environment's figures were."""
+
+
 @cache
 def preset_tables() -> dict[str, Any]:
-    """The presets as data: settings by preset name, and under `env` those tuned for one environment."""
+    """The presets as data: settings by preset name, and under `env` those tuned for one environment. With `extends` a
+    preset begins with all settings of another."""
     return tomllib.loads(resources.files("qdojo").joinpath("presets.toml").read_text(encoding="utf-8"))
 
 
@@ -183,10 +245,15 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
     for name in fields:
         if name not in Config.model_fields:
             raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}.")
-    table = dict(tables[preset])
-    tuned = table.pop("env", {}).get(env, {})
-    table.pop("about", None)
-    return _resolved(_checked({"env": env, "preset": preset} | table | tuned | fields))
+    return _resolved(_checked({"env": env, "preset": preset} | _settings(tables, preset, env) | fields))
+
+
+def _settings(tables: dict[str, Any], preset: str, env: str) -> dict[str, Any]:
+    """What a preset says for an environment: of the preset that it extends, then its own, each time the tuned ones last."""
+    table = tables[preset]
+    inherited = _settings(tables, table["extends"], env) if "extends" in table else {}
+    settings = inherited | table | table.get("env", {}).get(env, {})
+    return {name: value for name, value in settings.items() if name not in NO_SETTINGS}
 
 
 def read_config(text: str, source: str) -> Config:

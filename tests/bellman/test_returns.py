@@ -1,4 +1,4 @@
-"""n-step returns against numbers worked out by hand, and against a plain loop over random windows."""
+"""n-step and lambda returns against numbers worked out by hand, and against a plain loop over random windows."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdojo.bellman.returns import n_step_return
+from qdojo.bellman.returns import lambda_return, n_step_return
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -96,3 +96,98 @@ def test_nothing_behind_the_cut_is_seen_not_even_what_is_not_finite() -> None:
         jnp.array([1.0, jnp.nan]), jnp.array([False, False]), jnp.array([True, False]), jnp.float32(0.5)
     )
     assert (float(total), float(discount)) == (1.0, 0.5)
+
+
+class Course(NamedTuple):
+    """Successive rows, oldest first, with gamma 0.5."""
+
+    rewards: list[float]
+    terminated: list[bool]
+    values: list[float]
+    followed: list[bool]
+    lambda_: float
+    returns: list[float]
+
+
+COURSES = {
+    "one step": Course([3.0], [F], [4.0], [T], 0.5, [5.0]),
+    "one step that terminates": Course([3.0], [T], [4.0], [F], 0.5, [3.0]),
+    # Every step bootstraps: 1 + 0.5 * 10, 2 + 0.5 * 20, 4 + 0.5 * 40.
+    "lambda 0": Course([1.0, 2.0, 4.0], [F, F, F], [10.0, 20.0, 40.0], [T, T, F], 0.0, [6.0, 12.0, 24.0]),
+    # Only the newest bootstraps: 4 + 20 = 24, 2 + 0.5 * 24 = 14, 1 + 0.5 * 14 = 8.
+    "lambda 1": Course([1.0, 2.0, 4.0], [F, F, F], [10.0, 20.0, 40.0], [T, T, F], 1.0, [8.0, 14.0, 24.0]),
+    # 24; 2 + 0.5 * (10 + 12) = 13; 1 + 0.5 * (5 + 6.5) = 6.75.
+    "lambda one half": Course([1.0, 2.0, 4.0], [F, F, F], [10.0, 20.0, 40.0], [T, T, F], 0.5, [6.75, 13.0, 24.0]),
+    # The second step terminates: 2; 1 + 0.5 * (5 + 1) = 4. The third row is the final observation, the fourth is of
+    # the next episode: 8 + 0.5 * 6 = 11.
+    "terminated in the middle": Course(
+        [1.0, 2.0, 0.0, 8.0], [F, T, F, F], [10.0, 20.0, 0.0, 6.0], [T, F, T, T], 0.5, [4.0, 2.0, 2.75, 11.0]
+    ),
+    # The second step is cut short: 2 + 0.5 * 20 = 12; 1 + 0.5 * (5 + 6) = 6.5.
+    "truncated in the middle": Course(
+        [1.0, 2.0, 0.0, 8.0], [F, F, F, F], [10.0, 20.0, 0.0, 6.0], [T, F, T, T], 0.5, [6.5, 12.0, 2.75, 11.0]
+    ),
+    # 2 + 10 = 12 and 1 + 0.5 * 12 = 7, whatever comes after the cut.
+    "truncated in the middle, lambda 1": Course(
+        [1.0, 2.0, 0.0, 8.0], [F, F, F, F], [10.0, 20.0, 0.0, 6.0], [T, F, T, T], 1.0, [7.0, 12.0, 5.5, 11.0]
+    ),
+}
+
+
+def columns(course: Course) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    return (
+        jnp.array(course.rewards, jnp.float32),
+        jnp.where(jnp.array(course.terminated), 0.0, 0.5),
+        jnp.array(course.values, jnp.float32),
+        jnp.array(course.followed),
+        jnp.float32(course.lambda_),
+    )
+
+
+@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "jit"])
+def test_lambda_returns_worked_out_by_hand(name: str, compiled: bool) -> None:
+    function = jax.jit(lambda_return) if compiled else lambda_return
+    found = function(*columns(COURSES[name]))
+    np.testing.assert_allclose(found, COURSES[name].returns, rtol=1e-6)
+    assert found.dtype == jnp.float32
+
+
+def test_many_courses_at_once_and_lambda_as_a_python_number() -> None:
+    of_four = [course for course in COURSES.values() if len(course.rewards) == 4]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(columns, of_four))
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(lambda_return))(*stacked), [course.returns for course in of_four], rtol=1e-6
+    )
+    reward, discount, value, followed, _ = columns(COURSES["lambda 0"])
+    np.testing.assert_allclose(lambda_return(reward, discount, value, followed, 0.0), [6.0, 12.0, 24.0])
+
+
+@given(
+    steps=st.lists(st.tuples(st.floats(-10, 10, width=32), st.floats(-10, 10, width=32)), min_size=4, max_size=4),
+    lambda_=st.floats(0, 1, width=32),
+    gamma=st.floats(0, 1, width=32),
+)
+def test_any_lambda_return_is_the_mean_of_the_n_step_returns(
+    steps: list[tuple[float, float]], lambda_: float, gamma: float
+) -> None:
+    """(1 - lambda) sum_k lambda^(k-1) G^(k), the rest of the weight on the longest: Sutton and Barto, equation 12.3."""
+    rewards, values = (np.array(column, np.float64) for column in zip(*steps, strict=True))
+    n = len(steps)
+    of_n_steps = [sum(gamma**i * rewards[i] for i in range(k)) + gamma**k * values[k - 1] for k in range(1, n + 1)]
+    shares = [(1.0 - lambda_) * lambda_ ** (k - 1) for k in range(1, n)] + [lambda_ ** (n - 1)]
+    found = lambda_return(
+        jnp.array(rewards, jnp.float32),
+        jnp.full(n, gamma, jnp.float32),
+        jnp.array(values, jnp.float32),
+        jnp.ones(n, bool),
+        jnp.float32(lambda_),
+    )
+    np.testing.assert_allclose(found[0], np.dot(shares, of_n_steps), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_beyond_the_end_of_an_episode_is_seen() -> None:
+    """1 + 0.5 * 2, whatever the row after it returns."""
+    rows = [jnp.array(column) for column in ([1.0, jnp.nan], [0.5, 0.5], [2.0, jnp.nan])]
+    found = lambda_return(*rows, jnp.array([False, False]), jnp.float32(0.9))
+    assert float(found[0]) == 2.0

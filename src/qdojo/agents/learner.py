@@ -13,7 +13,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy, linear
-from qdojo.tape import windows
+from qdojo.tape import priority, windows
+from qdojo.tape.priority import SumTree
 from qdojo.tape.ring import Tape
 from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Params, Words
 
@@ -39,6 +40,10 @@ class Hyper(NamedTuple):
     epsilon_end: Scalar
     epsilon_decay_steps: Scalar
     target_tau: Scalar
+    priority_alpha: Scalar = 0.0
+    priority_beta: Scalar = 1.0
+    priority_beta_steps: Scalar = 1.0
+    """Env steps in which beta rises to 1."""
 
 
 class LearnerState(NamedTuple):
@@ -48,6 +53,16 @@ class LearnerState(NamedTuple):
     target_params: Params
     optimizer: optax.OptState
     hyper: Hyper
+    priorities: SumTree | tuple[()]
+    """Of the rows of the tape, where they are not sampled uniformly."""
+
+
+class Prioritized(NamedTuple):
+    """What prioritised replay has to know of the tape and of the rhythm in which it is written."""
+
+    capacity_rows: int
+    rows_per_cycle: int
+    updates_per_cycle: int
 
 
 class Structure(NamedTuple):
@@ -59,6 +74,7 @@ class Structure(NamedTuple):
     n_step: int
     target_sync_updates: int
     max_grad_norm: float | None
+    prioritized: Prioritized | None = None
 
 
 def replay_agent(
@@ -77,7 +93,9 @@ def replay_agent(
         params = network.init(key) if initial_params is None else initial_params
         trainable, _ = eqx.partition(params, eqx.is_inexact_array)
         numbers = Hyper(*(jnp.asarray(number, jnp.float32) for number in hyper))
-        return LearnerState(params, params, optimizer.init(trainable), numbers)
+        ranked = structure.prioritized
+        tree = () if ranked is None else priority.full(ranked.capacity_rows, structure.num_envs)
+        return LearnerState(params, params, optimizer.init(trainable), numbers, tree)
 
     def exploration(state: LearnerState, clock: Clock) -> Float[Array, ""]:
         hyper = state.hyper
@@ -95,21 +113,40 @@ def replay_agent(
 
     def mean_loss(
         trainable: Params, frozen: Params, target: Params, batch: Batch, noise: Words
-    ) -> tuple[Float[Array, ""], Metrics]:
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Metrics]]:
         online_words, target_words, example_words = jnp.split(noise, [network.words, 2 * network.words])
         params = network.perturb(eqx.combine(trainable, frozen), online_words)
         target = network.perturb(target, target_words)
         words = example_words.reshape(structure.batch_size, loss.words)
-        losses, _, metrics = jax.vmap(loss.of, in_axes=(None, None, 0, 0))(params, target, batch, words)
+        losses, errors, metrics = jax.vmap(loss.of, in_axes=(None, None, 0, 0))(params, target, batch, words)
         mean = jnp.mean(batch.weight * losses)
-        return mean, {"loss": mean} | jax.tree.map(jnp.mean, metrics)
+        return mean, (errors, {"loss": mean} | jax.tree.map(jnp.mean, metrics))
+
+    def sample(
+        state: LearnerState, tape: Tape, noise: Words, clock: Clock
+    ) -> tuple[Batch, Callable[[Float[Array, "batch"]], SumTree | tuple[()]]]:
+        """A batch, and what makes the priorities after it from its errors."""
+        n_step, discount = structure.n_step, state.hyper.discount
+        if structure.prioritized is None:
+            age, env = windows.uniform_starts(tape, noise)
+            return windows.read(tape, age, env, n_step, discount), lambda errors: ()
+        ranked, hyper = structure.prioritized, state.hyper
+        fresh = clock.updates % ranked.updates_per_cycle == 0
+        tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle, fresh)
+        age, env, probability = priority.sample(tree, tape, noise)
+        beta = linear(hyper.priority_beta, 1.0, hyper.priority_beta_steps, position(clock))
+        weight = priority.importance(probability, tape.size * structure.num_envs, beta)
+        batch = windows.read(tape, age, env, n_step, discount)
+        batch = batch._replace(weight=batch.weight * weight)
+        return batch, lambda errors: priority.update(tree, tape, age, env, errors, hyper.priority_alpha)
 
     def update(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[LearnerState, Metrics]:
         drawing, noise = noise[: structure.batch_size], noise[structure.batch_size :]
-        age, env = windows.uniform_starts(tape, drawing)
-        batch = windows.read(tape, age, env, structure.n_step, state.hyper.discount)
+        batch, ranked = sample(state, tape, drawing, clock)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
-        gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, state.target_params, batch, noise)
+        gradient, (errors, metrics) = jax.grad(mean_loss, has_aux=True)(
+            trainable, frozen, state.target_params, batch, noise
+        )
         if structure.max_grad_norm is not None:
             norm = optax.tree.norm(gradient)
             scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
@@ -118,7 +155,8 @@ def replay_agent(
         rate = learning_rate(state.hyper, position(clock))
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
         params = eqx.combine(trainable, frozen)
-        return LearnerState(params, sync_target(params, state, clock), optimizer_state, state.hyper), metrics
+        target_params = sync_target(params, state, clock)
+        return LearnerState(params, target_params, optimizer_state, state.hyper, ranked(errors)), metrics
 
     def sync_target(params: Params, state: LearnerState, clock: Clock) -> Params:
         def move() -> Params:

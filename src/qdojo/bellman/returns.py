@@ -1,5 +1,6 @@
-"""Returns of a window of rewards. Not for reading the tape: see `tape/windows.py`."""
+"""Returns of successive rewards. Not for reading the tape: see `tape/windows.py`."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -22,3 +23,29 @@ def n_step_return(
         after = jnp.where(terminated_t[i], 0.0, discount * gamma)
         discount = jnp.where(alive[i], after, discount)
     return total, discount
+
+
+def lambda_return(
+    reward_t: Float[Array, "n"],
+    discount_t: Float[Array, "n"],
+    value_t: Float[Array, "n"],
+    followed: Bool[Array, "n"],
+    lambda_: Float[Array, ""] | float,
+) -> Float[Array, "n"]:
+    """The Q(lambda) return of each of n successive steps, computed backwards.
+
+    G_i = r_i + discount_i * ((1 - lambda) v_i + lambda G_{i+1}), where v_i is the value of the observation that step i
+    led to. After the newest step, and where the next row is not the step that follows (`followed` is false: an episode
+    ended there), v_i stands for all that comes. Gallici et al. (2025), section 3.3; Peng and Williams (1996).
+    """
+
+    def step(
+        following: Float[Array, ""], row: tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        reward, discount, value, goes_on = row
+        future = (1.0 - lambda_) * value + lambda_ * following
+        total = reward + discount * jnp.where(goes_on, future, value)
+        return total, total
+
+    rows = (reward_t, discount_t, value_t, followed)
+    return jax.lax.scan(step, value_t[-1], rows, reverse=True)[1]

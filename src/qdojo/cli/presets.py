@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from qdojo.cli.options import Json
 from qdojo.cli.output import emit, show_table
-from qdojo.config import make_config, preset_tables
+from qdojo.config import NO_SETTINGS, make_config, preset_tables
 
 
 def presets(
@@ -23,8 +23,14 @@ def presets(
 
 
 def _entry(name: str) -> dict[str, Any]:
-    table = dict(preset_tables()[name])
-    return {"name": name, "about": table.pop("about", ""), "tuned": table.pop("env", {}), "settings": table}
+    table = preset_tables()[name]
+    return {
+        "name": name,
+        "about": table["about"],
+        "extends": table.get("extends"),
+        "settings": {field: value for field, value in table.items() if field not in NO_SETTINGS},
+        "tuned": table.get("env", {}),
+    }
 
 
 def _show(name: str, json: bool) -> None:
@@ -32,7 +38,8 @@ def _show(name: str, json: bool) -> None:
     if json:
         emit(entry)
         return
-    print(f"{name}: {entry['about']}\n")
+    print(f"{name}: {entry['about']}")
+    print(f"It begins with the settings of {entry['extends']}.\n" if entry["extends"] else "")
     rows = [("any", field, str(value)) for field, value in entry["settings"].items()]
     for env, table in entry["tuned"].items():
         rows += [(env, field, str(value)) for field, value in table.items()]

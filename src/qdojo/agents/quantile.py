@@ -1,0 +1,137 @@
+"""QR-DQN, IQN and FQF: the distribution of the return by its quantiles. Not for fixed atoms: see `categorical.py`.
+
+They differ in where the quantile function is asked: at even fractions, at random ones, at proposed ones. With
+`munchausen` the next quantiles are averaged over the actions of the soft policy, each less tau log pi, as in Vieillard
+et al. (2020), appendix B.1.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qdojo.agents.learner import Loss
+from qdojo.bellman import targets
+from qdojo.bellman.distributions import chosen, fraction_loss, midpoints, quantile_huber
+from qdojo.bellman.targets import Munchausen
+from qdojo.networks.implicit import ImplicitNetwork, acting
+from qdojo.noise import uniform
+from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
+
+ACTING_FRACTIONS = 32
+"""K of Dabney et al. (2018b), section 4."""
+
+
+def qrdqn_network(quantiles: Network) -> Network:
+    """Q-values, the mean quantiles, of a network that gives `[actions, n]`. Dabney et al. (2018a), algorithm 1."""
+
+    def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
+        return jnp.mean(quantiles.apply(params, observation), axis=1)
+
+    return quantiles._replace(apply=q)
+
+
+def qrdqn_loss(quantiles: Network, double: bool, munchausen: Munchausen | None) -> Loss:
+    """Quantile regression at even fractions. Dabney et al. (2018a), algorithm 1 and equation 10."""
+    q_network = qrdqn_network(quantiles)
+
+    def loss(
+        params: Params, target_params: Params, batch: Batch, noise: Words
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+        following = quantiles.apply(target_params, batch.obs_t)
+        goal = _targets(q_network, following, params, target_params, batch, double, munchausen)
+        found = chosen(quantiles.apply(params, batch.obs_tm1), batch.action_tm1)
+        return _regression(found, midpoints(found.shape[0]), goal)
+
+    return Loss(loss)
+
+
+def iqn_loss(
+    network: ImplicitNetwork,
+    double: bool,
+    munchausen: Munchausen | None,
+    online_samples: int = 8,
+    target_samples: int = 8,
+    acting_fractions: int = ACTING_FRACTIONS,
+    cvar: float = 1.0,
+) -> Loss:
+    """Quantile regression at random fractions, new ones for each example and network.
+
+    Dabney et al. (2018b), equation 3. The target's action is greedy on `acting(network, acting_fractions, cvar)`, as
+    the behaviour is.
+    """
+    q_network = acting(network, acting_fractions, cvar)
+
+    def loss(
+        params: Params, target_params: Params, batch: Batch, noise: Words
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+        fractions, target_fractions = jnp.split(uniform(noise), [online_samples])
+        following = network.quantiles(target_params, batch.obs_t, target_fractions).T
+        goal = _targets(q_network, following, params, target_params, batch, double, munchausen)
+        found = chosen(network.quantiles(params, batch.obs_tm1, fractions).T, batch.action_tm1)
+        return _regression(found, fractions, goal)
+
+    return Loss(loss, online_samples + target_samples)
+
+
+def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | None, cvar: float = 1.0) -> Loss:
+    """Quantile regression at the middles of the proposed parts, plus the loss of the proposal.
+
+    Yang et al. (2019), algorithm 1. The fractions are those of the example's own observation for both networks, and
+    come from the online one; the target's action is greedy on `acting(network, ..., cvar)`. The paper gives the
+    proposal an optimizer of its own; here it moves slowly because its logits are scaled (see `implicit.py`). Raises
+    ValueError for a network that proposes nothing.
+    """
+    if network.proposal is None:
+        raise ValueError("FQF needs a network with a proposal: build it with implicit(..., proposed=n).")
+    proposal, q_network = network.proposal, acting(network, ACTING_FRACTIONS, cvar)
+
+    def loss(
+        params: Params, target_params: Params, batch: Batch, noise: Words
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+        edges = proposal(params, batch.obs_tm1)
+        fixed = jax.lax.stop_gradient(edges)
+        inner, middles, widths = fixed[1:-1], 0.5 * (fixed[:-1] + fixed[1:]), fixed[1:] - fixed[:-1]
+        following = network.quantiles(target_params, batch.obs_t, middles).T
+        goal = _targets(q_network, following, params, target_params, batch, double, munchausen)
+        found = chosen(network.quantiles(params, batch.obs_tm1, middles).T, batch.action_tm1)
+        at_inner = chosen(network.quantiles(params, batch.obs_tm1, inner).T, batch.action_tm1)
+        proposing = fraction_loss(edges[1:-1], at_inner, found[:-1], found[1:])
+        error, priority, metrics = _regression(found, middles, goal, widths)
+        return error + proposing, priority, metrics
+
+    return Loss(loss)
+
+
+def _targets(
+    q_network: Network,
+    following: Float[Array, "actions m"],
+    params: Params,
+    target_params: Params,
+    batch: Batch,
+    double: bool,
+    munchausen: Munchausen | None,
+) -> Float[Array, "m"]:
+    """r + discount * the quantiles, of the target network's `following`, that the next action has; without gradient.
+
+    That action is the target network's choice, or with `double` the online network's (van Hasselt et al., 2016).
+    """
+    selector = q_network.apply(params if double else target_params, batch.obs_t)
+    if munchausen is None:
+        reward, value = batch.reward_t, chosen(following, jnp.argmax(selector))
+    else:
+        q_tm1 = q_network.apply(target_params, batch.obs_tm1)
+        reward = batch.reward_t + targets.munchausen_bonus(q_tm1, batch.action_tm1, *munchausen)
+        scaled = targets.log_policy(selector, munchausen.temperature)
+        value = jnp.exp(scaled / munchausen.temperature) @ (following - scaled[:, None])
+    return jax.lax.stop_gradient(reward + batch.discount_t * value)
+
+
+def _regression(
+    quantiles: Float[Array, "n"],
+    fractions: Float[Array, "n"],
+    goal: Float[Array, "m"],
+    widths: Float[Array, "n"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+    """Loss, priority, metrics. Where the parts of [0, 1] differ in width, means are weighted by `widths`."""
+    mean, goal_mean = (jnp.mean(x) if widths is None else widths @ x for x in (quantiles, goal))
+    return quantile_huber(quantiles, fractions, goal), jnp.abs(goal_mean - mean), {"q_mean": mean}

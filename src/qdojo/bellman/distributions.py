@@ -1,0 +1,69 @@
+"""Distributions of returns, for one example: on fixed atoms, or as quantiles. Not for which action is best: see
+`targets.py`."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from qdojo.bellman.losses import huber
+
+
+def chosen(values: Float[Array, "actions n"], action: Int[Array, ""]) -> Float[Array, "n"]:
+    """The row of one action, as a mask: the gradient of a gather would be a scatter, which is slow on a CPU."""
+    return jnp.sum(jnp.where((jnp.arange(values.shape[0]) == action)[:, None], values, 0.0), axis=0)
+
+
+def categorical_projection(
+    atoms_t: Float[Array, "atoms"], probabilities_t: Float[Array, "atoms"], support: Float[Array, "atoms"]
+) -> Float[Array, "atoms"]:
+    """The distribution that has `probabilities_t` at `atoms_t`, moved onto the evenly spaced, rising `support`.
+
+    Each atom's mass goes to its two neighbours in the support, more to the nearer one; what lies outside goes to
+    the end. No mass is lost, and inside the support the mean is kept. Two atoms at least.
+    Bellemare et al. (2017), algorithm 1 and equation 7: its hat functions as one dense product, not a scatter.
+    """
+    last = support.shape[0] - 1
+    spacing = (support[-1] - support[0]) / last
+    # Cut where positions count atoms, so that the ends are exact.
+    position = jnp.clip((atoms_t - support[0]) / spacing, 0.0, last)
+    distance = jnp.abs(position[:, None] - jnp.arange(last + 1, dtype=position.dtype)[None, :])
+    return jnp.sum(probabilities_t[:, None] * jnp.maximum(1.0 - distance, 0.0), axis=0)
+
+
+def cross_entropy(logits: Float[Array, "atoms"], probabilities: Float[Array, "atoms"]) -> Float[Array, ""]:
+    """-sum_i p_i log softmax(logits)_i. Bellemare et al. (2017), algorithm 1, last line."""
+    return -jnp.sum(probabilities * jax.nn.log_softmax(logits))
+
+
+def quantile_huber(
+    quantiles: Float[Array, "n"], fractions: Float[Array, "n"], targets: Float[Array, "m"], kappa: float = 1.0
+) -> Float[Array, ""]:
+    """sum_i mean_j |tau_i - 1{u_ij < 0}| L_kappa(u_ij) / kappa, where u_ij = targets_j - quantiles_i; `kappa` above 0.
+
+    Its minimum has each quantile near the tau_i-quantile of the targets. Dabney et al. (2018a), equations 9 and 10.
+    """
+    error = targets[None, :] - quantiles[:, None]
+    asymmetry = jnp.abs(fractions[:, None] - (error < 0.0).astype(error.dtype))
+    each = jax.vmap(jax.vmap(lambda u: huber(u, kappa)))
+    return jnp.sum(jnp.mean(asymmetry * each(error) / kappa, axis=1))
+
+
+def midpoints(count: int) -> Float[Array, "count"]:
+    """(2i + 1) / (2 count): the middles of `count` equal parts of [0, 1]. Dabney et al. (2018a), lemma 2."""
+    return (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
+
+
+def fraction_loss(
+    fractions: Float[Array, "inner"],
+    at_fractions: Float[Array, "inner"],
+    below: Float[Array, "inner"],
+    above: Float[Array, "inner"],
+) -> Float[Array, ""]:
+    """A loss whose gradient with respect to fraction i is 2 F^-1(tau_i) - F^-1(tauhat_i) - F^-1(tauhat_{i-1}).
+
+    That is how the Wasserstein distance between the quantile function and its staircase changes with the i-th of the
+    inner fractions tau_1 .. tau_{n-1}. `at_fractions` are the quantiles there, `below` and `above` those at the middles
+    of the two parts that meet there. The value means nothing and is 0. Yang et al. (2019), proposition 1.
+    """
+    slope = jax.lax.stop_gradient(2.0 * at_fractions - above - below)
+    return jnp.sum(slope * (fractions - jax.lax.stop_gradient(fractions)))

@@ -1,0 +1,142 @@
+"""A network that is asked for quantiles of the return at any fractions, for IQN and FQF. Not for losses: see
+`agents/quantile.py`."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from qdojo.errors import UsageError
+from qdojo.networks.mlp import Dueling, Hidden, Linear
+from qdojo.types import Network, Observation, Params, Words
+
+COSINES = 64
+"""Dabney et al. (2018b), equation 4."""
+PROPOSAL_SCALE = 0.01
+"""Of the proposal's logits. They start near 0, so the fractions near even, as the gain of 0.01 does in Yang et al.
+(2019); and they move so much more slowly than the quantiles, for which the paper has a learning rate of their own."""
+
+
+class ImplicitNetwork(NamedTuple):
+    """A quantile function as functions for one observation."""
+
+    init: Callable[[Array], Params]
+    """Parameters from a key."""
+    quantiles: Callable[[Params, Observation, Float[Array, "n"]], Float[Array, "n actions"]]
+    """(params, observation, fractions) -> the return's quantile at each fraction, for each action."""
+    proposal: Callable[[Params, Observation], Float[Array, "edges"]] | None = None
+    """(params, observation) -> rising fractions from 0 to 1 (FQF), or None (IQN). No gradient reaches the features."""
+    perturb: Callable[[Params, Words], Params] = lambda params, noise: params
+    """Parameters with the noise of a noisy network in them."""
+    words: int = 0
+    """uint32 words that one `perturb` consumes."""
+
+
+class ImplicitMLP(eqx.Module):
+    """psi(x) * phi(tau), through the last hidden layer and a head of one value an action. With `proposed`, a layer that
+    proposes so many parts of [0, 1] from psi(x)."""
+
+    features: list[Hidden]
+    embedding: Linear
+    last: Hidden | None
+    head: Linear | Dueling
+    proposal: Linear | None
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: tuple[int, ...],
+        actions: int,
+        layer_norm: bool,
+        dueling: bool,
+        proposed: int | None,
+        key: Array,
+    ) -> None:
+        *shared, last = hidden
+        keys = jax.random.split(key, len(shared) + 4)
+        widths = (inputs, *shared)
+        self.features = [Hidden(widths[i], widths[i + 1], layer_norm, keys[i]) for i in range(len(shared))]
+        self.embedding = Linear(COSINES, widths[-1], keys[-4])
+        if dueling:
+            self.last = None
+            self.head = Dueling(widths[-1], last, actions, 1, layer_norm, keys[-2])
+        else:
+            self.last = Hidden(widths[-1], last, layer_norm, keys[-3])
+            self.head = Linear(last, actions, keys[-2])
+        self.proposal = None if proposed is None else Linear(widths[-1], proposed, keys[-1])
+
+    def psi(self, observation: Shaped[Array, "*observation"]) -> Float[Array, "features"]:
+        x = jnp.ravel(observation).astype(jnp.float32)
+        for layer in self.features:
+            x = layer(x)
+        return x
+
+    def phi(self, fraction: Float[Array, ""]) -> Float[Array, "features"]:
+        """relu(W cos(pi i tau) + b), i = 0 .. 63. Dabney et al. (2018b), equation 4."""
+        return jax.nn.relu(self.embedding(jnp.cos(jnp.pi * jnp.arange(COSINES, dtype=jnp.float32) * fraction)))
+
+    def values(self, x: Float[Array, "features"]) -> Float[Array, "actions"]:
+        return self.head(x if self.last is None else self.last(x))
+
+
+def implicit(
+    observation_shape: tuple[int, ...],
+    num_actions: int,
+    hidden: tuple[int, ...],
+    layer_norm: bool,
+    dueling: bool,
+    proposed: int | None,
+) -> ImplicitNetwork:
+    """A quantile function over flattened observations; `proposed` is the number of parts that FQF proposes, or None.
+
+    psi(x) is all hidden layers but the last. Dabney et al. (2018b), section 3; Yang et al. (2019), section 3.3.
+    Raises UsageError for fewer than two hidden layers.
+    """
+    if len(hidden) < 2:
+        raise UsageError(
+            f"hidden has {len(hidden)} layer(s), but IQN and FQF join observation and fraction between two; "
+            "use hidden=[64, 64], say."
+        )
+    inputs = math.prod(observation_shape)
+
+    def quantiles(params: ImplicitMLP, observation: Observation, fractions: Float[Array, "n"]) -> Float[Array, "n a"]:
+        features = params.psi(observation)
+        return jax.vmap(lambda fraction: params.values(features * params.phi(fraction)))(fractions)
+
+    def proposal(params: ImplicitMLP, observation: Observation) -> Float[Array, "edges"]:
+        """Yang et al. (2019), section 3.3: sums of a softmax. The features learn from the quantiles alone."""
+        assert params.proposal is not None
+        features = jax.lax.stop_gradient(params.psi(observation))
+        parts = jax.nn.softmax(PROPOSAL_SCALE * params.proposal(features))
+        # The ends are exact, whatever the sum's rounding.
+        inner = jnp.minimum(jnp.cumsum(parts)[:-1], 1.0)
+        return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
+
+    return ImplicitNetwork(
+        init=lambda key: ImplicitMLP(inputs, hidden, num_actions, layer_norm, dueling, proposed, key),
+        quantiles=quantiles,
+        proposal=None if proposed is None else proposal,
+    )
+
+
+def acting(network: ImplicitNetwork, count: int, cvar: float) -> Network:
+    """Q-values: the mean of the quantile function over fractions in [0, cvar].
+
+    `cvar` of 1 is the mean return; less is averse to risk: the mean of the worst share `cvar` of returns. Dabney et al.
+    (2018b), sections 2.3 and 3, draw 32 fractions at random; here they are the middles of `count` equal parts, so the
+    same observation has the same Q-values, with less error. FQF's parts are the proposed ones, weighted by their widths
+    (Yang et al., 2019, algorithm 1), and `count` is not used.
+    """
+
+    propose = network.proposal or (lambda params, observation: jnp.linspace(0.0, 1.0, count + 1))
+
+    def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
+        edges = propose(params, observation)
+        middles = 0.5 * (edges[:-1] + edges[1:])
+        return (edges[1:] - edges[:-1]) @ network.quantiles(params, observation, cvar * middles)
+
+    return Network(init=network.init, apply=q, perturb=network.perturb, words=network.words)

@@ -1,0 +1,130 @@
+"""Noisy networks: exploration by learned noise on the weights of dense layers. Not for using the noise.
+
+Factorised Gaussian noise, as Fortunato et al. (2018) have it in section 3 (b).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeGuard
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qdojo.networks.implicit import ImplicitNetwork
+from qdojo.networks.mlp import Linear
+from qdojo.noise import normal
+from qdojo.types import Network, Params, Words
+
+SIGMA_0 = 0.5
+
+
+class Noisy(NamedTuple):
+    """What a noisy network learns."""
+
+    mean: Params
+    """Parameters without noise: mu."""
+    spread: Params
+    """For each `Linear` of `mean` a `Linear` of sigmas; None for every other array."""
+
+
+class NoisyFunctions(NamedTuple):
+    """What makes a network of `Linear` layers noisy, whatever its other functions are."""
+
+    init: Callable[[Array], Noisy]
+    perturb: Callable[[Noisy, Words], Params]
+    """mu + sigma * epsilon, in the form of the parameters without noise."""
+    means: Callable[[Params], Params]
+    """mu of noisy parameters; others as they are."""
+    words: int
+    """uint32 words that one `perturb` consumes: inputs + outputs of every layer."""
+
+
+def noisy(network: Network) -> Network:
+    """The network with noise on all its `Linear` layers; `apply` adds none to parameters that were not perturbed.
+
+    Raises `ValueError` where the network has no such layer.
+    """
+    functions = noisy_functions(network.init)
+    return Network(
+        init=functions.init,
+        apply=lambda params, observation: network.apply(functions.means(params), observation),
+        perturb=functions.perturb,
+        words=functions.words,
+    )
+
+
+def noisy_quantiles(network: ImplicitNetwork) -> ImplicitNetwork:
+    """The same for a quantile function."""
+    functions, proposal = noisy_functions(network.init), network.proposal
+    return ImplicitNetwork(
+        init=functions.init,
+        quantiles=lambda params, *at: network.quantiles(functions.means(params), *at),
+        proposal=None if proposal is None else lambda params, *at: proposal(functions.means(params), *at),
+        perturb=functions.perturb,
+        words=functions.words,
+    )
+
+
+def noisy_functions(init: Callable[[Array], Params]) -> NoisyFunctions:
+    """Noise for the `Linear` layers among the parameters that `init` makes.
+
+    sigma starts at `SIGMA_0` / sqrt(inputs), mu as `Linear` has it: uniform in +-1 / sqrt(inputs) (section 3.2).
+    Raises `ValueError` where there is no such layer.
+    """
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    words = sum(sum(leaf.weight.shape) for leaf in jax.tree.leaves(shapes, is_leaf=is_linear) if is_linear(leaf))
+    if words == 0:
+        raise ValueError("A noisy network needs `Linear` layers, and this one has none.")
+
+    def noisy_init(key: Array) -> Noisy:
+        mean = init(key)
+        return Noisy(
+            mean, jax.tree.map(lambda leaf: sigmas(leaf) if is_linear(leaf) else None, mean, is_leaf=is_linear)
+        )
+
+    return NoisyFunctions(noisy_init, perturb, means, words)
+
+
+def is_linear(leaf: Any) -> TypeGuard[Linear]:
+    """Whether this part of the parameters is a layer that gets noise."""
+    return isinstance(leaf, Linear)
+
+
+def sigmas(layer: Linear) -> Linear:
+    """The spread that a layer starts with, weights and biases alike."""
+    sigma = SIGMA_0 / math.sqrt(layer.weight.shape[1])
+    return jax.tree.map(lambda mu: jnp.full_like(mu, sigma), layer)
+
+
+def perturb(params: Noisy, noise: Words) -> Params:
+    """mu + sigma * epsilon, with noise of its own for every layer. Fortunato et al. (2018), equation 9."""
+    layers, structure = jax.tree.flatten(params.mean, is_leaf=is_linear)
+    spreads = jax.tree.leaves(params.spread, is_leaf=is_linear)
+    places = [i for i, layer in enumerate(layers) if is_linear(layer)]
+    epsilon, used = signed_root(normal(noise)), 0
+    for i, spread in zip(places, spreads, strict=True):
+        outputs, inputs = spread.weight.shape
+        own, used = epsilon[used : used + inputs + outputs], used + inputs + outputs
+        layers[i] = perturbed(layers[i], spread, own[:inputs], own[inputs:])
+    return jax.tree.unflatten(structure, layers)
+
+
+def perturbed(
+    mean: Linear, spread: Linear, of_inputs: Float[Array, "inputs"], of_outputs: Float[Array, "outputs"]
+) -> Linear:
+    """One layer with the noise epsilon_w = f(e_out) f(e_in)^T and epsilon_b = f(e_out): equations 10 and 11."""
+    weight = mean.weight + spread.weight * of_outputs[:, None] * of_inputs[None]
+    bias = mean.bias + spread.bias * of_outputs
+    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), mean, (weight, bias))
+
+
+def signed_root(x: Float[Array, "words"]) -> Float[Array, "words"]:
+    """f(x) = sign(x) sqrt(|x|): the scale of the factors whose product is the noise of a weight."""
+    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
+
+
+def means(params: Params) -> Params:
+    """mu of noisy parameters; others, perturbed ones among them, as they are."""
+    return params.mean if isinstance(params, Noisy) else params

@@ -1,0 +1,335 @@
+"""PQN's learning phase against plain Python and NumPy, and what it learns, through the device loop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes.environments import DISCOUNT, PROBES
+from probes.training import device_loop
+
+from qdojo.agents.pqn import PqnHyper, PqnState, PqnStructure, capacity_rows, pqn_agent, read
+from qdojo.envs.contract import NativeEnvironment, Transition
+from qdojo.loops.learning import Rhythm
+from qdojo.networks.mlp import mlp
+from qdojo.networks.noisy import noisy
+from qdojo.noise import integer
+from qdojo.tape.ring import READERS, Tape, empty, write
+from qdojo.types import Agent, Clock, Network, Step
+
+HYPER = PqnHyper(
+    learning_rate_start=0.1,
+    learning_rate_end=0.1,
+    learning_rate_decay_steps=100.0,
+    discount=0.5,
+    lambda_=0.5,
+    epsilon_start=1.0,
+    epsilon_end=0.1,
+    epsilon_decay_steps=100.0,
+)
+STRUCTURE = PqnStructure(num_actions=2, num_envs=1, rollout=4, epochs=1, minibatches=1, max_grad_norm=10.0)
+LINEAR = Network(
+    init=lambda key: jax.random.normal(key, (2, 3)), apply=lambda params, observation: jnp.dot(params, observation)
+)
+SHOWN = Network(init=lambda key: jnp.zeros(2), apply=lambda params, observation: params + observation)
+"""Q-values that are the observation, until something is learned."""
+
+
+def agent(network: Network = SHOWN, hyper: PqnHyper = HYPER, **structure: Any) -> Agent:
+    return pqn_agent(network, hyper, STRUCTURE._replace(**structure))
+
+
+def clock(rows: int = 0) -> Clock:
+    return Clock(jnp.int32(rows), jnp.int32(0))
+
+
+def bits(learner: Agent, seed: int = 0) -> jax.Array:
+    return jax.random.bits(jax.random.key(seed), (learner.update_words,), jnp.uint32)
+
+
+Row = tuple[list[float], int, float, bool, bool]
+
+
+def tape_of(rows: list[Row], rollout: int) -> Tape:
+    """One env's (observation, action, reward, terminated, last) rows, written in blocks as the loop does."""
+    observation, action, reward, terminated, last = (np.array(column) for column in zip(*rows, strict=True))
+    block = Step(observation.astype(np.float32), action.astype(np.int32), reward.astype(np.float32), terminated, last)
+    shaped = jax.tree.map(lambda x: jnp.asarray(x)[:, None, None], block)
+    tape = empty(capacity_rows(rollout), 1, 1, jax.ShapeDtypeStruct((observation.shape[1],), jnp.float32))
+    for start in range(0, len(rows), rollout):
+        tape = write(tape, jax.tree.map(lambda x: x[start : start + rollout], shaped))  # noqa: B023
+    return tape._replace(member=jnp.int32(0))
+
+
+T, F = True, False
+# Q-values are shown; gamma and lambda are 0.5, rollout is 4. Oldest first:
+TERMINATED: list[Row] = [
+    ([1.0, 2.0], 0, 1.0, F, F),
+    ([4.0, 8.0], 1, 2.0, T, F),
+    ([64.0, 0.0], 0, 0.0, F, T),
+    ([6.0, 2.0], 0, 8.0, F, F),
+]
+TRUNCATED = [row if row[1] == 0 else (*row[:3], F, F) for row in TERMINATED]
+
+
+def targets(rows: list[Row], hyper: PqnHyper = HYPER, rollout: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    found = jax.jit(read, static_argnums=(0, 3))(SHOWN, jnp.zeros(2), tape_of(rows, rollout), rollout, hyper)
+    return np.asarray(found.target), np.asarray(found.weight)
+
+
+def test_the_targets_of_the_first_phase_by_hand() -> None:
+    """Three rows have a successor, one more is not written yet, and the final observation starts nothing.
+
+    Terminated: 2, whatever 64 says, and 1 + 0.5 * (0.5 * 8 + 0.5 * 2) = 3.5.
+    """
+    target, weight = targets(TERMINATED)
+    np.testing.assert_array_equal(weight, [0.0, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(target[1:3], [3.5, 2.0])
+
+
+def test_the_twin_that_is_truncated_bootstraps_from_its_final_observation() -> None:
+    """2 + 0.5 * 64 = 34, and 1 + 0.5 * (0.5 * 8 + 0.5 * 34) = 11.5."""
+    target, weight = targets(TRUNCATED)
+    np.testing.assert_array_equal(weight, [0.0, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(target[1:3], [11.5, 34.0])
+
+
+def test_the_newest_row_waits_for_the_next_phase() -> None:
+    """8 + 0.5 * 10 = 13 for the row that waited; then 0.5 * (0.5 * 20 + 0.5 * G) from the newest: 5, 8.75, 16.25."""
+    more: list[Row] = [([10.0, 0.0], 0, 0.0, F, F)] + [([20.0, 0.0], 0, 0.0, F, F)] * 3
+    target, weight = targets(TERMINATED + more)
+    np.testing.assert_array_equal(weight, np.ones(4))
+    last = 0.5 * 20.0
+    third = 0.5 * (10.0 + 0.5 * last)
+    second = 0.5 * (10.0 + 0.5 * third)
+    first = 8.0 + 0.5 * (5.0 + 0.5 * second)
+    np.testing.assert_allclose(target, [first, second, third, last])
+
+
+class Played(NamedTuple):
+    """Random episodes in blocks of rows, `[time, member, env]`, and what the network said of each observation."""
+
+    block: Step
+    q: np.ndarray
+
+
+def played(generator: np.random.Generator, rows: int, members: int, envs: int) -> Played:
+    """Episodes of random length, each with a final row, half of them terminated."""
+    shape = (rows, members, envs)
+    last, terminated = np.zeros(shape, bool), np.zeros(shape, bool)
+    for member in range(members):
+        for env in range(envs):
+            for t in range(1, rows):
+                if not last[t - 1, member, env] and generator.random() < 0.25:
+                    last[t, member, env] = True
+                    terminated[t - 1, member, env] = generator.random() < 0.5
+    observation = generator.normal(size=(*shape, 3)).astype(np.float32)
+    action = generator.integers(0, 2, shape).astype(np.int32)
+    reward = generator.normal(size=shape).astype(np.float32)
+    return Played(Step(observation, action, reward, terminated, last), observation)
+
+
+def tape_with(block: Step, rollout: int) -> Tape:
+    rows, members, envs = block.action.shape
+    tape = empty(capacity_rows(rollout), members, envs, jax.ShapeDtypeStruct((3,), jnp.float32))
+    for start in range(0, rows, rollout):
+        tape = write(tape, jax.tree.map(lambda x: jnp.asarray(x[start : start + rollout]), block))  # noqa: B023
+    return tape
+
+
+def by_recursion(block: Step, q: np.ndarray, t: int, env: int, gamma: float, lambda_: float) -> float:
+    """The return of row t, forward in time, from its definition."""
+    reward, value = float(block.reward[t, 0, env]), float(q[t + 1, env].max())
+    if block.terminated[t, 0, env]:
+        return reward
+    if block.last[t + 1, 0, env] or t + 2 == len(block.reward):
+        return reward + gamma * value
+    following = by_recursion(block, q, t + 1, env, gamma, lambda_)
+    return reward + gamma * (lambda_ * following + (1.0 - lambda_) * value)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.65, 1.0])
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_the_targets_of_random_episodes_are_those_of_a_plain_loop(blocks: int, lambda_: float) -> None:
+    rollout, envs = 6, 3
+    block = played(np.random.default_rng(blocks), blocks * rollout, 1, envs).block
+    params = LINEAR.init(jax.random.key(1))
+    tape = tape_with(block, rollout)._replace(member=jnp.int32(0))
+    hyper = HYPER._replace(discount=0.9, lambda_=lambda_)
+    found = jax.jit(read, static_argnums=(0, 3))(LINEAR, params, tape, rollout, hyper)
+    q = np.asarray(block.observation[:, 0]) @ np.asarray(params).T
+    first = len(q) - 1 - rollout
+    for i in range(rollout):
+        for env in range(envs):
+            at, t = i * envs + env, first + i
+            starts = t >= 0 and not block.last[t, 0, env]
+            assert found.weight[at] == float(starts)
+            if starts:
+                expected = by_recursion(block, q, t, env, 0.9, lambda_)
+                assert float(found.target[at]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+                np.testing.assert_array_equal(found.observation[at], block.observation[t, 0, env])
+                assert found.action[at] == block.action[t, 0, env]
+
+
+def radam(gradients: list[np.ndarray]) -> list[np.ndarray]:
+    """Liu et al. (2020), algorithm 2, written out; the variance is rectified where its length is 5 or more."""
+    mean, square, directions = 0.0, 0.0, []
+    longest = 2.0 / (1.0 - 0.999) - 1.0
+    for t, gradient in enumerate(gradients, 1):
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        length = longest - 2.0 * t * 0.999**t / (1.0 - 0.999**t)
+        direction = mean / (1.0 - 0.9**t)
+        if length >= 5.0:
+            top, bottom = (length - 4.0) * (length - 2.0) * longest, (longest - 4.0) * (longest - 2.0) * length
+            direction = direction * np.sqrt(top / bottom) / (np.sqrt(square / (1.0 - 0.999**t)) + 1e-8)
+        directions.append(direction)
+    return directions
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0], ids=["clipped", "not clipped"])
+def test_a_whole_phase_written_out(limit: float) -> None:
+    """4 epochs of 3 minibatches over 12 transitions: more than the five steps that RAdam does not rectify."""
+    rollout, envs, epochs, minibatches, rate = 6, 2, 4, 3, 0.05
+    block = played(np.random.default_rng(7), 2 * rollout, 1, envs).block
+    tape = tape_with(block, rollout)._replace(member=jnp.int32(0))
+    hyper = HYPER._replace(learning_rate_start=rate, learning_rate_end=rate, discount=0.9)
+    learner = agent(
+        LINEAR, hyper, num_envs=envs, rollout=rollout, epochs=epochs, minibatches=minibatches, max_grad_norm=limit
+    )
+    state, noise = learner.init(jax.random.key(2)), bits(learner)
+    found, metrics = jax.jit(learner.update)(state, tape, noise, clock(2 * rollout))
+
+    start = np.asarray(state.params, np.float64)
+    q = block.observation[:, 0] @ start.T
+    times = [(t, env) for t in range(rollout - 1, 2 * rollout - 1) for env in range(envs)]
+    gradients, losses, chosen_values = [], [], []
+    weights = start
+    for order in np.argsort(np.asarray(noise).reshape(epochs, -1), axis=1):
+        for batch in np.split(order, minibatches):
+            gradient, loss, values = np.zeros_like(weights), 0.0, []
+            for t, env in (times[at] for at in batch):
+                observation, action = block.observation[t, 0, env], block.action[t, 0, env]
+                values.append(weights[action] @ observation)
+                if not block.last[t, 0, env]:
+                    error = by_recursion(block, q, t, env, 0.9, 0.5) - values[-1]
+                    gradient[action] -= error * observation / len(batch)
+                    loss += 0.5 * error**2 / len(batch)
+            norm = np.linalg.norm(gradient)
+            gradients.append(gradient * min(1.0, limit / norm))
+            weights = start - rate * np.sum(radam(gradients), axis=0)
+            losses.append(loss)
+            chosen_values.append(np.mean(values))
+    np.testing.assert_allclose(found.params, weights, rtol=1e-4, atol=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-4)
+    assert float(metrics["q_mean"]) == pytest.approx(np.mean(chosen_values), rel=1e-4, abs=1e-5)
+
+
+def test_every_epoch_takes_every_transition_once_in_another_order() -> None:
+    """With a learning rate of 0 the mean over an epoch's minibatches is that of all transitions, in any order."""
+    block = played(np.random.default_rng(3), 12, 1, 2).block
+    tape = tape_with(block, 6)._replace(member=jnp.int32(0))
+    still = HYPER._replace(learning_rate_start=0.0, learning_rate_end=0.0)
+    found = []
+    for minibatches in (1, 4):
+        learner = agent(LINEAR, still, num_envs=2, rollout=6, epochs=2, minibatches=minibatches)
+        state = learner.init(jax.random.key(0))
+        after, metrics = jax.jit(learner.update)(state, tape, bits(learner, minibatches), clock())
+        np.testing.assert_array_equal(after.params, state.params)
+        found.append([float(metrics["loss"]), float(metrics["q_mean"])])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_minibatches_must_divide_the_transitions() -> None:
+    with pytest.raises(ValueError, match=r"minibatches=3 must divide rollout \* num_envs = 8"):
+        agent(rollout=4, num_envs=2, minibatches=3)
+
+
+def test_schedules_count_env_steps() -> None:
+    """5 rows of 10 envs are 50 of 100 steps: half way. The first step of RAdam is the gradient itself."""
+    rows: list[Row] = [([0.0, 0.0], 0, 1.0, F, F)] * 10
+    learner = agent(SHOWN, HYPER._replace(learning_rate_end=0.0), num_envs=1, rollout=1)
+    state = learner.init(jax.random.key(0))
+    assert learner.exploration(state, clock(50)) == pytest.approx(0.55)
+    for at, rate in ((0, 0.1), (50, 0.05), (100, 0.0)):
+        after, _ = jax.jit(learner.update)(state, tape_of(rows, 1), bits(learner), clock(at))
+        np.testing.assert_allclose(after.params, [rate, 0.0], atol=1e-7)
+
+
+def test_a_member_starts_from_given_parameters_and_acts_greedily_but_for_exploration() -> None:
+    never = HYPER._replace(epsilon_start=0.0, epsilon_end=0.0)
+    learner = pqn_agent(SHOWN, never, STRUCTURE, initial_params=jnp.array([1.0, 0.0]))
+    state = learner.init(jax.random.key(0))
+    np.testing.assert_array_equal(state.params, [1.0, 0.0])
+    for shown, best in (([0.0, 0.5], 0), ([0.0, 1.5], 1)):
+        noise = jnp.zeros(learner.act_words, jnp.uint32)
+        assert learner.act(state, jnp.array(shown), learner.memory(), noise, clock()) == (best, ())
+        assert learner.greedy(state.params, jnp.array(shown), ()) == (best, ())
+    always = learner.init(jax.random.key(0))._replace(hyper=HYPER._replace(epsilon_start=1.0))
+    words = jax.random.bits(jax.random.key(0), (100, learner.act_words), jnp.uint32)
+    act = jax.vmap(lambda noise: learner.act(always, jnp.zeros(2), (), noise, clock())[0])
+    assert 0.3 < float(np.mean(act(words))) < 0.7
+
+
+def test_a_population_of_two_is_each_as_alone() -> None:
+    """Members that differ in learning rate, discount and lambda, and in what they saw."""
+    block = played(np.random.default_rng(5), 12, 2, 2).block
+    tape = tape_with(block, 6)
+    numbers = [HYPER, HYPER._replace(learning_rate_start=0.01, learning_rate_end=0.01, discount=0.9, lambda_=0.0)]
+    changes: dict[str, Any] = {"num_envs": 2, "rollout": 6, "epochs": 2, "minibatches": 3}
+    network = noisy(mlp((3,), 2, (4,), True))
+    learners = [agent(network, number, **changes) for number in numbers]
+    states = [learner.init(jax.random.key(k)) for k, learner in enumerate(learners)]
+    noise = jnp.stack([bits(learners[0], k) for k in range(2)])
+    together: PqnState = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    update = jax.jit(jax.vmap(learners[0].update, in_axes=(0, READERS, 0, None)))
+    found, metrics = update(together, tape, noise, clock(12))
+    alone = jax.jit(learners[0].update)
+    for k, state in enumerate(states):
+        own, own_metrics = alone(state, tape._replace(member=jnp.int32(k)), noise[k], clock(12))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a[k], b, rtol=1e-4, atol=1e-5), found, own)  # noqa: B023
+        assert float(metrics["loss"][k]) == pytest.approx(float(own_metrics["loss"]), rel=1e-4)
+    assert not np.allclose(found.params.mean.head.weight[0], found.params.mean.head.weight[1])
+
+
+def phase_loop(environment: NativeEnvironment, learner: Agent, rollout: int, **settings: Any) -> Any:
+    return device_loop(
+        environment, learner, rhythm=Rhythm(rollout, 1, 0), capacity_rows=capacity_rows(rollout), **settings
+    )
+
+
+def test_members_of_a_population_train_as_they_do_alone() -> None:
+    """Through the loop: member 1 of two with seed 0 is the single agent of seed 1."""
+    learner = agent(mlp((1,), 2, (4,), True), num_envs=2, rollout=4, minibatches=2)
+    environment = PROBES["both"].environment
+    trained = []
+    for seed, members in ((0, 2), (1, 1)):
+        loop = phase_loop(environment, learner, 4, seed=seed, members=members, envs=2, cycles=5)
+        trained.append(next(loop.run(loop.init()))[0].agents.params)
+    jax.tree.map(lambda two, one: np.testing.assert_allclose(two[1], one[0], rtol=1e-4, atol=1e-5), *trained)
+
+
+PROBE_STEPS = 16_000
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_the_known_values_are_learned(name: str) -> None:
+    probe = PROBES[name]
+    network = mlp((1,), 2, (16,), layer_norm=False)
+    hyper = PqnHyper(
+        learning_rate_start=1e-2,
+        learning_rate_end=1e-5,
+        learning_rate_decay_steps=float(PROBE_STEPS),
+        discount=DISCOUNT,
+        lambda_=0.65,
+        epsilon_start=1.0,
+        epsilon_end=1.0,
+        epsilon_decay_steps=1.0,
+    )
+    learner = agent(network, hyper, num_envs=4, rollout=8, epochs=2, minibatches=2)
+    loop = phase_loop(probe.environment, learner, 8, envs=4, cycles=PROBE_STEPS // 32)
+    state, report = next(loop.run(loop.init()))
+    assert (report.steps, report.updates) == (PROBE_STEPS, PROBE_STEPS // 32)
+    params = jax.tree.map(lambda leaf: leaf[0], state.agents.params)
+    found = jax.vmap(network.apply, in_axes=(None, 0))(params, jnp.array(probe.observations))
+    np.testing.assert_allclose(found, probe.values, atol=1e-2)
