@@ -220,9 +220,11 @@ def test_a_whole_phase_written_out(limit: float) -> None:
             weights = start - rate * np.sum(radam(gradients), axis=0)
             losses.append(loss)
             chosen_values.append(np.mean(values))
-    np.testing.assert_allclose(found.params, weights, rtol=1e-4, atol=1e-5)
-    assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-4)
-    assert float(metrics["q_mean"]) == pytest.approx(np.mean(chosen_values), rel=1e-4, abs=1e-5)
+    # float32 keeps few digits of the variance's length, the difference of two numbers near 2,000.
+    np.testing.assert_allclose(found.params, weights, atol=5e-4)
+    assert np.abs(weights - start).max() > 0.05
+    assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-3)
+    assert float(metrics["q_mean"]) == pytest.approx(np.mean(chosen_values), rel=1e-3, abs=1e-3)
 
 
 def test_every_epoch_takes_every_transition_once_in_another_order() -> None:
@@ -333,3 +335,71 @@ def test_the_known_values_are_learned(name: str) -> None:
     params = jax.tree.map(lambda leaf: leaf[0], state.agents.params)
     found = jax.vmap(network.apply, in_axes=(None, 0))(params, jnp.array(probe.observations))
     np.testing.assert_allclose(found, probe.values, atol=1e-2)
+
+
+STAR = jnp.array([[2.0 * (i == j) for j in range(7)] + [1.0] for i in range(6)] + [[0.0] * 6 + [1.0, 2.0]])
+"""Baird's features: 2 w_i + w_8 for six places, w_7 + 2 w_8 for the seventh. All rewards and values are 0."""
+STAR_DISCOUNT = 0.99
+
+
+def star() -> NativeEnvironment:
+    """Baird (1995), the counterexample: action 1 leads to the seventh place, action 0 to any of the others.
+
+    Every episode is one step from a place drawn evenly, cut short by the time limit, so that all transitions are
+    learned from equally often.
+    """
+
+    def reset(noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        place = integer(noise[0], 7)
+        return place, STAR[place]
+
+    def step(place: jax.Array, action: jax.Array, noise: jax.Array) -> tuple[jax.Array, Transition]:
+        after = jnp.where(action == 1, 6, integer(noise[0], 6))
+        return after, Transition(STAR[after], jnp.float32(0.0), jnp.asarray(False), jnp.asarray(True))
+
+    return NativeEnvironment("star", (8,), 2, 1, 1, reset, step)
+
+
+def largest(network: Network, params: Any) -> float:
+    return float(jnp.abs(jax.vmap(network.apply, in_axes=(None, 0))(params, STAR)).max())
+
+
+def swept(network: Network, sweeps: int) -> float:
+    """The largest value after plain semi-gradient Q-learning from all transitions at once."""
+
+    def loss(params: Any) -> jax.Array:
+        q = jax.vmap(network.apply, in_axes=(None, 0))(params, STAR)
+        value = jax.lax.stop_gradient(jnp.max(q, axis=1))
+        target = STAR_DISCOUNT * jnp.array([jnp.mean(value[:6]), value[6]])
+        return 0.5 * jnp.mean(jnp.square(target - q))
+
+    def sweep(_: int, params: Any) -> Any:
+        return jax.tree.map(lambda p, g: p - 0.05 * g, params, jax.grad(loss)(params))
+
+    return largest(network, jax.jit(lambda p: jax.lax.fori_loop(0, sweeps, sweep, p))(network.init(jax.random.key(0))))
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+def test_q_learning_from_the_star_diverges_without_layer_norm(hidden: tuple[int, ...]) -> None:
+    assert not swept(mlp((8,), 2, hidden, False), 3000) < 1e6
+
+
+def test_q_learning_from_the_star_converges_with_layer_norm() -> None:
+    assert swept(mlp((8,), 2, (16,), True), 3000) < 0.5
+
+
+def test_pqn_stays_bounded_on_the_star() -> None:
+    network = mlp((8,), 2, (16,), True)
+    hyper = HYPER._replace(
+        learning_rate_start=1e-2, learning_rate_end=1e-2, discount=STAR_DISCOUNT, epsilon_end=1.0, lambda_=0.0
+    )
+    learner = agent(network, hyper, num_envs=8, rollout=8)
+    loop = phase_loop(star(), learner, 8, envs=8, cycles=500)
+    state, reports = loop.init(), []
+    chunks = loop.run(state)
+    for _ in range(6):
+        state, report = next(chunks)
+        reports.append(largest(network, jax.tree.map(lambda leaf: leaf[0], state.agents.params)))
+        assert np.isfinite(report.metrics["loss"]).all()
+    # Far from 0 only in passing: a constant learning rate over a vanishing gradient has RAdam jump now and then.
+    assert max(reports) < 10.0, reports

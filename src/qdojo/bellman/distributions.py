@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from qdojo.bellman.losses import huber
-
 
 def chosen(values: Float[Array, "actions n"], action: Int[Array, ""]) -> Float[Array, "n"]:
     """The row of one action, as a mask: the gradient of a gather would be a scatter, which is slow on a CPU."""
@@ -44,8 +42,10 @@ def quantile_huber(
     """
     error = targets[None, :] - quantiles[:, None]
     asymmetry = jnp.abs(fractions[:, None] - (error < 0.0).astype(error.dtype))
-    each = jax.vmap(jax.vmap(lambda u: huber(u, kappa)))
-    return jnp.sum(jnp.mean(asymmetry * each(error) / kappa, axis=1))
+    size = jnp.abs(error)
+    quadratic = jnp.minimum(size, kappa)
+    huber = 0.5 * jnp.square(quadratic) + kappa * (size - quadratic)
+    return jnp.sum(jnp.mean(asymmetry * huber / kappa, axis=1))
 
 
 def midpoints(count: int) -> Float[Array, "count"]:
