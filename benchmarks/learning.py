@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import qdojo
+from qdojo.config import preset_tables
 from qdojo.plots import curve_png
 from qdojo.runs.metrics import evaluations
 from qdojo.statistics import bootstrap_interval, interquartile_mean
@@ -38,6 +39,13 @@ STUDIES = {
     "acrobot": Study("Acrobot-v1", 10, {}, "default agent, 100,000 steps"),
     "mountaincar": Study("MountainCar-v0", 10, {}, "default agent, 120,000 steps"),
     "lunarlander": Study("LunarLander-v3", 10, {}, "default agent, 100,000 steps"),
+}
+MEMBERS = [name for name in preset_tables() if name not in ("default", "tutorial")]
+STUDIES |= {
+    f"cartpole-{name}": Study(
+        "CartPole-v1", 10, {"preset": name, "eval_every_steps": 5_120, "eval_episodes": 50}, f"{name} agent"
+    )
+    for name in MEMBERS
 }
 
 

@@ -7,6 +7,7 @@ their least and greatest. Not for learning: see `benchmarks.learning`.
 import argparse
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -211,6 +212,46 @@ def row_f(repeats: int) -> Iterable[Row]:
     yield Row("f", "  of jax and keras, how many it imports", [loaded], "", "limit", 0.0)
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "double": {"double": True},
+    "nstep": {"n_step": 3},
+    "dueling": {"dueling": True},
+    "prioritized, 1,000,000 rows": {"prioritized": True, "capacity_steps": 1_000_000},
+    "noisy": {"noisy": True},
+    "munchausen": {"munchausen": True},
+    "c51": {"distribution": "c51"},
+    "qrdqn": {"distribution": "qrdqn"},
+    "iqn": {"distribution": "iqn"},
+    "fqf": {"distribution": "fqf", "quantiles": 4},
+    "rainbow": {
+        "double": True,
+        "n_step": 3,
+        "dueling": True,
+        "prioritized": True,
+        "noisy": True,
+        "distribution": "c51",
+    },
+    "btr": {
+        "n_step": 3,
+        "dueling": True,
+        "prioritized": True,
+        "noisy": True,
+        "munchausen": True,
+        "distribution": "iqn",
+    },
+}
+"""What each member adds to `dqn`, and nothing else."""
+LIMITS = {"prioritized, 1,000,000 rows": 2.0, "c51": 4.0, "iqn": 4.0, "fqf": 4.0}
+
+
+def row_g(repeats: int) -> Iterable[Row]:
+    plain = Stepper(2_000, **SMALL)
+    for name, settings in VARIANTS.items():
+        member = Stepper(2_000, **SMALL | settings)
+        times = [member.iteration_us() / plain.iteration_us() for _ in range(repeats)]
+        yield Row("g", f"24-24: {name} over dqn", times, "times", "limit", LIMITS.get(name, math.inf))
+
+
 ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "a": row_a,
     "b": row_b,
@@ -218,6 +259,7 @@ ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "d": row_d,
     "e": row_e,
     "f": row_f,
+    "g": row_g,
 }
 
 
@@ -245,11 +287,11 @@ def _json(*arguments: str, **environment: str) -> Any:
 def main() -> None:
     """Measure the rows that were named, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="a,b,c,d,e,f", help="which rows, by their letters")
+    parser.add_argument("--rows", default="a,b,c,d,e,f,g", help="which rows, by their letters")
     parser.add_argument("--repeats", type=int, help="how often each is measured, in place of what suits the row")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
-    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5}
+    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15}
     found = []
     for key in arguments.rows.split(","):
         for row in ROWS[key](arguments.repeats or repeats[key]):

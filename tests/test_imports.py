@@ -85,7 +85,7 @@ def test_loops_see_no_concrete_agent_and_agents_no_environment() -> None:
 def test_the_mathematics_imports_only_jax() -> None:
     for path in (ROOT / "bellman").glob("*.py"):
         roots = {name.split(".")[0] for name in imports(parsed(path))}
-        assert roots <= {"jax", "jaxtyping", "typing"}
+        assert roots <= {"functools", "jax", "jaxtyping", "typing"}
 
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

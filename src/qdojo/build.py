@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from qdojo.agents.categorical import c51_loss, c51_network
 from qdojo.agents.dqn import dqn_loss
 from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
+from qdojo.agents.pqn import capacity_rows as pqn_rows
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.agents.tutorial import tutorial_agent
@@ -146,9 +148,33 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
             max_episodes=config.episodes or 2**31 - 1,
             initial_params=initial,
         )
+    learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
+    if config.agent == "pqn":
+        return pqn_agent(
+            network,
+            PqnHyper(
+                learning_rate_start=config.learning_rate,
+                learning_rate_end=learning_rate_end,
+                learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
+                discount=config.discount,
+                lambda_=config.trace_decay,
+                epsilon_start=config.epsilon_start,
+                epsilon_end=config.epsilon_end,
+                epsilon_decay_steps=config.epsilon_decay_steps,
+            ),
+            PqnStructure(
+                num_actions=spaces.num_actions,
+                num_envs=config.num_envs,
+                rollout=config.rows_per_cycle,
+                epochs=config.epochs,
+                minibatches=config.minibatches,
+                max_grad_norm=math.inf if config.max_grad_norm is None else config.max_grad_norm,
+            ),
+            initial,
+        )
     hyper = Hyper(
         learning_rate_start=config.learning_rate,
-        learning_rate_end=config.learning_rate if config.learning_rate_end is None else config.learning_rate_end,
+        learning_rate_end=learning_rate_end,
         learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
         discount=config.discount,
         epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
@@ -216,6 +242,8 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> Device
 def _capacity_rows(config: Config) -> int:
     if config.agent == "tutorial":
         return tutorial_rows(config.capacity_steps)
+    if config.agent == "pqn":
+        return pqn_rows(config.rows_per_cycle)
     rows = max(math.ceil(config.capacity_steps / config.num_envs), config.n_step + 2)
     return math.ceil(rows / config.rows_per_cycle) * config.rows_per_cycle
 

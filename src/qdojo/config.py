@@ -25,7 +25,7 @@ class Config(BaseModel):
     """A Gymnasium id, `module:Id`, or `package.module:factory`."""
     preset: str = "default"
     """The table of settings that this run began with."""
-    agent: Literal["dqn", "tutorial"] = "dqn"
+    agent: Literal["dqn", "pqn", "tutorial"] = "dqn"
     """Which agent file learns."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the first member; member k has seed + k."""
@@ -56,7 +56,7 @@ class Config(BaseModel):
     layer_norm: bool = True
     """LayerNorm before each relu of the mlp."""
     dueling: bool = False
-    """A stream for the state's value and one for the advantages (Wang et al., 2016); the last of `hidden` is in each."""
+    """A stream for the value and one for the advantages (Wang et al., 2016); the last of `hidden` is in each."""
     noisy: bool = False
     """Learned noise in all weights, which explores in place of epsilon (Fortunato et al., 2018)."""
     weights: str | None = None
@@ -106,6 +106,12 @@ class Config(BaseModel):
     """How much the priority counts; 0 samples uniformly."""
     priority_beta: Fraction = 0.4
     """How much of the bias is weighed away at the start; it rises to 1 over the budget."""
+    epochs: Positive = 4
+    """pqn: how often one learning phase goes through the rows that were just collected."""
+    minibatches: Positive = 16
+    """pqn: gradient steps of each such pass."""
+    trace_decay: Fraction = 0.65
+    """pqn: lambda of the returns."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     """Step size of Adam at the start."""
     learning_rate_end: Annotated[float, Field(ge=0.0)] | None = None
@@ -165,11 +171,24 @@ class Config(BaseModel):
                 f"{self.collect_steps} and {self.updates_per_step:g}; use preset='tutorial'"
             )
         self._check_variants()
+        if self.agent == "pqn":
+            self._check_phases()
         if self.until_solved and self.eval_every_steps is None:
             raise ValueError("until_solved is set, but without evaluations nothing tells; set eval_every_steps")
         if self.epsilon_end > self.epsilon_start:
             raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
         return self
+
+    def _check_phases(self) -> None:
+        """Whether pqn's learning phases are whole: one after each collection, in equal minibatches."""
+        if self.updates_per_cycle != 1:
+            raise ValueError(
+                f"agent='pqn' learns once after each collection; use updates_per_step={1 / self.collect_steps:.12g}"
+            )
+        if self.collect_steps % self.minibatches:
+            raise ValueError(
+                f"minibatches is {self.minibatches}, which does not divide collect_steps={self.collect_steps}"
+            )
 
     def _check_variants(self) -> None:
         """Whether the parts of the family that were chosen go together."""
@@ -180,8 +199,10 @@ class Config(BaseModel):
         }
         chosen = [name for name, is_chosen in variants.items() if is_chosen]
         others = [*chosen, *(["munchausen"] if self.munchausen else []), *(["prioritized"] if self.prioritized else [])]
-        if self.agent != "dqn" and others:
-            raise ValueError(f"{others[0]} is set, but agent={self.agent!r} has no such part; leave it out")
+        possible = {"dqn": others, "pqn": ["dueling", "noisy"], "tutorial": []}[self.agent]
+        impossible = [name for name in others if name not in possible]
+        if impossible:
+            raise ValueError(f"{impossible[0]} is set, but agent={self.agent!r} has no such part; leave it out")
         if chosen and self.network != "mlp":
             raise ValueError(f"{chosen[0]} is set, but network is {self.network!r}; use 'mlp', or leave it out")
         if chosen and self.weights is not None:
@@ -249,7 +270,7 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
 
 
 def _settings(tables: dict[str, Any], preset: str, env: str) -> dict[str, Any]:
-    """What a preset says for an environment: of the preset that it extends, then its own, each time the tuned ones last."""
+    """What a preset says for an environment: what it extends, then its own, each time with the tuned ones last."""
     table = tables[preset]
     inherited = _settings(tables, table["extends"], env) if "extends" in table else {}
     settings = inherited | table | table.get("env", {}).get(env, {})

@@ -1,9 +1,11 @@
-"""The shared update against numbers worked out by hand: sampling weights, gradient, clipping, Adam, target sync.
+"""The shared update against numbers worked out by hand: weights, priorities, gradient, clipping, Adam, target, noise.
 
 The network is a table of two parameters, Q(s, a) = w[a], and the tape holds known rows, so that every number of an
 update follows with pencil and paper.
 """
 
+import math
+import re
 from typing import Any
 
 import jax
@@ -12,9 +14,14 @@ import numpy as np
 import pytest
 
 from qdojo.agents.dqn import dqn_loss
-from qdojo.agents.learner import Hyper, LearnerState, Structure, learning_rate, replay_agent
+from qdojo.agents.learner import Hyper, LearnerState, Loss, Prioritized, Structure, learning_rate, replay_agent
+from qdojo.loops.learning import Rhythm, learn
+from qdojo.networks.mlp import mlp
+from qdojo.networks.noisy import noisy
+from qdojo.noise import uniform
+from qdojo.tape import priority
 from qdojo.tape.ring import READERS, Tape, empty, write
-from qdojo.types import Agent, Clock, Network, Step
+from qdojo.types import Agent, Batch, Clock, Network, Params, Step, Words
 
 TABLE = Network(init=lambda key: jnp.array([2.0, 5.0]), apply=lambda params, observation: params)
 NOISE = jax.random.bits(jax.random.key(0), (8,), jnp.uint32)
@@ -34,11 +41,11 @@ def hyper(**changes: float) -> Hyper:
     return numbers._replace(**changes)
 
 
-def agent(numbers: Hyper | None = None, **changes: Any) -> Agent:
-    structure = Structure(
-        num_actions=2, num_envs=1, batch_size=8, n_step=1, target_sync_updates=1, max_grad_norm=None
-    )._replace(**changes)
-    return replay_agent(TABLE, dqn_loss(TABLE, False, "mse"), numbers or hyper(), structure)
+STRUCTURE = Structure(num_actions=2, num_envs=1, batch_size=8, n_step=1, target_sync_updates=1, max_grad_norm=None)
+
+
+def agent(numbers: Hyper | None = None, error: str = "mse", **changes: Any) -> Agent:
+    return replay_agent(TABLE, dqn_loss(TABLE, False, error), numbers or hyper(), STRUCTURE._replace(**changes))
 
 
 def tape_of(*rows: tuple[int, float, bool, bool], members: int = 1) -> Tape:
@@ -181,17 +188,19 @@ def test_the_step_size_falls_with_the_schedule() -> None:
         np.testing.assert_allclose(state.params[0] - 2.0, rate, atol=1e-6)
 
 
-def test_members_may_differ_in_every_number() -> None:
+@pytest.mark.parametrize("prioritized", [None, Prioritized(2, 2, 1)], ids=["uniform", "prioritized"])
+def test_members_may_differ_in_every_number(prioritized: Prioritized | None) -> None:
     """Two members in one program, each as it is alone."""
     numbers = [hyper(), hyper(learning_rate_start=0.2, learning_rate_end=0.2, discount=0.9, target_tau=0.5)]
-    states = [agent(n).init(jax.random.key(k)) for k, n in enumerate(numbers)]
+    learner = agent(prioritized=prioritized)
+    states = [agent(n, prioritized=prioritized).init(jax.random.key(k)) for k, n in enumerate(numbers)]
     together: LearnerState = jax.tree.map(lambda *x: jnp.stack(x), *states)
     tape = tape_of((0, 1.0, False, False), (0, 0.0, False, False), members=2)
     noise = jnp.stack([NOISE, NOISE + jnp.uint32(1)])
-    update = jax.jit(jax.vmap(agent().update, in_axes=(0, READERS, 0, None)))
+    update = jax.jit(jax.vmap(learner.update, in_axes=(0, READERS, 0, None)))
     found, metrics = update(together, tape, noise, clock())
     for k, state in enumerate(states):
-        alone, own = jax.jit(agent().update)(state, tape._replace(member=jnp.int32(k)), noise[k], clock())
+        alone, own = jax.jit(learner.update)(state, tape._replace(member=jnp.int32(k)), noise[k], clock())
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a[k], b, rtol=1e-6), found, alone)  # noqa: B023
         assert metrics["loss"][k] == pytest.approx(float(own["loss"]))
     # 1 + 0.5 * 5 - 2 and 1 + 0.9 * 5 - 2
@@ -206,3 +215,184 @@ def test_acting_is_greedy_but_for_exploration() -> None:
     for word in (0, 2**32 - 1):
         action, memory = learner.act(state, observation, (), jnp.full(2, word, jnp.uint32), clock())
         assert (int(action), memory) == (1, ())
+
+
+# Action 0 pays 1, an error of 1.5 as above; action 1 pays 4.5, an error of 4.5 + 0.5 * 5 - 5 = 2. The newest row waits.
+TWO_ERRORS = one_member(tape_of((0, 1.0, False, False), (1, 4.5, False, False), (0, 0.0, False, False)))
+
+
+def leaves(state: LearnerState, rows: int) -> np.ndarray:
+    return np.asarray(state.priorities.levels[0])[..., 0, :rows]
+
+
+def test_priorities_after_an_update_are_those_of_its_errors() -> None:
+    """Both rows enter with 1, so each gets half of the 8 examples; 1.5**0.5 and 2**0.5 are their leaves after it."""
+    learner = agent(hyper(priority_alpha=0.5), prioritized=Prioritized(3, 3, 1))
+    start = learner.init(jax.random.key(0))
+    assert leaves(start, 3).tolist() == [1.0, 1.0, 1.0]
+    state, metrics = jax.jit(learner.update)(start, TWO_ERRORS, NOISE, clock())
+    assert metrics["loss"] == pytest.approx((1.5**2 + 2.0**2) / 2)
+    np.testing.assert_allclose(leaves(state, 4), [(1.5 + 1e-6) ** 0.5, (2.0 + 1e-6) ** 0.5, 0.0, 0.0], rtol=1e-6)
+    assert float(state.priorities.highest) == pytest.approx(math.sqrt(2.0))
+
+
+def test_an_agent_without_priorities_carries_none() -> None:
+    state = agent().init(jax.random.key(0))
+    assert state.priorities == ()
+    after, _ = jax.jit(agent().update)(state, ONE_STEP, NOISE, clock())
+    assert after.priorities == ()
+
+
+@pytest.mark.parametrize("error", ["mse", "huber"])
+@pytest.mark.parametrize(("rows", "beta"), [(0, 0.4), (5, 0.7), (10, 1.0), (99, 1.0)])
+def test_importance_weights_count_once_and_beta_rises_to_one(error: str, rows: int, beta: float) -> None:
+    """Leaves 3 and 1 of 4: 6 of the 8 parts of the mass lie on the first row, whose weight is (3/4 / 1/4)**-beta.
+
+    Beta starts at 0.4 and needs 100 steps, which are 10 rows of 10 envs.
+    """
+    numbers = hyper(priority_alpha=1.0, priority_beta=0.4, priority_beta_steps=100.0)
+    learner = agent(numbers, error, num_envs=10, prioritized=Prioritized(3, 3, 2))
+    tree = priority.put(priority.full(3, 1), jnp.arange(3), jnp.array([3.0, 1.0, 0.0]))
+    state = learner.init(jax.random.key(0))._replace(priorities=tree)
+    # The second update of a cycle takes the priorities as they are.
+    state, metrics = jax.jit(learner.update)(state, TWO_ERRORS, NOISE, clock(rows, updates=1))
+    counts = np.array([6 * 3.0**-beta, 2.0]) / 8
+    losses, slopes = ([2.25, 4.0], [-3.0, -4.0]) if error == "mse" else ([1.0, 1.5], [-1.0, -1.0])
+    assert metrics["loss"] == pytest.approx(float(counts @ losses), rel=1e-5)
+    np.testing.assert_allclose(state.optimizer.mu, 0.1 * counts * slopes, rtol=1e-5)
+    # The weight is no part of the priority.
+    np.testing.assert_allclose(leaves(state, 3), [1.5, 2.0, 0.0], rtol=1e-5)
+
+
+def block_of(*rows: tuple[int, float]) -> Step:
+    """(action, reward) rows of one member and env, in which nothing ends."""
+    action, reward = (jnp.array(column).reshape(-1, 1, 1) for column in zip(*rows, strict=True))
+    nothing = jnp.zeros(action.shape, bool)
+    return Step(jnp.zeros((*action.shape, 1)), action.astype(jnp.int32), reward.astype(jnp.float32), nothing, nothing)
+
+
+def test_rows_enter_at_the_highest_priority_at_the_first_update_of_a_cycle_alone() -> None:
+    """Three rows a cycle, two updates of one example, and nothing is learned, so errors stay 2 and 1.5 for ever."""
+    still = hyper(learning_rate_start=0.0, learning_rate_end=0.0, priority_alpha=1.0)
+    learner = agent(still, batch_size=1, prioritized=Prioritized(6, 3, 2))
+    rhythm = Rhythm(rows=3, updates=2, warmup_rows=2)
+    agents = jax.tree.map(lambda leaf: leaf[None], learner.init(jax.random.key(0)))
+    tape = empty(6, 1, 1, jax.ShapeDtypeStruct((1,), jnp.float32))
+    first, last = jnp.zeros((2, 1, 1), jnp.uint32), jnp.full((2, 1, 1), 2**32 - 1, jnp.uint32)
+
+    # The last row with mass is drawn twice: row 1, whose error is 1.5. Row 0 enters with 1 and is not raised to 1.5
+    # by the second update; row 2 waits for its successor.
+    block = block_of((1, 4.5), (0, 1.0), (0, 1.0))
+    agents, tape, now, _, _ = learn(learner, rhythm, agents, tape, clock(), block, last)
+    np.testing.assert_allclose(leaves(agents, 6)[0], [1, 1.5, 0, 1, 1, 1], rtol=1e-5)
+    # Rows 2 to 4 enter with 1.5, row 5 waits. The first row is drawn twice, and its error of 2 is the highest now:
+    # the second update raises none of the others to it.
+    block = block_of((0, 1.0), (1, 4.5), (0, 1.0))
+    agents, tape, now, _, _ = learn(learner, rhythm, agents, tape, now, block, first)
+    np.testing.assert_allclose(leaves(agents, 6)[0], [2, 1.5, 1.5, 1.5, 1.5, 0], rtol=1e-5)
+    # Rows 0 to 2 are overwritten; row 5, which waited, and rows 0 and 1 enter with 2. The last with mass is row 5.
+    agents, tape, now, _, _ = learn(learner, rhythm, agents, tape, now, block, last)
+    np.testing.assert_allclose(leaves(agents, 6)[0], [2, 2, 0, 1.5, 1.5, 1.5], rtol=1e-5)
+    assert (int(now.rows), int(now.updates)) == (9, 6)
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_learning_copies_neither_the_tape_nor_the_priorities(members: int) -> None:
+    """What an update costs must not grow with the memory: the program may hold them and write into them, no more."""
+    capacity = 79_190
+    network = mlp((4,), 2, (8,), layer_norm=False)
+    structure = STRUCTURE._replace(num_envs=2, n_step=3, prioritized=Prioritized(capacity, 2, 2))
+    learner = replay_agent(network, dqn_loss(network, True, "huber"), hyper(priority_alpha=0.6), structure)
+    agents = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), members))
+    tape = empty(capacity, members, 2, jax.ShapeDtypeStruct((4,), jnp.float32))
+    flags, noise = jnp.zeros((2, members, 2), bool), jnp.zeros((2, members, learner.update_words), jnp.uint32)
+    block = Step(jnp.zeros((2, members, 2, 4)), flags.astype(jnp.int32), flags.astype(jnp.float32), flags, flags)
+
+    def cycles(agents: LearnerState, tape: Tape, now: Clock) -> Any:
+        """Several, as in a chunk: what goes round must not be copied either."""
+
+        def cycle(carry: Any, _: None) -> Any:
+            return learn(learner, Rhythm(2, 2, 8), *carry, block, noise)[:3], None
+
+        return jax.lax.scan(cycle, (agents, tape, now), length=3)
+
+    program = jax.jit(cycles, donate_argnums=(0, 1)).lower(agents, tape, clock()).compile().as_text()
+    made = re.findall(r"= \w+\[([\d,]+)\]\S* ([\w-]+)\(", program)
+    large = {operation for shape, operation in made if math.prod(map(int, shape.split(","))) >= capacity}
+    assert large >= {"parameter", "dynamic-update-slice"}
+    # A fusion of this shape is looked into: its root is among the rest of the findings.
+    assert large <= {"parameter", "get-tuple-element", "bitcast", "fusion", "dynamic-update-slice", "call", "scatter"}
+
+
+def marked(params: Params, noise: Words) -> Params:
+    """Parameters that show the words which they were perturbed with."""
+    return params + uniform(noise)
+
+
+MARKED = TABLE._replace(perturb=marked, words=2)
+
+
+def shows_noise(params: Params, target: Params, batch: Batch, noise: Words) -> Any:
+    """A loss without a gradient, whose metrics are all the noise that reached it."""
+    seen = {"online": params, "target": target, "example": uniform(noise)}
+    metrics = {f"{name}_{i}": jax.lax.stop_gradient(x[i]) for name, x in seen.items() for i in range(2)}
+    one, two = uniform(noise)
+    return 0.0 * params[0], jnp.abs(params[0]), metrics | {"product": one * two}
+
+
+def test_each_network_and_each_example_has_words_of_its_own() -> None:
+    """Words: 8 to draw the batch, 2 for the online and 2 for the target network, then 2 for each of 8 examples."""
+    learner = replay_agent(MARKED, Loss(shows_noise, words=2), hyper(), STRUCTURE)
+    assert learner.update_words == 8 + 2 + 2 + 8 * 2
+    assert learner.act_words == 2 + 2
+    noise = jax.random.bits(jax.random.key(1), (learner.update_words,), jnp.uint32)
+    state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)), ONE_STEP, noise, clock())
+    u = np.asarray(uniform(noise))
+    np.testing.assert_allclose([metrics["online_0"], metrics["online_1"]], np.array([2.0, 5.0]) + u[8:10], rtol=1e-6)
+    np.testing.assert_allclose([metrics["target_0"], metrics["target_1"]], np.array([2.0, 5.0]) + u[10:12], rtol=1e-6)
+    examples = u[12:].reshape(8, 2)
+    np.testing.assert_allclose([metrics["example_0"], metrics["example_1"]], examples.mean(axis=0), rtol=1e-5)
+    # The mean of the products is that of the pairs, so no word was seen by two examples.
+    assert metrics["product"] == pytest.approx(float(np.mean(examples[:, 0] * examples[:, 1])), rel=1e-5)
+    # The noise is in what the loss sees, never in what is kept.
+    np.testing.assert_array_equal(state.params, [2.0, 5.0])
+    np.testing.assert_array_equal(state.target_params, [2.0, 5.0])
+
+
+def test_without_noise_no_word_is_asked_for() -> None:
+    assert (agent().update_words, agent().act_words) == (8, 2)
+    words_of_its_own = replay_agent(TABLE, Loss(shows_noise, words=5), hyper(), STRUCTURE)
+    assert (words_of_its_own.update_words, words_of_its_own.act_words) == (8 + 8 * 5, 2)
+
+
+def test_training_acts_with_noise_and_play_without() -> None:
+    """A word of noise is added to each value: 2 + 0.9 and 5 + 0 stay in order; scaled by 10 they do not."""
+    loud = MARKED._replace(perturb=lambda params, noise: params + 10.0 * uniform(noise))
+    learner = replay_agent(loud, Loss(shows_noise, words=2), hyper(epsilon_start=0.0, epsilon_end=0.0), STRUCTURE)
+    state = learner.init(jax.random.key(0))
+    observation, high = jnp.zeros(1), 2**32 - 1
+    for first, second, best in ((0, 0, 1), (high, 0, 0), (0, high, 1), (high, high, 1)):
+        noise = jnp.array([high, high, first, second], jnp.uint32)
+        assert int(learner.act(state, observation, (), noise, clock())[0]) == best
+    assert int(learner.greedy(state.params, observation, ())[0]) == 1
+
+
+def test_a_noisy_network_explores_in_training_only_and_learns_its_spread() -> None:
+    network = noisy(mlp((1,), 2, (8,), layer_norm=False))
+    numbers = hyper(epsilon_start=0.0, epsilon_end=0.0)
+    learner = replay_agent(network, dqn_loss(network, True, "mse"), numbers, STRUCTURE)
+    # A hidden layer of 1 + 8 words and a head of 8 + 2, for each of the two networks.
+    assert (learner.update_words, learner.act_words) == (8 + 2 * 19, 2 + 19)
+    state = learner.init(jax.random.key(0))
+    words = jax.random.bits(jax.random.key(1), (200, learner.act_words), jnp.uint32)
+    act = jax.jit(jax.vmap(learner.act, in_axes=(None, None, None, 0, None)))
+    actions = np.asarray(act(state, jnp.ones(1), (), words, clock())[0])
+    best = int(learner.greedy(state.params, jnp.ones(1), ())[0])
+    assert best == int(jnp.argmax(state.params.mean(jnp.ones(1))))
+    assert 0 < (actions != best).sum() < 200
+    noise = jax.random.bits(jax.random.key(2), (learner.update_words,), jnp.uint32)
+    after, _ = jax.jit(learner.update)(state, ONE_STEP, noise, clock())
+    assert not np.array_equal(after.params.spread.head.weight, state.params.spread.head.weight)
+    assert not np.array_equal(after.params.mean.head.weight, state.params.mean.head.weight)
+    # The target network has spreads too, and goes where the online ones went (tau is 1).
+    np.testing.assert_array_equal(after.target_params.spread.head.weight, after.params.spread.head.weight)

@@ -8,7 +8,7 @@ import pytest
 from jax import Array
 
 from qdojo.errors import UsageError
-from qdojo.networks.implicit import PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, acting, implicit
+from qdojo.networks.implicit import _cosine, PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, acting, implicit
 from qdojo.networks.mlp import Dueling, Hidden
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -146,3 +146,8 @@ def test_noise_is_passed_on() -> None:
     assert found.words == 5
     assert found.perturb(jnp.float32(1.0), jnp.zeros(5, jnp.uint32)) == 2.0
     assert SQUARES.perturb(jnp.float32(1.0), jnp.zeros(0, jnp.uint32)) == 1.0
+
+
+def test_the_polynomial_is_the_cosine() -> None:
+    x = np.linspace(0.0, 63.0, 5001).astype(np.float32)
+    np.testing.assert_allclose(_cosine(jnp.asarray(x)), np.cos(np.pi * x.astype(np.float64)), atol=1e-5)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from qdojo.envs.contract import NativeEnvironment, Transition
-from qdojo.noise import bernoulli
+from qdojo.noise import bernoulli, integer
 
 DISCOUNT = 0.5
 
@@ -120,3 +120,35 @@ PROBES = {
         [[2.0, 2.0]],
     ),
 }
+
+
+LESSONS = 5
+
+
+def all_lessons() -> NativeEnvironment:
+    """One of the lessons above at each reset; the observation says, one-hot, at which of 6 places one is.
+
+    Place 0 pays 1 and terminates; 1 pays 1 and is truncated where it began; 2 pays nothing and leads to 3, which pays 1
+    and terminates; 4 pays 1 for action 0 and -1 for action 1, and 5 the reverse, and both terminate.
+    """
+
+    def show(place: Array) -> Array:
+        return (jnp.arange(6) == place).astype(jnp.float32)
+
+    def reset(noise: Array) -> tuple[Array, Array]:
+        place = jnp.array([0, 1, 2, 4, 5])[integer(noise[0], LESSONS)]
+        return place, show(place)
+
+    def step(place: Array, action: Array, noise: Array) -> tuple[Array, Transition]:
+        after = jnp.where(place == 2, 3, place)
+        paid = jnp.array([[1, 1], [1, 1], [0, 0], [1, 1], [1, -1], [-1, 1]], jnp.float32)[place, action]
+        return after, Transition(show(after), paid, (place != 1) & (place != 2), place == 1)
+
+    return NativeEnvironment("all lessons", (6,), 2, 1, 2, reset, step)
+
+
+EVERYTHING = Probe(
+    all_lessons(),
+    [[float(i == place) for i in range(6)] for place in range(6)],
+    [[1.0, 1.0], [2.0, 2.0], [DISCOUNT, DISCOUNT], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]],
+)

@@ -20,6 +20,7 @@ from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Para
 
 Scalar: TypeAlias = Float[Array, ""] | float
 
+
 class Loss(NamedTuple):
     """The formula of a variant, for one example. Online and target parameters come with their noise in them."""
 
@@ -127,10 +128,10 @@ def replay_agent(
     ) -> tuple[Batch, Callable[[Float[Array, "batch"]], SumTree | tuple[()]]]:
         """A batch, and what makes the priorities after it from its errors."""
         n_step, discount = structure.n_step, state.hyper.discount
-        if structure.prioritized is None:
+        ranked, hyper = structure.prioritized, state.hyper
+        if ranked is None or not isinstance(state.priorities, SumTree):
             age, env = windows.uniform_starts(tape, noise)
             return windows.read(tape, age, env, n_step, discount), lambda errors: ()
-        ranked, hyper = structure.prioritized, state.hyper
         fresh = clock.updates % ranked.updates_per_cycle == 0
         tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle, fresh)
         age, env, probability = priority.sample(tree, tape, noise)

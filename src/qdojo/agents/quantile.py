@@ -49,9 +49,9 @@ def iqn_loss(
     network: ImplicitNetwork,
     double: bool,
     munchausen: Munchausen | None,
-    online_samples: int = 8,
+    online_samples: int = 4,
     target_samples: int = 8,
-    acting_fractions: int = ACTING_FRACTIONS,
+    acting_fractions: int = 8,
     cvar: float = 1.0,
 ) -> Loss:
     """Quantile regression at random fractions, new ones for each example and network.

@@ -1,6 +1,8 @@
 """Distributions of returns, for one example: on fixed atoms, or as quantiles. Not for which action is best: see
 `targets.py`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -25,7 +27,7 @@ def categorical_projection(
     # Cut where positions count atoms, so that the ends are exact.
     position = jnp.clip((atoms_t - support[0]) / spacing, 0.0, last)
     distance = jnp.abs(position[:, None] - jnp.arange(last + 1, dtype=position.dtype)[None, :])
-    return jnp.sum(probabilities_t[:, None] * jnp.maximum(1.0 - distance, 0.0), axis=0)
+    return jnp.dot(probabilities_t, jnp.maximum(1.0 - distance, 0.0))
 
 
 def cross_entropy(logits: Float[Array, "atoms"], probabilities: Float[Array, "atoms"]) -> Float[Array, ""]:
@@ -40,12 +42,38 @@ def quantile_huber(
 
     Its minimum has each quantile near the tau_i-quantile of the targets. Dabney et al. (2018a), equations 9 and 10.
     """
+    return _quantile_huber(quantiles, fractions, jax.lax.stop_gradient(targets), kappa)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _quantile_huber(
+    quantiles: Float[Array, "n"], fractions: Float[Array, "n"], targets: Float[Array, "m"], kappa: float
+) -> Float[Array, ""]:
+    """With a gradient of its own, for the quantiles alone: of the one that JAX derives, and of sums that are not dot
+    products, XLA's CPU backend makes kernels five times as slow."""
+    return _quantile_huber_forward(quantiles, fractions, targets, kappa)[0]
+
+
+def _quantile_huber_forward(
+    quantiles: Float[Array, "n"], fractions: Float[Array, "n"], targets: Float[Array, "m"], kappa: float
+) -> tuple[Float[Array, ""], Float[Array, "n"]]:
     error = targets[None, :] - quantiles[:, None]
     asymmetry = jnp.abs(fractions[:, None] - (error < 0.0).astype(error.dtype))
-    size = jnp.abs(error)
-    quadratic = jnp.minimum(size, kappa)
-    huber = 0.5 * jnp.square(quadratic) + kappa * (size - quadratic)
-    return jnp.sum(jnp.mean(asymmetry * huber / kappa, axis=1))
+    clipped = jnp.clip(error, -kappa, kappa)
+    over_targets = jnp.full(targets.shape, 1.0 / (targets.shape[0] * kappa))
+    # Huber's loss is c (u - c / 2), and its slope c, where c is the clipped error.
+    loss = jnp.dot(asymmetry * clipped * (error - 0.5 * clipped), over_targets)
+    slope = -jnp.dot(asymmetry * clipped, over_targets)
+    return jnp.dot(loss, jnp.ones_like(loss)), slope
+
+
+def _quantile_huber_backward(
+    kappa: float, slope: Float[Array, "n"], pull: Float[Array, ""]
+) -> tuple[Array, None, None]:
+    return pull * slope, None, None
+
+
+_quantile_huber.defvjp(_quantile_huber_forward, _quantile_huber_backward)
 
 
 def midpoints(count: int) -> Float[Array, "count"]:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from qdojo.tape.ring import READERS, Tape, write
 from qdojo.types import Agent, Clock, Step
@@ -34,19 +34,15 @@ def learn(
     clock = clock._replace(rows=clock.rows + rhythm.rows)
     update = jax.vmap(agent.update, in_axes=(0, READERS, 0, None))
 
-    def one(carry: tuple[Any, Clock], words: UInt32[Array, "member words"]) -> tuple[tuple[Any, Clock], MemberMetrics]:
-        agents, clock = carry
-        agents, metrics = update(agents, tape, words, clock)
-        return (agents, clock._replace(updates=clock.updates + 1)), metrics
+    def one(i: Int[Array, ""], carry: tuple[Any, MemberMetrics]) -> tuple[Any, MemberMetrics]:
+        agents, sums = carry
+        agents, metrics = update(agents, tape, noise[i], clock._replace(updates=clock.updates + i))
+        return agents, jax.tree.map(jnp.add, sums, metrics)
 
-    def phase(agents: Any, clock: Clock) -> tuple[Any, Clock, MemberMetrics]:
-        (agents, clock), metrics = jax.lax.scan(one, (agents, clock), noise)
-        return agents, clock, jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
-
-    def wait(agents: Any, clock: Clock) -> tuple[Any, Clock, MemberMetrics]:
-        metrics = jax.eval_shape(phase, agents, clock)[2]
-        return agents, clock, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
-
+    metrics = jax.eval_shape(update, agents, tape, noise[0], clock)[1]
+    nothing = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
     ready = clock.rows >= rhythm.warmup_rows
-    agents, clock, metrics = jax.lax.cond(ready, phase, wait, agents, clock)
-    return agents, tape, clock, metrics, ready
+    # A loop of no turns and not a `cond`, which would copy what is large in the agents: the priorities of all rows.
+    turns = jnp.where(ready, rhythm.updates, 0)
+    agents, sums = jax.lax.fori_loop(0, turns, one, (agents, nothing))
+    return agents, tape, clock._replace(updates=clock.updates + turns), sums, ready

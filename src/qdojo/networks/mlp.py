@@ -110,8 +110,10 @@ class Dueling(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """Hidden layers and a head of `outputs` values for each action. With `dueling` the last hidden layer is one for each
-    of the head's two streams."""
+    """Hidden layers and a head of `outputs` values for each action.
+
+    With `dueling` each of the head's two streams has the last hidden layer as its own.
+    """
 
     hidden: list[Hidden]
     head: Linear | Dueling

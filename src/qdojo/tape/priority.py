@@ -77,7 +77,7 @@ def put(tree: SumTree, leaf: Int[Array, "changed"], value: Float[Array, "changed
 
 
 def advance(tree: SumTree, tape: Tape, rows: int, fresh: Bool[Array, ""] | bool = True) -> SumTree:
-    """Take in the `rows` rows that were just written; where they are not `fresh`, nothing changes. Once after each write.
+    """Take in the `rows` rows that were just written; where not `fresh`, nothing changes. Once after each write.
 
     They enter at the highest priority, so that each is seen soon (section 3.3, algorithm 1, line 6); but the newest row
     of each env waits for its successor, and rows marked `last` start no transition: these get 0.
