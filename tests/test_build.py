@@ -3,8 +3,10 @@
 import re
 from typing import Any
 
+import equinox as eqx
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from qdojo import build as building
 from qdojo.build import Parts, build
-from qdojo.config import Config, make_config
+from qdojo.config import Config, make_config, preset_tables
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
@@ -128,9 +130,14 @@ def test_the_numbers_of_the_config_are_those_of_the_agents_state() -> None:
         epsilon_end=0.0625,
         epsilon_decay_steps=33,
         target_tau=0.5,
+        priority_alpha=0.375,
+        priority_beta=0.875,
+        steps=1_000,
     )
     state = parts.agent.init(jax.random.key(0))
-    assert [float(number) for number in state.hyper] == [0.25, 0.125, 77.0, 0.5, 0.75, 0.0625, 33.0, 0.5]
+    expected = [0.25, 0.125, 77.0, 0.5, 0.75, 0.0625, 33.0, 0.5, 0.375, 0.875, 1_000.0]
+    assert [float(number) for number in state.hyper] == expected
+    assert state.priorities == ()
     assert parts.agent.update_words == 64
     assert [layer.linear.weight.shape for layer in state.params.hidden] == [(64, 4), (64, 64)]
     assert all(layer.norm is not None for layer in state.params.hidden)
@@ -185,3 +192,61 @@ def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_
 
 def stacked(parts: Parts) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], parts.agent.init(jax.random.key(0)).params)
+
+
+def test_priorities_are_of_the_whole_tape_and_the_rhythm_is_the_configs() -> None:
+    """200 steps of 2 envs in blocks of 3 rows: 102 rows, so 204 leaves in 7 groups of 32, and those in 1."""
+    fields = {"num_envs": 2, "collect_steps": 6, "updates_per_step": 0.5, "capacity_steps": 200, "batch_size": 8}
+    parts = parts_of(prioritized=True, **fields)
+    assert parts.loop.capacity_rows == 102
+    tree = parts.agent.init(jax.random.key(0)).priorities
+    assert [level.shape for level in tree.levels] == [(7, 32), (1, 32)]
+    assert float(tree.levels[1].sum()) == 204.0
+
+
+def test_the_support_of_c51_is_the_configs() -> None:
+    """Without weights all atoms are as likely, and the value of each action is the middle of the support."""
+    parts = parts_of(distribution="c51", atoms=5, vmin=-30.0, vmax=-10.0, hidden=(4,))
+    params = parts.agent.init(jax.random.key(0)).params
+    assert params.head.weight.shape == (2 * 5, 4)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    np.testing.assert_allclose(parts.network.apply(zero, jnp.zeros(4)), [-20.0, -20.0], rtol=1e-6)
+    sure = jnp.array([0, 0, 0, 0, 99, 0, 99, 0, 0, 0], jnp.float32)
+    certain = eqx.tree_at(lambda p: p.head.bias, zero, sure)
+    np.testing.assert_allclose(parts.network.apply(certain, jnp.zeros(4)), [-10.0, -25.0], rtol=1e-6)
+
+
+TINY: dict[str, Any] = {
+    "seeds": 2,
+    "hidden": (4, 4),
+    "capacity_steps": 128,
+    "batch_size": 4,
+    "warmup_steps": 16,
+    "atoms": 5,
+    "quantiles": 4,
+    "report_every_steps": 64,
+}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
+@pytest.mark.parametrize("loop", ["device", "host"])
+@pytest.mark.parametrize("preset", preset_tables())
+def test_every_preset_trains_on_both_loops(preset: str, loop: str) -> None:
+    parts = parts_of(preset=preset, loop=loop, **TINY)
+    try:
+        start = parts.loop.init()
+        before = jax.tree.map(np.array, start.agents.params)
+        state, report = next(parts.loop.run(start))
+    finally:
+        parts.loop.close()
+    assert report.updates > 0
+    assert {"loss", "epsilon"} <= report.metrics.keys()
+    for name, values in report.metrics.items():
+        assert values.shape == (2,), name
+        assert np.isfinite(values).all(), name
+    after = jax.tree.leaves(jax.tree.map(np.array, state.agents.params))
+    assert all(np.isfinite(leaf).all() for leaf in after)
+    for member in range(2):
+        pairs = zip(after, jax.tree.leaves(before), strict=True)
+        assert any(not np.array_equal(new[member], old[member]) for new, old in pairs)
+    assert any(not np.array_equal(leaf[0], leaf[1]) for leaf in after), "both members learned the same"

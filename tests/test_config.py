@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from qdojo.config import Config, make_config, preset_tables, read_config
+from qdojo import config as configuring
+from qdojo.config import NO_SETTINGS, Config, make_config, preset_tables, read_config
 from qdojo.errors import UsageError
 
 CARTPOLE = "CartPole-v1"
@@ -40,7 +41,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"learning_rat": 0.1},
         r"There is no field 'learning_rat'; did you mean learning_rate .*\.",
     ),
-    "a field's far name": ({"zzzzzz": 1}, r"There is no field 'zzzzzz'; the names are agent, batch_size, .*\."),
+    "a field's far name": (
+        {"zzzzzz": 1},
+        r"There is no field 'zzzzzz'; the names are agent, atoms, batch_size, .*\.",
+    ),
     "no multiple": (
         {"num_envs": 3, "collect_steps": 4},
         "collect_steps is 4, which is no multiple of num_envs=3; use 6.",
@@ -76,6 +80,67 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "render='human' shows one environment, but seeds=3 and num_envs=1 make 3; "
         "use one of each, or leave render='human' out.",
     ),
+    "too much of a distribution": ({"atoms": 1}, "atoms is 1: input should be greater than or equal to 2."),
+    "no such distribution": (
+        {"distribution": "c52"},
+        "distribution is 'c52': input should be 'c51', 'qrdqn', 'iqn' or 'fqf'.",
+    ),
+    "a support without a width": (
+        {"distribution": "c51", "vmin": 5.0, "vmax": 5.0},
+        "vmin is 5, but it must be below vmax=5.",
+    ),
+    "a support upside down": (
+        {"distribution": "c51", "vmin": 100.0, "vmax": -1.5},
+        "vmin is 100, but it must be below vmax=-1.5.",
+    ),
+    "dueling in the tutorial": (
+        {"preset": "tutorial", "dueling": True},
+        "dueling is set, but agent='tutorial' has no such part; leave it out.",
+    ),
+    "priorities in the tutorial": (
+        {"preset": "tutorial", "prioritized": True},
+        "prioritized is set, but agent='tutorial' has no such part; leave it out.",
+    ),
+    "munchausen in the tutorial": (
+        {"preset": "tutorial", "munchausen": True},
+        "munchausen is set, but agent='tutorial' has no such part; leave it out.",
+    ),
+    "a distribution in the tutorial": (
+        {"preset": "tutorial", "distribution": "c51"},
+        "distribution='c51' is set, but agent='tutorial' has no such part; leave it out.",
+    ),
+    "dueling in a Keras model": (
+        {"network": "mine:build", "dueling": True},
+        "dueling is set, but network is 'mine:build'; use 'mlp', or leave it out.",
+    ),
+    "noise in a Keras model": (
+        {"network": "mine:build", "noisy": True},
+        "noisy is set, but network is 'mine:build'; use 'mlp', or leave it out.",
+    ),
+    "a distribution in a Keras model": (
+        {"network": "mine:build", "distribution": "iqn"},
+        "distribution='iqn' is set, but network is 'mine:build'; use 'mlp', or leave it out.",
+    ),
+    "weights of another network": (
+        {"noisy": True, "weights": "a.weights.h5"},
+        "noisy is set, but weights are read into a plain network only; leave one out.",
+    ),
+    "streams without a layer": (
+        {"dueling": True, "hidden": []},
+        "dueling needs a hidden layer for each stream; set hidden.",
+    ),
+    "nothing to join a fraction with": (
+        {"distribution": "iqn", "hidden": [64]},
+        "distribution='iqn' needs two hidden layers or more, not hidden=[64].",
+    ),
+    "nothing to propose a fraction from": (
+        {"distribution": "fqf", "hidden": []},
+        "distribution='fqf' needs two hidden layers or more, not hidden=[].",
+    ),
+    "averse to risk without a distribution": (
+        {"distribution": "qrdqn", "cvar": 0.5},
+        "cvar is below 1, but only distribution='iqn' can act by it; leave it out.",
+    ),
     "a window in workers": (
         {"render": "human", "vectorization": "async"},
         "vectorization is 'async', but render='human' needs 'sync'; use that, or leave render='human' out.",
@@ -94,8 +159,8 @@ def test_a_bad_setting_is_one_sentence_that_names_it(name: str) -> None:
 def test_a_preset_that_is_not_there() -> None:
     with pytest.raises(UsageError, match=r"^There is no preset 'tutoral'; did you mean tutorial\.$"):
         make_config(CARTPOLE, "tutoral")
-    with pytest.raises(UsageError, match=r"^There is no preset 'qq'; the names are .*default, .*tutorial.*\.$"):
-        make_config(CARTPOLE, "qq")
+    with pytest.raises(UsageError, match=r"^There is no preset 'zzz'; the names are .*default, .*tutorial.*\.$"):
+        make_config(CARTPOLE, "zzz")
 
 
 @given(collect=st.integers(1, 500), updates=st.integers(1, 500))
@@ -136,7 +201,7 @@ def test_every_preset_is_valid_for_its_environments(preset: str, env: str) -> No
     assert isinstance(table["about"], str)
     config = make_config(env, preset)
     for name, value in (table | table.get("env", {}).get(env, {})).items():
-        if name not in ("about", "env"):
+        if name not in NO_SETTINGS:
             found = getattr(config, name)
             expected = None if value == "none" else value
             assert (list(found) if isinstance(found, tuple) else found) == expected, name
@@ -148,6 +213,89 @@ def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> 
     assert make_config("Other-v0").learning_rate == Config.model_fields["learning_rate"].default
     assert make_config(CARTPOLE, learning_rate=0.5).learning_rate == 0.5
     assert make_config(CARTPOLE, "dqn").preset == "dqn"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"network": "mine:build", "munchausen": True, "prioritized": True},
+        {"weights": "a.weights.h5", "munchausen": True, "prioritized": True},
+        {"dueling": True, "hidden": [8]},
+        {"distribution": "iqn", "cvar": 0.5, "noisy": True, "dueling": True, "prioritized": True, "munchausen": True},
+        {"distribution": "c51", "vmin": -500.0, "vmax": 0.0},
+        {"distribution": "qrdqn", "hidden": []},
+    ],
+)
+def test_parts_that_go_together_are_taken(fields: dict[str, Any]) -> None:
+    config = make_config(CARTPOLE, **fields)
+    assert all(getattr(config, name) == (tuple(v) if name == "hidden" else v) for name, v in fields.items())
+
+
+TABLES = {
+    "base": {
+        "about": "The first.",
+        "evidence": "It was seen once.",
+        "steps": 10,
+        "n_step": 2,
+        "batch_size": 7,
+        "env": {"A": {"steps": 20, "n_step": 3, "evidence": {"iqm": 1.0}}},
+    },
+    "middle": {
+        "about": "The second.",
+        "extends": "base",
+        "n_step": 4,
+        "env": {"A": {"discount": 0.5}, "B": {"steps": 40}},
+    },
+    "top": {"about": "The third.", "extends": "middle", "batch_size": 9, "env": {"A": {"n_step": 6}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "env", "expected"),
+    [
+        ("base", "other", (10, 2, 7, 0.99)),
+        ("base", "A", (20, 3, 7, 0.99)),
+        # The tuned table of the base is inherited, and an own setting goes over it.
+        ("middle", "A", (20, 4, 7, 0.5)),
+        ("middle", "B", (40, 4, 7, 0.99)),
+        ("middle", "other", (10, 4, 7, 0.99)),
+        ("top", "A", (20, 6, 9, 0.5)),
+        ("top", "B", (40, 4, 9, 0.99)),
+    ],
+)
+def test_a_preset_begins_with_what_it_extends(
+    preset: str, env: str, expected: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuring, "preset_tables", lambda: TABLES)
+    config = make_config(env, preset)
+    assert (config.steps, config.n_step, config.batch_size, config.discount) == expected
+    assert config.preset == preset
+    assert make_config(env, preset, n_step=9).n_step == 9
+
+
+@pytest.mark.parametrize("where", ["own", "tuned", "inherited"])
+def test_a_preset_with_a_setting_that_is_not_there_is_refused(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"learning_rat": 0.1}
+    table = {"about": "", "env": {"A": wrong}} if where == "tuned" else {"about": ""} | wrong
+    tables = {"wrong": table, "heir": {"about": "", "extends": "wrong"}}
+    monkeypatch.setattr(configuring, "preset_tables", lambda: tables)
+    with pytest.raises(UsageError, match=r"^There is no field 'learning_rat'; did you mean learning_rate"):
+        make_config("A", "heir" if where == "inherited" else "wrong")
+
+
+@pytest.mark.parametrize("name", sorted(NO_SETTINGS - {"env"}))
+def test_what_a_preset_says_of_itself_is_no_setting(name: str) -> None:
+    assert name not in Config.model_fields
+    with pytest.raises(UsageError, match=f"^There is no field '{name}'"):
+        make_config(CARTPOLE, **{name: "x"})
+
+
+def test_noisy_presets_do_not_explore_by_epsilon_where_the_default_is_tuned_to() -> None:
+    assert make_config(CARTPOLE).epsilon_end > 0.0
+    for preset in ("noisy", "rainbow", "btr"):
+        config = make_config(CARTPOLE, preset)
+        assert (config.noisy, config.epsilon_start, config.epsilon_end) == (True, 0.0, 0.0)
+        assert config.steps == make_config(CARTPOLE).steps
 
 
 def test_what_follows_from_other_settings_is_written_out() -> None:
@@ -165,7 +313,7 @@ def test_what_follows_from_other_settings_is_written_out() -> None:
     envs=st.integers(1, 16),
     every=st.none() | st.integers(1, 50_000),
 )
-def test_reports_come_at_most_every_thousand_steps_and_end_close_to_the_budget(
+def test_reports_come_every_thousand_steps_or_twenty_cycles_and_end_close_to_the_budget(
     steps: int, rows: int, envs: int, every: int | None
 ) -> None:
     collect = rows * envs
@@ -174,7 +322,7 @@ def test_reports_come_at_most_every_thousand_steps_and_end_close_to_the_budget(
     )
     report = config.report_every_steps
     assert report % collect == 0
-    assert report <= max(min(every or steps, 1_000) + collect, collect)
+    assert report < min(every or steps, max(1_000, 20 * collect)) + collect
     chunks = -(-steps // report)
     # The last chunk goes past the budget by less than a cycle for each chunk.
     assert chunks * report - steps < collect * (chunks + 1)

@@ -152,6 +152,23 @@ def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: 
     assert_same(long, qdojo.resume(short.path, steps=400))
 
 
+RAINBOW: dict[str, Any] = {"preset": "rainbow", "hidden": (8, 8), "atoms": 5, "steps": 300}
+
+
+def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:
+    """Priorities, noisy weights and all else: stopped between two evaluations and resumed, to the same bits."""
+    whole = train(tmp_path / "whole", **RAINBOW)
+    run = stopped(tmp_path / "stopped", after_reports=7, **RAINBOW)
+    saved = checkpoint.load_latest(run.directory.checkpoints_path)
+    assert 0 < saved.meta["steps"] < RAINBOW["steps"]
+    assert_same(whole, qdojo.resume(run.path))
+    arrays = checkpoint.load_latest(whole.directory.checkpoints_path).arrays
+    for part in ("params/mean", "params/spread", "target_params/spread", "priorities/levels/0", "priorities/highest"):
+        found = [name for name in arrays if name.startswith(f"state/agents/{part}")]
+        assert found, part
+        assert any(not np.array_equal(arrays[name], saved.arrays[name]) for name in found), f"{part} did not change"
+
+
 def test_a_finished_run_is_left_as_it_is(whole: Run) -> None:
     before = checkpoint.load_latest(whole.directory.checkpoints_path)
     again = qdojo.resume(whole.path)

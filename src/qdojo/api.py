@@ -123,7 +123,15 @@ class Run:
         return Policy(self.parts, best.params, chosen)
 
     def keras_model(self, member: int | None = None) -> Any:
-        """A plain `keras.Model` with the delivered weights of one member."""
+        """A plain `keras.Model` with the delivered weights of one member; of a noisy network, without its noise.
+
+        Raises UsageError where the network describes distributions of returns, not Q-values alone.
+        """
+        if self.config.distribution is not None:
+            raise UsageError(
+                f"distribution is {self.config.distribution!r}, so this run's network has no plain Keras form; "
+                "only networks of Q-values have one."
+            )
         from qdojo.export.keras import keras_model
 
         return keras_model(self.policy(member).params, self.parts.spaces.observation_shape, self.parts.model)

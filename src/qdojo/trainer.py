@@ -37,6 +37,8 @@ CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
 """Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
 the environment, and those from the second on judge what was delivered."""
 COMMIT_SECONDS = 1.0
+CLIPPED_SHARE = 0.05
+"""Of the mass of categorical targets: what may lie outside the atoms unsaid."""
 VERSIONED = ("jax", "jaxlib", "numpy")
 
 
@@ -136,6 +138,7 @@ class Trainer:
         self._compiled_before = self.seconds["compile"]
         self._steps = int((before or {}).get("steps", 0))
         self._saved_at = self._committed_at = time.monotonic()
+        self._warned_of_clipping = False
 
     def train(self, state: TrainState, best: Best) -> None:
         """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
@@ -169,6 +172,7 @@ class Trainer:
             if self.config.agent == "tutorial":
                 self._learned = jax.tree.map(np.asarray, state.agents.params)
             self._check_finite(report)
+            self._check_support(report)
             scores = None
             every = self.config.eval_every_steps
             if every and report.steps // every > self._steps // every:
@@ -219,6 +223,16 @@ class Trainer:
         for name, values in report.metrics.items():
             if not np.isfinite(values).all():
                 raise self._diverged(name, int(np.argmin(np.isfinite(values))), report.steps)
+
+    def _check_support(self, report: Report) -> None:
+        """Say once that returns lie outside the atoms."""
+        clipped = float(np.max(report.metrics.get("clipped", 0.0)))
+        if clipped > CLIPPED_SHARE and not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            self.observer.warned(
+                f"{clipped:.0%} of the returns' distribution lies outside vmin={self.config.vmin:g} to "
+                f"vmax={self.config.vmax:g}; widen them."
+            )
 
     def _diverged(self, name: str, member: int, steps: int) -> QdojoError:
         return QdojoError(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from qdojo.cli import run
+from qdojo.config import Config, preset_tables
 
 
 def _json(capsys: pytest.CaptureFixture[str], *tokens: str) -> dict[str, Any]:
@@ -119,7 +120,44 @@ def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["presets"]) == 0
     assert "tutorial" in capsys.readouterr().out
     assert run(["presets", "default"]) == 0
-    assert "CartPole-v1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "CartPole-v1" in out
+    assert "begins with" not in out
+
+
+def test_presets_say_what_they_extend(capsys: pytest.CaptureFixture[str]) -> None:
+    """A preset's own settings are listed; those that it begins with are a name away."""
+    listed = {entry["name"]: entry for entry in _json(capsys, "presets")["presets"]}
+    assert list(listed) == list(preset_tables())
+    assert {name: listed[name]["extends"] for name in ("default", "dqn", "double", "c51", "rainbow", "btr")} == {
+        "default": None,
+        "dqn": None,
+        "double": "dqn",
+        "c51": "default",
+        "rainbow": "c51",
+        "btr": "iqn",
+    }
+    for entry in listed.values():
+        assert entry.keys() == {"name", "about", "extends", "settings", "tuned"}
+        assert entry["extends"] is None or entry["extends"] in listed
+        assert entry["settings"].keys() <= Config.model_fields.keys()
+    rainbow = _json(capsys, "presets", "rainbow")
+    assert rainbow == listed["rainbow"]
+    assert rainbow["settings"]["n_step"] == 3
+    assert "distribution" not in rainbow["settings"]
+    assert run(["presets"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in listed)
+    assert run(["presets", "rainbow"]) == 0
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"rainbow: {rainbow['about']}"
+    assert second == "It begins with the settings of c51."
+    assert any(line.split() == ["any", "n_step", "3"] for line in rest)
+
+
+def test_a_preset_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["presets", "rainbaw"]) == 2
+    assert "did you mean rainbow" in capsys.readouterr().err
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

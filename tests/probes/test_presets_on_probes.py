@@ -15,7 +15,8 @@ from qdojo.config import Config, make_config, preset_tables
 from qdojo.envs.spaces import Spaces
 from qdojo.loops.learning import Rhythm
 
-STEPS = 24_000
+STEPS, NOISY_STEPS = 20_000, 36_000
+"""What is learned under noise takes longer: the noise has to shrink first."""
 QUICK: dict[str, Any] = {
     "hidden": (16, 16),
     "batch_size": 32,
@@ -23,7 +24,6 @@ QUICK: dict[str, Any] = {
     "collect_steps": 8,
     "updates_per_step": 0.125,
     "capacity_steps": 800,
-    "steps": STEPS,
     "discount": DISCOUNT,
     "learning_rate": 1e-2,
     "learning_rate_end": 1e-5,
@@ -38,7 +38,8 @@ QUICK: dict[str, Any] = {
     "vmin": -2.25,
     "vmax": 2.75,
 }
-"""Few enough units and steps for a test. Both actions are always tried, so the value of each is learned."""
+"""Small enough for a test. Both actions are always tried, so the value of each is learned. Munchausen's numbers are
+such that its values differ from the plain ones by more than the tolerance."""
 SHARED = [name for name in preset_tables() if make_config("any", name).agent == "dqn"]
 
 
@@ -51,9 +52,7 @@ def learned(config: Config) -> np.ndarray:
     size = {"envs": config.num_envs, "capacity_rows": building._capacity_rows(config)}
     cycles = config.steps // config.collect_steps
     loop = device_loop(EVERYTHING.environment, agent, rhythm=rhythm, cycles=cycles, **size)
-    import time; t=time.time()
     state, report = next(loop.run(loop.init()))
-    print("compile", loop.programs.compile_seconds, "run", report.seconds)
     assert report.steps == config.steps
     params = jax.tree.map(lambda leaf: leaf[0], state.agents.params)
     return np.asarray(jax.vmap(variant.network.apply, in_axes=(None, 0))(params, jnp.array(EVERYTHING.observations)))
@@ -81,10 +80,9 @@ def soft_values(alpha: float, temperature: float) -> list[list[float]]:
 
 @pytest.mark.parametrize("preset", SHARED)
 def test_every_preset_learns_the_known_values(preset: str) -> None:
-    config = make_config("any", preset, **QUICK)
+    steps = NOISY_STEPS if make_config("any", preset).noisy else STEPS
+    config = make_config("any", preset, steps=steps, **QUICK)
     values = EVERYTHING.values
     if config.munchausen:
         values = soft_values(config.munchausen_alpha, config.munchausen_temperature)
-    l=learned(config)
-    print("XX", preset, np.abs(l- np.array(values)).max(),np.abs(l- np.array(values)).max(axis=1))
-    np.testing.assert_allclose(l, values, atol=1e-2)
+    np.testing.assert_allclose(learned(config), values, atol=1e-2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qdojo.errors import QdojoError, UsageError
 from qdojo.networks.keras import KerasParams, mlp_as_keras, with_params
 from qdojo.networks.mlp import MLP
+from qdojo.networks.noisy import Noisy
 from qdojo.runs.directory import sync_folder
 
 if TYPE_CHECKING:
@@ -19,19 +20,20 @@ SUFFIXES = (".keras", ".weights.h5")
 
 
 def keras_model(
-    params: MLP | KerasParams, observation_shape: tuple[int, ...], model_or_build: "ModelOrBuild | None" = None
+    params: MLP | Noisy | KerasParams, observation_shape: tuple[int, ...], model_or_build: "ModelOrBuild | None" = None
 ) -> "keras.Model":
     """A plain Keras model of one member's trained network; a Keras network needs the model that it came from.
 
     Raises `UsageError` where the two do not fit.
     """
-    if isinstance(params, MLP):
-        return mlp_as_keras(params, observation_shape)
+    plain = params.mean if isinstance(params, Noisy) else params
+    if isinstance(plain, MLP):
+        return mlp_as_keras(plain, observation_shape)
     if model_or_build is None:
         raise UsageError(
             "This agent's network is a Keras model of your own: give the model or the function it came from."
         )
-    return with_params(model_or_build, params, observation_shape)
+    return with_params(model_or_build, plain, observation_shape)
 
 
 def export(model: "keras.Model", path: Path) -> None:
