@@ -44,6 +44,12 @@ def test_a_callable_stands_in_for_the_name_and_plays_on_the_host() -> None:
     assert parts.spec.native_id is None
 
 
+@pytest.mark.parametrize("fields", [{"dueling": True}, {"distribution": "iqn"}, {"noisy": True}])
+def test_a_keras_object_with_a_part_of_the_mlp_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"is set, but the network is a Keras model; leave one of them out\.$"):
+        build(make_config(CARTPOLE, **fields), network=lambda: None)
+
+
 def test_the_device_loop_is_refused_where_there_is_no_jax_version() -> None:
     with pytest.raises(
         UsageError, match=r"^loop is 'device', but FrozenLake-v1 has no JAX version; use loop='host'\.$"

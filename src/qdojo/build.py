@@ -91,6 +91,10 @@ class Variant(NamedTuple):
 def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
     """The network and the loss that the config names: the place for another variant."""
     shape, num_actions = spaces.observation_shape, spaces.num_actions
+    if model is not None and config.parts_of_the_mlp:
+        raise UsageError(
+            f"{config.parts_of_the_mlp[0]} is set, but the network is a Keras model; leave one of them out."
+        )
     munchausen = None
     if config.munchausen:
         munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
@@ -149,6 +153,7 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
             initial_params=initial,
         )
     learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
+    epsilon_start = config.epsilon_start if initial is None else config.epsilon_end
     if config.agent == "pqn":
         return pqn_agent(
             network,
@@ -158,7 +163,7 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
                 learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
                 discount=config.discount,
                 lambda_=config.trace_decay,
-                epsilon_start=config.epsilon_start,
+                epsilon_start=epsilon_start,
                 epsilon_end=config.epsilon_end,
                 epsilon_decay_steps=config.epsilon_decay_steps,
             ),
@@ -177,17 +182,17 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
         learning_rate_end=learning_rate_end,
         learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
         discount=config.discount,
-        epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
+        epsilon_start=epsilon_start,
         epsilon_end=config.epsilon_end,
         epsilon_decay_steps=config.epsilon_decay_steps,
         target_tau=config.target_tau,
         priority_alpha=config.priority_alpha,
         priority_beta=config.priority_beta,
-        priority_beta_steps=config.steps,
+        priority_beta_steps=config.priority_beta_steps or config.steps,
     )
     prioritized = None
     if config.prioritized:
-        prioritized = Prioritized(_capacity_rows(config), config.rows_per_cycle, config.updates_per_cycle)
+        prioritized = Prioritized(_capacity_rows(config), config.rows_per_cycle)
     structure = Structure(
         num_actions=spaces.num_actions,
         num_envs=config.num_envs,

@@ -58,7 +58,7 @@ class Config(BaseModel):
     dueling: bool = False
     """A stream for the value and one for the advantages (Wang et al., 2016); the last of `hidden` is in each."""
     noisy: bool = False
-    """Learned noise in all weights, which explores in place of epsilon (Fortunato et al., 2018)."""
+    """Learned noise in all weights, which explores where epsilon does not (Fortunato et al., 2018)."""
     weights: str | None = None
     """Keras weights (`.weights.h5`, `.h5`) to start from; exploration is then at its minimum."""
 
@@ -105,7 +105,9 @@ class Config(BaseModel):
     priority_alpha: Fraction = 0.6
     """How much the priority counts; 0 samples uniformly."""
     priority_beta: Fraction = 0.4
-    """How much of the bias is weighed away at the start; it rises to 1 over the budget."""
+    """How much of the bias of such samples is weighed away at the start; it rises to 1."""
+    priority_beta_steps: Positive | None = None
+    """Env steps over which it rises; by default the budget at the start of the run."""
     epochs: Positive = 4
     """pqn: how often one learning phase goes through the rows that were just collected."""
     minibatches: Positive = 16
@@ -192,12 +194,7 @@ class Config(BaseModel):
 
     def _check_variants(self) -> None:
         """Whether the parts of the family that were chosen go together."""
-        variants = {
-            "dueling": self.dueling,
-            "noisy": self.noisy,
-            f"distribution={self.distribution!r}": self.distribution is not None,
-        }
-        chosen = [name for name, is_chosen in variants.items() if is_chosen]
+        chosen = self.parts_of_the_mlp
         others = [*chosen, *(["munchausen"] if self.munchausen else []), *(["prioritized"] if self.prioritized else [])]
         possible = {"dqn": others, "pqn": ["dueling", "noisy"], "tutorial": []}[self.agent]
         impossible = [name for name in others if name not in possible]
@@ -230,6 +227,16 @@ class Config(BaseModel):
                 f"render='human' shows one environment, but seeds={self.seeds} and num_envs={self.num_envs} "
                 f"make {self.seeds * self.num_envs}; use one of each, {fix}"
             )
+
+    @property
+    def parts_of_the_mlp(self) -> list[str]:
+        """What was chosen that only the mlp has."""
+        parts = {
+            "dueling": self.dueling,
+            "noisy": self.noisy,
+            f"distribution={self.distribution!r}": self.distribution is not None,
+        }
+        return [name for name, is_chosen in parts.items() if is_chosen]
 
     @property
     def rows_per_cycle(self) -> int:
@@ -301,6 +308,8 @@ def _resolved(config: Config) -> Config:
     changes: dict[str, Any] = {}
     if config.learning_rate_end is None:
         changes["learning_rate_end"] = config.learning_rate
+    if config.priority_beta_steps is None:
+        changes["priority_beta_steps"] = config.steps
     if config.learning_rate_decay_steps is None:
         changes["learning_rate_decay_steps"] = config.steps
     if config.render == "human":

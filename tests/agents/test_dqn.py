@@ -48,6 +48,7 @@ CASES = {
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_loss_and_gradient(name: str, error: str, transform: object) -> None:
     double, batch, difference = CASES[name]
+
     def loss(params: Array, target: Array, batch: Batch) -> tuple[Array, tuple[Array, Metrics]]:
         value, priority, metrics = dqn_loss(TABLE, double, error).of(params, target, batch, NO_NOISE)
         return value, (priority, metrics)

@@ -188,7 +188,7 @@ def test_the_step_size_falls_with_the_schedule() -> None:
         np.testing.assert_allclose(state.params[0] - 2.0, rate, atol=1e-6)
 
 
-@pytest.mark.parametrize("prioritized", [None, Prioritized(2, 2, 1)], ids=["uniform", "prioritized"])
+@pytest.mark.parametrize("prioritized", [None, Prioritized(2, 2)], ids=["uniform", "prioritized"])
 def test_members_may_differ_in_every_number(prioritized: Prioritized | None) -> None:
     """Two members in one program, each as it is alone."""
     numbers = [hyper(), hyper(learning_rate_start=0.2, learning_rate_end=0.2, discount=0.9, target_tau=0.5)]
@@ -227,7 +227,7 @@ def leaves(state: LearnerState, rows: int) -> np.ndarray:
 
 def test_priorities_after_an_update_are_those_of_its_errors() -> None:
     """Both rows enter with 1, so each gets half of the 8 examples; 1.5**0.5 and 2**0.5 are their leaves after it."""
-    learner = agent(hyper(priority_alpha=0.5), prioritized=Prioritized(3, 3, 1))
+    learner = agent(hyper(priority_alpha=0.5), prioritized=Prioritized(3, 3))
     start = learner.init(jax.random.key(0))
     assert leaves(start, 3).tolist() == [1.0, 1.0, 1.0]
     state, metrics = jax.jit(learner.update)(start, TWO_ERRORS, NOISE, clock())
@@ -251,10 +251,10 @@ def test_importance_weights_count_once_and_beta_rises_to_one(error: str, rows: i
     Beta starts at 0.4 and needs 100 steps, which are 10 rows of 10 envs.
     """
     numbers = hyper(priority_alpha=1.0, priority_beta=0.4, priority_beta_steps=100.0)
-    learner = agent(numbers, error, num_envs=10, prioritized=Prioritized(3, 3, 2))
+    learner = agent(numbers, error, num_envs=10, prioritized=Prioritized(3, 3))
     tree = priority.put(priority.full(3, 1), jnp.arange(3), jnp.array([3.0, 1.0, 0.0]))
-    state = learner.init(jax.random.key(0))._replace(priorities=tree)
     # The second update of a cycle takes the priorities as they are.
+    state = learner.init(jax.random.key(0))._replace(priorities=tree._replace(seen=TWO_ERRORS.written))
     state, metrics = jax.jit(learner.update)(state, TWO_ERRORS, NOISE, clock(rows, updates=1))
     counts = np.array([6 * 3.0**-beta, 2.0]) / 8
     losses, slopes = ([2.25, 4.0], [-3.0, -4.0]) if error == "mse" else ([1.0, 1.5], [-1.0, -1.0])
@@ -274,7 +274,7 @@ def block_of(*rows: tuple[int, float]) -> Step:
 def test_rows_enter_at_the_highest_priority_at_the_first_update_of_a_cycle_alone() -> None:
     """Three rows a cycle, two updates of one example, and nothing is learned, so errors stay 2 and 1.5 for ever."""
     still = hyper(learning_rate_start=0.0, learning_rate_end=0.0, priority_alpha=1.0)
-    learner = agent(still, batch_size=1, prioritized=Prioritized(6, 3, 2))
+    learner = agent(still, batch_size=1, prioritized=Prioritized(6, 3))
     rhythm = Rhythm(rows=3, updates=2, warmup_rows=2)
     agents = jax.tree.map(lambda leaf: leaf[None], learner.init(jax.random.key(0)))
     tape = empty(6, 1, 1, jax.ShapeDtypeStruct((1,), jnp.float32))
@@ -301,7 +301,7 @@ def test_learning_copies_neither_the_tape_nor_the_priorities(members: int) -> No
     """What an update costs must not grow with the memory: the program may hold them and write into them, no more."""
     capacity = 79_190
     network = mlp((4,), 2, (8,), layer_norm=False)
-    structure = STRUCTURE._replace(num_envs=2, n_step=3, prioritized=Prioritized(capacity, 2, 2))
+    structure = STRUCTURE._replace(num_envs=2, n_step=3, prioritized=Prioritized(capacity, 2))
     learner = replay_agent(network, dqn_loss(network, True, "huber"), hyper(priority_alpha=0.6), structure)
     agents = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), members))
     tape = empty(capacity, members, 2, jax.ShapeDtypeStruct((4,), jnp.float32))

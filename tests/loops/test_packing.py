@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdojo.loops.packing import Packing
+from qdojo.loops.packing import LARGE, Packing
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -27,6 +27,14 @@ def test_a_tree_comes_back_bit_by_bit(transform: object) -> None:
     for name, leaf in TREE.items():
         assert found[name].dtype == leaf.dtype
         np.testing.assert_array_equal(found[name], leaf)
+
+
+def test_large_arrays_stay_as_they_are() -> None:
+    tree = {"large": jnp.ones((2, LARGE + 1)), "small": jnp.ones((2, 3))}
+    packing = Packing(tree)
+    packed = packing.pack(tree)
+    assert {place: rows.shape for place, rows in packed.items()} == {"array 0": (2, LARGE + 1), "float32": (2, 3)}
+    np.testing.assert_array_equal(packing.unpack(packed)["large"], tree["large"])
 
 
 def test_a_member_has_its_numbers_in_its_row() -> None:

@@ -8,7 +8,7 @@ import pytest
 from jax import Array
 
 from qdojo.errors import UsageError
-from qdojo.networks.implicit import _cosine, PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, acting, implicit
+from qdojo.networks.implicit import PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, _cosine, acting, implicit
 from qdojo.networks.mlp import Dueling, Hidden
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

@@ -108,7 +108,9 @@ def test_the_network_against_numpy(
     params = jax.jit(network.init)(KEY)
     norms = [layer.norm for layer in params.hidden]
     shared = hidden[:-1] if dueling else hidden
-    assert [None if norm is None else norm.scale.shape for norm in norms] == [(w,) if layer_norm else None for w in shared]
+    assert [None if norm is None else norm.scale.shape for norm in norms] == [
+        (w,) if layer_norm else None for w in shared
+    ]
     observations = np.random.default_rng(0).uniform(0, 200, (5, *shape)).astype(dtype)
     batched = jax.jit(jax.vmap(network.apply, in_axes=(None, 0)))(params, jnp.asarray(observations))
     assert batched.shape == ((5, 3) if outputs is None else (5, 3, outputs))

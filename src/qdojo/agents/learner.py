@@ -63,7 +63,6 @@ class Prioritized(NamedTuple):
 
     capacity_rows: int
     rows_per_cycle: int
-    updates_per_cycle: int
 
 
 class Structure(NamedTuple):
@@ -132,8 +131,7 @@ def replay_agent(
         if ranked is None or not isinstance(state.priorities, SumTree):
             age, env = windows.uniform_starts(tape, noise)
             return windows.read(tape, age, env, n_step, discount), lambda errors: ()
-        fresh = clock.updates % ranked.updates_per_cycle == 0
-        tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle, fresh)
+        tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle)
         age, env, probability = priority.sample(tree, tape, noise)
         beta = linear(hyper.priority_beta, 1.0, hyper.priority_beta_steps, position(clock))
         weight = priority.importance(probability, tape.size * structure.num_envs, beta)

@@ -18,7 +18,7 @@ from qdojo.noise import uniform
 from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
 
 ACTING_FRACTIONS = 32
-"""K of Dabney et al. (2018b), section 4."""
+"""K of Dabney et al. (2018b), section 4; FQF proposes its own."""
 
 
 def qrdqn_network(quantiles: Network) -> Network:
@@ -56,8 +56,8 @@ def iqn_loss(
 ) -> Loss:
     """Quantile regression at random fractions, new ones for each example and network.
 
-    Dabney et al. (2018b), equation 3. The target's action is greedy on `acting(network, acting_fractions, cvar)`, as
-    the behaviour is.
+    Dabney et al. (2018b), equation 3. The target's action is greedy on `acting(network, acting_fractions, cvar)`; a
+    run acts on more of them (`quantiles`), but here each costs a pass for each example.
     """
     q_network = acting(network, acting_fractions, cvar)
 
@@ -73,17 +73,17 @@ def iqn_loss(
     return Loss(loss, online_samples + target_samples)
 
 
-def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | None, cvar: float = 1.0) -> Loss:
+def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | None) -> Loss:
     """Quantile regression at the middles of the proposed parts, plus the loss of the proposal.
 
     Yang et al. (2019), algorithm 1. The fractions are those of the example's own observation for both networks, and
-    come from the online one; the target's action is greedy on `acting(network, ..., cvar)`. The paper gives the
+    come from the online one; the target's action is greedy on `acting(network, ...)`. The paper gives the
     proposal an optimizer of its own; here it moves slowly because its logits are scaled (see `implicit.py`). Raises
     ValueError for a network that proposes nothing.
     """
     if network.proposal is None:
         raise ValueError("FQF needs a network with a proposal: build it with implicit(..., proposed=n).")
-    proposal, q_network = network.proposal, acting(network, ACTING_FRACTIONS, cvar)
+    proposal, q_network = network.proposal, acting(network, ACTING_FRACTIONS, 1.0)
 
     def loss(
         params: Params, target_params: Params, batch: Batch, noise: Words

@@ -177,7 +177,9 @@ class HostLoop:
                 if learning is not None:
                     latest = outcome(*learning.result())
                 arguments = (*latest, block, learn_words[cycle])
-                program = self.programs.compiled("learn", self._learn, *arguments, donate=(1,))
+                # The agents that act while others are learned must stay.
+                donated = (1,) if overlapping else (0, 1)
+                program = self.programs.compiled("learn", self._learn, *arguments, donate=donated)
                 if overlapping:
                     learning = thread.submit(program, *arguments)
                 else:

@@ -8,7 +8,7 @@ the tree and the tape's reader. A tree gives right answers from the first `advan
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from qdojo.noise import uniform
 from qdojo.tape.ring import Tape, newest, take
@@ -37,6 +37,8 @@ class SumTree(NamedTuple):
     levels: tuple[Float[Array, "groups branching"], ...]
     highest: Float[Array, ""]
     """The largest leaf ever set by `update`, and at least 1: what new rows enter with."""
+    seen: Int[Array, ""]
+    """Rows of the tape that `advance` has taken in."""
 
 
 def full(capacity_rows: int, num_envs: int) -> SumTree:
@@ -45,7 +47,7 @@ def full(capacity_rows: int, num_envs: int) -> SumTree:
     levels = [_grouped(jnp.ones(leaves))]
     while len(levels[-1]) > 1:
         levels.append(_grouped(_sums(levels[-1])))
-    return SumTree(tuple(levels), jnp.float32(1.0))
+    return SumTree(tuple(levels), jnp.float32(1.0), jnp.int32(0))
 
 
 def _grouped(values: Float[Array, "nodes"]) -> Float[Array, "groups branching"]:
@@ -76,8 +78,8 @@ def put(tree: SumTree, leaf: Int[Array, "changed"], value: Float[Array, "changed
     return tree._replace(levels=tuple(levels))
 
 
-def advance(tree: SumTree, tape: Tape, rows: int, fresh: Bool[Array, ""] | bool = True) -> SumTree:
-    """Take in the `rows` rows that were just written; where not `fresh`, nothing changes. Once after each write.
+def advance(tree: SumTree, tape: Tape, rows: int) -> SumTree:
+    """Take in the `rows` rows that were just written, unless that was done already: no write may be left out.
 
     They enter at the highest priority, so that each is seen soon (section 3.3, algorithm 1, line 6); but the newest row
     of each env waits for its successor, and rows marked `last` start no transition: these get 0.
@@ -90,7 +92,8 @@ def advance(tree: SumTree, tape: Tape, rows: int, fresh: Bool[Array, ""] | bool 
     leaf = row * tape.num_envs + env
     waits = (age == 0) | take(tape, row, env).last
     value = jnp.where(waits, jnp.float32(0.0), tree.highest)
-    return put(tree, leaf, jnp.where(fresh & (age < tape.size), value, _leaves(tree, leaf)))
+    fresh = (tree.seen < tape.written) & (age < tape.size)
+    return put(tree, leaf, jnp.where(fresh, value, _leaves(tree, leaf)))._replace(seen=tape.written)
 
 
 def sample(
