@@ -234,9 +234,14 @@ TINY: dict[str, Any] = {
 }
 
 
+# Those of the shared learner meet the device loop on the probe environments.
+BOTH_LOOPS = [(name, "host") for name in preset_tables()] + [
+    (name, "device") for name in ("default", "pqn", "tutorial")
+]
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
-@pytest.mark.parametrize("loop", ["device", "host"])
-@pytest.mark.parametrize("preset", preset_tables())
+@pytest.mark.parametrize(("preset", "loop"), BOTH_LOOPS)
 def test_every_preset_trains_on_both_loops(preset: str, loop: str) -> None:
     parts = parts_of(preset=preset, loop=loop, **TINY)
     try:

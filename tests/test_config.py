@@ -290,11 +290,11 @@ def test_what_a_preset_says_of_itself_is_no_setting(name: str) -> None:
         make_config(CARTPOLE, **{name: "x"})
 
 
-def test_noisy_presets_do_not_explore_by_epsilon_where_the_default_is_tuned_to() -> None:
+def test_noisy_presets_end_without_epsilon_where_the_default_is_tuned_to_keep_it() -> None:
     assert make_config(CARTPOLE).epsilon_end > 0.0
     for preset in ("noisy", "rainbow", "btr"):
         config = make_config(CARTPOLE, preset)
-        assert (config.noisy, config.epsilon_start, config.epsilon_end) == (True, 0.0, 0.0)
+        assert (config.noisy, config.epsilon_start, config.epsilon_end) == (True, 1.0, 0.0)
         assert config.steps == make_config(CARTPOLE).steps
 
 

@@ -146,7 +146,7 @@ def test_a_run_on_gymnasium_killed_in_mid_episode_ends_with_the_same_bits(tmp_pa
 
 @pytest.mark.parametrize("loop", ["device", "host"])
 def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: str, tmp_path: Path) -> None:
-    fields = {"loop": loop, "learning_rate_decay_steps": 200, "learning_rate_end": 1e-4}
+    fields = {"loop": loop, "learning_rate_decay_steps": 200, "learning_rate_end": 1e-4, "priority_beta_steps": 200}
     long = train(tmp_path / "long", steps=400, **fields)
     short = train(tmp_path / "short", steps=200, **fields)
     assert_same(long, qdojo.resume(short.path, steps=400))

@@ -167,16 +167,16 @@ def _through(layers: list[Any], x: Any) -> Any:
     return x
 
 
-def _kernel_and_bias(linear: Linear) -> list[Array]:
+def _kernel_and_bias(linear: Linear) -> list[Any]:
     return [linear.weight.T, linear.bias]
 
 
-def _values(hidden: Hidden) -> list[Array]:
+def _values(hidden: Hidden) -> list[Any]:
     norm = [] if hidden.norm is None else [hidden.norm.scale, hidden.norm.offset]
     return [*_kernel_and_bias(hidden.linear), *norm]
 
 
-def _joined(head: Dueling) -> list[Array]:
+def _joined(head: Dueling) -> list[Any]:
     """Kernel and bias of the linear layer over both streams: of V for every action, of A less their mean."""
     weight, bias = head.advantage.weight, head.advantage.bias
     actions = bias.shape[0]
