@@ -15,9 +15,9 @@ ONE_THREAD_UPDATE = 10_000_000
 def prepare(config: Config, observation_shape: tuple[int, ...], num_actions: int) -> None:
     """Settings for a run, where JAX has not been used yet in this process; later they change nothing.
 
-    qdojo waits for each result, so JAX need not hand a call to a thread of its own: that took 70 of the 80 us of
-    acting with 256x256. Small networks learn 1.2 to 1.4 times as fast where XLA does not split their products, which
-    only NPROC tells it; one that is set already is left as it is.
+    qdojo waits for each result, so JAX need not hand a call to a thread of its own, which takes longer than acting.
+    Small networks learn faster where XLA does not split their products (compare `NPROC=2 python -m benchmarks.speed
+    --rows a,b`), which only NPROC tells it; one that is set already is left as it is.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     widths = (math.prod(observation_shape), *config.hidden, num_actions)
