@@ -135,14 +135,19 @@ def test_the_numbers_of_the_config_are_those_of_the_agents_state() -> None:
         epsilon_start=0.75,
         epsilon_end=0.0625,
         epsilon_decay_steps=33,
+        num_envs=2,
+        epsilon_ladder=3.0,
+        temperature_start=2.0,
+        temperature_end=0.5,
         target_tau=0.5,
         priority_alpha=0.375,
         priority_beta=0.875,
         steps=1_000,
     )
     state = parts.agent.init(jax.random.key(0))
-    expected = [0.25, 0.125, 77.0, 0.5, 0.75, 0.0625, 33.0, 0.5, 0.375, 0.875, 1_000.0]
-    assert [float(number) for number in state.hyper] == expected
+    exploration = [0.75, 0.0625, 33.0, 3.0, 2.0, 0.5]
+    expected = [0.25, 0.125, 77.0, 0.5, *exploration, 0.5, 0.375, 0.875, 1_000.0]
+    assert [float(number) for number in jax.tree.leaves(state.hyper)] == expected
     assert state.priorities == ()
     assert parts.agent.update_words == 64
     assert [layer.linear.weight.shape for layer in state.params.hidden] == [(64, 4), (64, 64)]

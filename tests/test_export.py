@@ -14,6 +14,7 @@ import pytest
 
 from qdojo.errors import DamagedFile, QdojoError, UsageError
 from qdojo.export.keras import export, keras_model
+from qdojo.networks.inputs import Design
 from qdojo.networks.keras import (
     import_keras,
     keras_network,
@@ -79,7 +80,7 @@ def keras_saved(path: Path) -> Path:
 # Taking an agent home. ------------------------------------------------------------------------------------------------
 
 NETWORKS: dict[str, tuple[Any, Any]] = {
-    "mlp": (mlp((4,), 2, (32, 16), layer_norm=True), None),
+    "mlp": (mlp(Design((4,), 2, (32, 16), layer_norm=True)), None),
     "tutorial": (keras_network(lambda: tutorial_network((4,), 2), (4,), 2), lambda: tutorial_network((4,), 2)),
 }
 
@@ -194,9 +195,9 @@ def test_layers_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_a_dense_network_takes_its_own_export_back(layer_norm: bool, tmp_path: Path) -> None:
-    params = MLP(4, (16, 8), 2, 1, layer_norm, False, jax.random.key(0))
+    params = MLP(Design((4,), 2, (16, 8), layer_norm, False), 1, jax.random.key(0))
     export(mlp_as_keras(params, (4,)), tmp_path / "a.weights.h5")
-    found = read_weights(tmp_path / "a.weights.h5", mlp((4,), 2, (16, 8), layer_norm))
+    found = read_weights(tmp_path / "a.weights.h5", mlp(Design((4,), 2, (16, 8), layer_norm)))
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 

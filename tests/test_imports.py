@@ -33,7 +33,8 @@ ALLOWED = {
     "runs": {"errors"},
     "plots": {"errors", "runs", "statistics"},
     "export": BASE | {"networks", "runs"},
-    "build": BASE | PARTS | {"agents", "loops", "config", "processor"},
+    "dataset": BASE | {"envs", "tape", "runs", "snapshot"},
+    "build": BASE | PARTS | {"agents", "loops", "config", "dataset", "processor"},
 }
 """Package or module -> what of ours it may import. The rest is downstream of `build`, and may import all but `cli`."""
 

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image
 
 from qdojo.envs.resolve import resolve
+from qdojo.envs.spaces import check_spaces
 from qdojo.errors import EnvironmentFailure, UsageError
+from qdojo.types import Masked
 from qdojo.watch import watch
 
 
@@ -52,6 +55,13 @@ class Blank(Painter):
     blank = True
 
 
+def watch_env(
+    env: Any, act: Any, episodes: int, begin: Callable[[], None] = lambda: None, **options: Any
+) -> list[float]:
+    spec = resolve(env)
+    return watch(spec, check_spaces(spec), begin, act, episodes, **options)
+
+
 def first_action(_: np.ndarray) -> int:
     return 0
 
@@ -69,7 +79,7 @@ def frames_of(film: Path) -> tuple[str, np.ndarray]:
 
 def test_an_mp4_holds_every_frame_of_every_episode(tmp_path: Path) -> None:
     film = tmp_path / "재생.mp4"
-    assert watch(resolve(Painter), lambda shown: int(shown[0] > 1), 2, seed=0, record=film) == [14.0, 14.0]
+    assert watch_env(Painter, lambda shown: int(shown[0] > 1), 2, seed=0, record=film) == [14.0, 14.0]
     said, frames = frames_of(film)
     assert frames.shape == (10, 40, 62, 3)
     assert "10 fps" in said
@@ -80,7 +90,7 @@ def test_an_mp4_holds_every_frame_of_every_episode(tmp_path: Path) -> None:
 
 def test_a_gif_plays_at_the_speed_asked_for(tmp_path: Path) -> None:
     film = tmp_path / "play.gif"
-    watch(resolve(Painter), first_action, 1, seed=0, record=film, fps=5.0)
+    watch_env(Painter, first_action, 1, seed=0, record=film, fps=5.0)
     with Image.open(film) as gif:
         assert (gif.n_frames, gif.size, gif.info["duration"], gif.info["loop"]) == (5, (63, 41), 200, 0)
         gif.seek(3)
@@ -89,14 +99,13 @@ def test_a_gif_plays_at_the_speed_asked_for(tmp_path: Path) -> None:
 
 
 def test_cartpole_is_drawn_and_its_seed_decides(tmp_path: Path) -> None:
-    spec = resolve("CartPole-v1")
     film = tmp_path / "play.mp4"
-    returns = watch(spec, first_action, 2, seed=1, record=film)
+    returns = watch_env("CartPole-v1", first_action, 2, seed=1, record=film)
     _, frames = frames_of(film)
     assert frames.shape == (sum(returns) + 2, 400, 600, 3)
     assert frames[0].std() > 10
     assert not np.array_equal(frames[0], frames[-1])
-    assert watch(spec, first_action, 2, seed=1, record=tmp_path / "again.mp4") == returns
+    assert watch_env("CartPole-v1", first_action, 2, seed=1, record=tmp_path / "again.mp4") == returns
 
 
 @pytest.mark.parametrize("name", ["play.mp4", "play.gif"])
@@ -104,7 +113,7 @@ def test_nothing_is_left_of_a_film_that_failed_and_the_one_before_is_kept(name: 
     film = tmp_path / name
     film.write_bytes(b"the film before")
     with pytest.raises(EnvironmentFailure, match=r"episode seed \d+, step 3\): it raised RuntimeError: paint is dry"):
-        watch(resolve(Failing), first_action, 1, seed=0, record=film)
+        watch_env(Failing, first_action, 1, seed=0, record=film)
     assert film.read_bytes() == b"the film before"
     assert list(tmp_path.iterdir()) == [film]
 
@@ -123,7 +132,7 @@ def test_nothing_is_left_of_a_film_that_failed_and_the_one_before_is_kept(name: 
 )
 def test_what_cannot_be_filmed_is_said_and_leaves_nothing(env: Any, name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
-        watch(resolve(env), first_action, 1, seed=0, record=tmp_path / name)
+        watch_env(env, first_action, 1, seed=0, record=tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,10 +141,54 @@ def test_without_a_screen_a_film_is_suggested(monkeypatch: pytest.MonkeyPatch) -
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match=r"no screen.*--record play\.mp4"):
-        watch(resolve("CartPole-v1"), first_action, 1, seed=0)
+        watch_env("CartPole-v1", first_action, 1, seed=0)
 
 
 def test_a_window_plays_at_the_speed_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    returns = watch(resolve("CartPole-v1"), first_action, 1, seed=0, fps=2000.0)
+    returns = watch_env("CartPole-v1", first_action, 1, seed=0, fps=2000.0)
     assert 5 < returns[0] < 20
+
+
+class Gate(Painter):
+    """Two branches, of 2 and 3 actions; the second must go through the only gate that is open."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = gym.spaces.MultiDiscrete([2, 3], start=[0, 5])
+
+    def reset(self, **kwargs: Any) -> Any:
+        return super().reset(**kwargs)[0], {"action_mask": self.mask()}
+
+    def step(self, action: Any) -> Any:
+        assert self.mask()[1][action[1] - 5]
+        shown, _, *ends, _ = super().step(3)
+        return shown, float(action[1]), *ends, {"action_mask": self.mask()}
+
+    def mask(self) -> Any:
+        return np.ones(2, bool), np.arange(3) == self.at % 3
+
+
+def test_a_masked_agent_with_branches_sees_what_it_was_trained_on(tmp_path: Path) -> None:
+    def act(shown: Any) -> np.ndarray:
+        assert isinstance(shown, Masked)
+        assert shown.action_mask.shape == (2, 3)
+        return shown.action_mask.argmax(axis=-1)
+
+    # The gates 0, 1, 2, 0, called 5, 6, 7, 5 by the environment.
+    assert watch_env(Gate, act, 1, seed=0, record=tmp_path / "play.gif") == [23.0]
+
+
+def test_an_agent_is_told_when_an_episode_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    told: list[str] = []
+
+    def act(observation: np.ndarray) -> int:
+        told.append("act")
+        return 0
+
+    watch_env(Painter, act, 2, begin=lambda: told.append("begin"), seed=0)
+    starts = [i for i, what in enumerate(told) if what == "begin"]
+    assert len(starts) == 2
+    assert starts[0] == 0
+    assert 0 < starts[1] < len(told) - 1

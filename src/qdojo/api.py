@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int
 
 from qdojo import snapshot
 from qdojo.build import Parts, build
 from qdojo.config import Config, make_config, read_config
+from qdojo.dataset import MINARI
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.state import Best
 from qdojo.observer import Observer
@@ -21,6 +22,7 @@ from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.statistics import interquartile_mean
 from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions, with_settings_of
+from qdojo.types import Observation
 from qdojo.watch import has_screen
 
 RUNS = Path("runs")
@@ -51,26 +53,34 @@ class Policy:
         self._parts = parts
         self.params = jax.tree.map(lambda leaf: leaf[member], params)
         """The parameters of that member alone."""
-        self._greedy = jax.jit(parts.agent.greedy)
-        self._values = jax.jit(parts.network.apply)
+        self._values = jax.jit(parts.agent.values)
         self.reset()
 
     def reset(self) -> None:
         """Forget the episode; call it when one starts."""
         self._memory = self._parts.agent.memory()
 
-    def act(self, observation: Any) -> int:
-        """The best action for one raw observation of the environment, as the environment numbers it."""
-        return self.choose(self._parts.spaces.encode(observation)) + self._parts.spaces.action_start
+    def act(self, observation: Any, info: Any = None) -> Any:
+        """The best action for one raw observation, as the environment takes it: an int, or `[branches]`.
 
-    def choose(self, observation: Shaped[np.ndarray, "*observation"]) -> int:
+        `info` is what came with the observation; only an environment that puts action masks there needs it.
+        """
+        return self._parts.spaces.decode(self.choose(self._seen(observation, info)))
+
+    def choose(self, observation: Observation) -> Int[np.ndarray, "*branches"]:
         """The best action, counted from 0, for an observation that is already as the agent sees it."""
-        action, self._memory = self._greedy(self.params, observation, self._memory)
-        return int(action)
+        q, self._memory = self._values(self.params, observation, self._memory)
+        return np.asarray(np.argmax(np.asarray(q), axis=-1))
 
-    def q_values(self, observation: Any) -> Float[np.ndarray, "actions"]:
-        """What each action is thought to be worth."""
-        return np.asarray(self._values(self.params, self._parts.spaces.encode(observation)))
+    def q_values(self, observation: Any, info: Any = None) -> Float[np.ndarray, "*branches actions"]:
+        """What each action is thought to be worth here, after what was seen before. It remembers nothing of this."""
+        return np.asarray(self._values(self.params, self._seen(observation, info), self._memory)[0])
+
+    def _seen(self, observation: Any, info: Any) -> Observation:
+        spaces = self._parts.spaces
+        if info is None and spaces.mask_source == "info":
+            raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
+        return spaces.encode(observation, info)
 
 
 @dataclass(frozen=True)
@@ -125,13 +135,15 @@ class Run:
     def keras_model(self, member: int | None = None) -> Any:
         """A plain `keras.Model` with the delivered weights of one member; of a noisy network, without its noise.
 
-        Raises UsageError where the network describes distributions of returns, not Q-values alone.
+        Raises UsageError where the network is more than layers that give Q-values.
         """
-        if self.config.distribution is not None:
+        if self.config.beyond_keras:
             raise UsageError(
-                f"distribution is {self.config.distribution!r}, so this run's network has no plain Keras form; "
-                "only networks of Q-values have one."
+                f"{self.config.beyond_keras[0]} is set, so this run's network has no plain Keras form; "
+                "only one network of dense layers that gives Q-values has one."
             )
+        if self.parts.spaces.action_shape:
+            raise UsageError(f"The actions of {self.config.env} are MultiDiscrete, for which there is no Keras form.")
         from qdojo.export.keras import keras_model
 
         return keras_model(self.policy(member).params, self.parts.spaces.observation_shape, self.parts.model)
@@ -168,6 +180,10 @@ def train(
     if isinstance(network, str):
         fields["network"], network = network, None
     config = make_config(name, preset, **fields)
+    if config.dataset is not None and not config.dataset.startswith(MINARI):
+        # The new run must not be what a name such as `last` means.
+        source = find(Path(root), config.dataset).path.resolve()
+        config = config.model_copy(update={"dataset": str(source)})
     if config.render == "human" and not has_screen():
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
@@ -200,6 +216,8 @@ def resume(
     config = found.config.model_copy(update=changed)
     loaded = checkpoint.load_latest(found.directory.checkpoints_path)
     changes = _changes(config, loaded.meta)
+    if config.dataset != loaded.meta["config"].get("dataset"):
+        raise UsageError(f"{found.path} has another dataset than its checkpoint, which holds all rows; undo it.")
     if changes and not fork:
         raise UsageError(f"{found.path} has changed since its checkpoint: {'; '.join(changes)}; undo it or use --fork.")
     parts = build(config, env, network)

@@ -6,17 +6,22 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from qdojo import dataset
+from qdojo.agents.bootstrapped import bootstrapped, bootstrapped_actor, bootstrapped_loss
 from qdojo.agents.categorical import c51_loss, c51_network
-from qdojo.agents.dqn import dqn_loss
+from qdojo.agents.conservative import conservative
+from qdojo.agents.dqn import Rule, dqn_loss
+from qdojo.agents.explore import Choosing, Exploration, actor_of
 from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.pqn import capacity_rows as pqn_rows
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
+from qdojo.agents.recurrent import q_network, recurrent_actor, recurrent_loss
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
@@ -29,14 +34,20 @@ from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.loops.offline import OfflineLoop
 from qdojo.networks.implicit import acting, implicit
+from qdojo.networks.inputs import Design
 from qdojo.networks.keras import keras_network, read_weights, tutorial_network
 from qdojo.networks.mlp import mlp
-from qdojo.networks.noisy import noisy, noisy_quantiles
+from qdojo.networks.noisy import noisy, noisy_quantiles, noisy_recurrent
+from qdojo.networks.prior import with_prior
+from qdojo.networks.recurrent import recurrent
 from qdojo.processor import prepare
-from qdojo.tape import ring
-from qdojo.types import Agent, Network
+from qdojo.tape import priority, ring, windows
+from qdojo.tape.windows import Window
+from qdojo.types import Actor, Agent, Masked, Network
 
+Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
 EVALUATION_ENVS = 10
 """Copies that play a member's evaluation episodes, on the host loop."""
 MEMORY_SHARE = 0.8
@@ -50,7 +61,7 @@ class Parts(NamedTuple):
     spaces: Spaces
     network: Network
     agent: Agent
-    loop: DeviceLoop | HostLoop
+    loop: Loop
     solved_at: float | None
     model: Any
     """The Keras model, or the function that builds it, where the network is one; else None."""
@@ -62,7 +73,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
     spec = resolve(env if env is not None else config.env)
-    spaces = check_spaces(spec)
+    spaces = check_spaces(spec, embedded=config.embedding is not None)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
@@ -75,50 +86,104 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         spaces=spaces,
         network=variant.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent),
+        loop=_loop(config, spec, spaces, agent, variant.window.following + 1),
         solved_at=solved_at,
         model=model,
     )
 
 
 class Variant(NamedTuple):
-    """One member of the family: the network that acts, and the loss that it learns by."""
+    """One member of the family: what acts, the loss that it learns by, and what one example of it is."""
 
     network: Network
     loss: Loss
+    actor: Actor
+    window: Window
 
 
 def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
-    """The network and the loss that the config names: the place for another variant."""
-    shape, num_actions = spaces.observation_shape, spaces.num_actions
+    """What the config names: the place for another variant."""
+    _check_model(config, spaces, model)
+    design = Design(
+        observation_shape=spaces.observation_shape,
+        num_actions=spaces.num_actions,
+        hidden=config.hidden,
+        layer_norm=config.layer_norm,
+        dueling=config.dueling,
+        action_shape=spaces.action_shape,
+        categories=spaces.categories,
+        embedding=config.embedding or 0,
+        normalized=config.normalize_observations,
+    )
+    munchausen = None
+    if config.munchausen:
+        munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
+    rule = Rule(config.double, config.error, munchausen, config.value_rescaling)
+    if config.recurrent is not None:
+        return _recurrent_variant(config, design, rule)
+    if config.distribution in ("iqn", "fqf"):
+        network, loss = _implicit_variant(config, design, munchausen)
+    else:
+        network, loss = _explicit_variant(config, design, model, rule)
+    if config.conservative:
+        loss = conservative(loss, network, config.conservative)
+    window = windows.transitions(config.n_step)
+    if config.heads == 1:
+        return Variant(network, loss, actor_of(network), window)
+    ensemble = bootstrapped(network, config.heads)
+    return Variant(ensemble, bootstrapped_loss(loss, config.heads), bootstrapped_actor(network, config.heads), window)
+
+
+def _recurrent_variant(config: Config, design: Design, rule: Rule) -> Variant:
+    assert config.recurrent is not None
+    network = recurrent(design, config.recurrent)
+    network = noisy_recurrent(network) if config.noisy else network
+    loss = recurrent_loss(network, rule, config.burn_in_steps, config.stored_state)
+    window = windows.sequences(config.burn_in_steps, config.sequence_steps, config.n_step)
+    return Variant(q_network(network), loss, recurrent_actor(network), window)
+
+
+def _implicit_variant(config: Config, design: Design, munchausen: Munchausen | None) -> tuple[Network, Loss]:
+    proposed = config.quantiles if config.distribution == "fqf" else None
+    network = implicit(design, proposed)
+    network = noisy_quantiles(network) if config.noisy else network
+    if proposed is None:
+        loss = iqn_loss(network, config.double, munchausen, cvar=config.cvar)
+    else:
+        loss = fqf_loss(network, config.double, munchausen)
+    return acting(network, config.quantiles, config.cvar), loss
+
+
+def _explicit_variant(config: Config, design: Design, model: Any, rule: Rule) -> tuple[Network, Loss]:
+    if model is not None:
+        network = keras_network(model, design.observation_shape, design.num_actions)
+    else:
+        network = mlp(design, {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or ""))
+    network = noisy(network) if config.noisy else network
+    network = with_prior(network, config.prior_scale) if config.prior_scale else network
+    if config.distribution == "c51":
+        support = jnp.linspace(config.vmin, config.vmax, config.atoms)
+        return c51_network(network, support), c51_loss(network, support, rule.double, rule.munchausen)
+    if config.distribution == "qrdqn":
+        return qrdqn_network(network), qrdqn_loss(network, rule.double, rule.munchausen)
+    return network, dqn_loss(network, rule)
+
+
+def _check_model(config: Config, spaces: Spaces, model: Any) -> None:
+    """Whether a Keras model, or an agent or loss for Discrete actions alone, can do what is asked."""
     if model is not None and config.parts_of_the_mlp:
         raise UsageError(
             f"{config.parts_of_the_mlp[0]} is set, but the network is a Keras model; leave one of them out."
         )
-    munchausen = None
-    if config.munchausen:
-        munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
-    if config.distribution in ("iqn", "fqf"):
-        proposed = config.quantiles if config.distribution == "fqf" else None
-        quantiles = implicit(shape, num_actions, config.hidden, config.layer_norm, config.dueling, proposed)
-        quantiles = noisy_quantiles(quantiles) if config.noisy else quantiles
-        if proposed is None:
-            loss = iqn_loss(quantiles, config.double, munchausen, cvar=config.cvar)
-        else:
-            loss = fqf_loss(quantiles, config.double, munchausen)
-        return Variant(acting(quantiles, config.quantiles, config.cvar), loss)
-    if model is not None:
-        network = keras_network(model, shape, num_actions)
-        return Variant(network, dqn_loss(network, config.double, config.error, munchausen))
-    outputs = {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or "")
-    network = mlp(shape, num_actions, config.hidden, config.layer_norm, config.dueling, outputs)
-    network = noisy(network) if config.noisy else network
-    if config.distribution == "c51":
-        support = jnp.linspace(config.vmin, config.vmax, config.atoms)
-        return Variant(c51_network(network, support), c51_loss(network, support, config.double, munchausen))
-    if config.distribution == "qrdqn":
-        return Variant(qrdqn_network(network), qrdqn_loss(network, config.double, munchausen))
-    return Variant(network, dqn_loss(network, config.double, config.error, munchausen))
+    if not spaces.action_shape:
+        return
+    unable = "a Keras model" if model is not None else None
+    if config.distribution is not None:
+        unable = f"distribution={config.distribution!r}"
+    elif config.agent == "tutorial":
+        unable = "agent='tutorial'"
+    if unable is not None:
+        raise UsageError(f"{unable} has one value an action, but the actions are MultiDiscrete; leave it out.")
 
 
 def _model(config: Config, spaces: Spaces, given: Any) -> Any:
@@ -153,7 +218,21 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
             initial_params=initial,
         )
     learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
-    epsilon_start = config.epsilon_start if initial is None else config.epsilon_end
+    exploration = Exploration(
+        epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
+        epsilon_end=config.epsilon_end,
+        decay_steps=config.epsilon_decay_steps,
+        ladder=config.epsilon_ladder,
+        temperature_start=config.temperature_start,
+        temperature_end=config.temperature_end,
+    )
+    choosing = Choosing(
+        num_actions=spaces.num_actions,
+        action_shape=spaces.action_shape,
+        num_envs=config.num_envs,
+        exponential=config.epsilon_schedule == "exponential",
+        boltzmann=config.boltzmann,
+    )
     if config.agent == "pqn":
         return pqn_agent(
             network,
@@ -163,13 +242,10 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
                 learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
                 discount=config.discount,
                 lambda_=config.trace_decay,
-                epsilon_start=epsilon_start,
-                epsilon_end=config.epsilon_end,
-                epsilon_decay_steps=config.epsilon_decay_steps,
+                exploration=exploration,
             ),
             PqnStructure(
-                num_actions=spaces.num_actions,
-                num_envs=config.num_envs,
+                choosing=choosing,
                 rollout=config.rows_per_cycle,
                 epochs=config.epochs,
                 minibatches=config.minibatches,
@@ -182,9 +258,7 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
         learning_rate_end=learning_rate_end,
         learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
         discount=config.discount,
-        epsilon_start=epsilon_start,
-        epsilon_end=config.epsilon_end,
-        epsilon_decay_steps=config.epsilon_decay_steps,
+        exploration=exploration,
         target_tau=config.target_tau,
         priority_alpha=config.priority_alpha,
         priority_beta=config.priority_beta,
@@ -194,31 +268,27 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
     if config.prioritized:
         prioritized = Prioritized(_capacity_rows(config), config.rows_per_cycle)
     structure = Structure(
-        num_actions=spaces.num_actions,
-        num_envs=config.num_envs,
+        choosing=choosing,
         batch_size=config.batch_size,
-        n_step=config.n_step,
+        window=variant.window,
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
         prioritized=prioritized,
     )
-    return replay_agent(network, variant.loss, hyper, structure, initial)
+    return replay_agent(network, variant.loss, hyper, structure, initial, variant.actor)
 
 
-def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> DeviceLoop | HostLoop:
+def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:
+    """What steps the environment and learns; `example_rows` of the tape make the first example."""
     environment = native(spec.native_id) if spec.native_id is not None else None
     if config.loop == "device" and environment is None:
         raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
     capacity_rows = _capacity_rows(config)
-    observation = jax.ShapeDtypeStruct(spaces.observation_shape, jnp.dtype(spaces.observation_dtype))
-    _check_memory(config, capacity_rows, observation)
+    observation = _shown(spaces)
+    _check_memory(config, capacity_rows, observation, spaces.action_shape, agent)
     cycles = max(1, (config.report_every_steps or config.collect_steps) // config.collect_steps)
-    rhythm = Rhythm(
-        rows=config.rows_per_cycle,
-        updates=config.updates_per_cycle,
-        # Two rows make the first transition.
-        warmup_rows=max(2, math.ceil(config.warmup_steps / config.num_envs)),
-    )
+    warmup = 0 if config.dataset is not None else math.ceil(config.warmup_steps / config.num_envs)
+    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(example_rows, warmup))
     size: dict[str, int] = {
         "seed": config.seed,
         "members": config.seeds,
@@ -226,22 +296,55 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent) -> Device
         "capacity_rows": capacity_rows,
         "cycles": cycles,
     }
+    playing: DeviceLoop | HostLoop
     if environment is not None and config.loop != "host":
-        return DeviceLoop(environment, agent, rhythm, **size)
+        playing = DeviceLoop(environment, agent, rhythm, **size)
+    else:
+        playing = _host_loop(config, spec, spaces, agent, rhythm, observation, size)
+    if config.dataset is None:
+        return playing
+    memory = agent.memory()
+    return OfflineLoop(playing, functools.partial(dataset.read, config.dataset, spaces, memory, Path.cwd(), config.env))
 
+
+def _host_loop(
+    config: Config,
+    spec: EnvSpec,
+    spaces: Spaces,
+    agent: Agent,
+    rhythm: Rhythm,
+    observation: Any,
+    size: dict[str, int],
+) -> HostLoop:
     training_seeds = [config.seed + member for member in range(config.seeds)]
     with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
 
     def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
         # Evaluation plays from seeds of its own, and is not shown.
         shown = config.render == "human" and member_seeds == training_seeds
-        return HostEnvironment(with_window if shown else spec, member_seeds, envs, config.vectorization)
+        chosen = with_window if shown else spec
+        return HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
 
     # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
     free = config.vectorization == "sync" and not spec.is_vector
     return HostLoop(
-        open_vector, observation, agent, rhythm, evaluation_envs=EVALUATION_ENVS if free else config.num_envs, **size
+        open_vector,
+        observation,
+        agent,
+        rhythm,
+        evaluation_envs=EVALUATION_ENVS if free else config.num_envs,
+        action_shape=spaces.action_shape,
+        **size,
     )
+
+
+def _shown(spaces: Spaces) -> Any:
+    """Shape and dtype of each array of one observation."""
+    observation = jax.ShapeDtypeStruct(spaces.observation_shape, jnp.dtype(spaces.observation_dtype))
+    if not spaces.masked:
+        return observation
+    mask: Any = jax.ShapeDtypeStruct((*spaces.action_shape, spaces.num_actions), jnp.bool_)
+    return Masked(observation, mask)  # type: ignore[arg-type]
 
 
 def _capacity_rows(config: Config) -> int:
@@ -249,12 +352,22 @@ def _capacity_rows(config: Config) -> int:
         return tutorial_rows(config.capacity_steps)
     if config.agent == "pqn":
         return pqn_rows(config.rows_per_cycle)
-    rows = max(math.ceil(config.capacity_steps / config.num_envs), config.n_step + 2)
+    example = config.n_step
+    if config.recurrent is not None:
+        example += config.burn_in_steps + config.sequence_steps
+    rows = max(math.ceil(config.capacity_steps / config.num_envs), example + 2)
     return math.ceil(rows / config.rows_per_cycle) * config.rows_per_cycle
 
 
-def _check_memory(config: Config, capacity_rows: int, observation: jax.ShapeDtypeStruct) -> None:
-    needed = ring.size_in_bytes(capacity_rows, config.seeds, config.num_envs, observation)
+def _check_memory(
+    config: Config, capacity_rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent
+) -> None:
+    memory = jax.eval_shape(agent.memory)
+    # Members that learn from a data set share its rows.
+    members = config.seeds if config.dataset is None else 1
+    needed = ring.size_in_bytes(capacity_rows, members, config.num_envs, observation, action_shape, memory)
+    if config.prioritized:
+        needed += config.seeds * priority.size_in_bytes(capacity_rows, config.num_envs)
     free = _free_bytes()
     if needed > free * MEMORY_SHARE:
         # Whole blocks are held, so a size at the very limit would be rounded up past it.

@@ -59,6 +59,16 @@ class Config(BaseModel):
     """A stream for the value and one for the advantages (Wang et al., 2016); the last of `hidden` is in each."""
     noisy: bool = False
     """Learned noise in all weights, which explores where epsilon does not (Fortunato et al., 2018)."""
+    recurrent: Literal["gru", "lstm"] | None = None
+    """A memory in place of the last of `hidden`, learned from sequences (Kapturowski et al., 2019)."""
+    heads: Positive = 1
+    """Networks that learn side by side; one of them acts through an episode (Osband et al., 2016)."""
+    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
+    """What counts a fixed random network that is added to each learned one (Osband et al., 2018)."""
+    embedding: Positive | None = None
+    """Learned numbers for each category of Discrete and MultiDiscrete observations; None: one-hot vectors."""
+    normalize_observations: bool = False
+    """Bring observations to mean 0 and deviation 1, by statistics that are learned in training and then kept."""
     weights: str | None = None
     """Keras weights (`.weights.h5`, `.h5`) to start from; exploration is then at its minimum."""
 
@@ -74,12 +84,24 @@ class Config(BaseModel):
     """Updates for each env step: the replay ratio."""
     n_step: Annotated[int, Field(ge=1, le=100)] = 5
     """Steps of the return before it bootstraps."""
+    sequence_steps: Positive = 20
+    """recurrent: successive steps that one example learns from."""
+    burn_in_steps: Annotated[int, Field(ge=0)] = 0
+    """recurrent: steps before them that only fill the memory."""
+    stored_state: bool = True
+    """recurrent: an example begins with what the agent remembered there; false: with nothing."""
     discount: Fraction = 0.99
     """What a reward is worth one step later."""
     double: bool = True
     """The online network chooses the target's action (van Hasselt et al., 2016)."""
     error: Literal["mse", "huber"] = "huber"
     """Loss of the error between value and target."""
+    value_rescaling: bool = False
+    """Learn values whose size grows as the root of the return's (Pohlen et al., 2018)."""
+    conservative: Annotated[float, Field(ge=0.0)] = 0.0
+    """What it counts that no action is worth more than those in the data: CQL's alpha (Kumar et al., 2020)."""
+    dataset: str | None = None
+    """Learn from the steps that a run's memory holds (its directory or name), or from `minari:ID`, and play none."""
     munchausen: bool = False
     """A bonus for what the policy itself would choose, and a soft maximum (Vieillard et al., 2020)."""
     munchausen_alpha: Fraction = 0.9
@@ -133,6 +155,16 @@ class Config(BaseModel):
     """Probability of a random action at the end."""
     epsilon_decay_steps: Positive = 10_000
     """Env steps from one to the other."""
+    epsilon_schedule: Literal["linear", "exponential"] = "linear"
+    """From one to the other by equal differences, or by equal factors."""
+    epsilon_ladder: Annotated[float, Field(ge=0.0)] = 0.0
+    """Copy i of N has epsilon**(1 + epsilon_ladder * i / (N - 1)); Ape-X has 7 (Horgan et al., 2018)."""
+    boltzmann: bool = False
+    """Draw actions in proportion to exp(Q / temperature), where the best would be taken."""
+    temperature_start: Annotated[float, Field(gt=0.0)] = 1.0
+    """boltzmann: temperature at the start, in units of Q-values."""
+    temperature_end: Annotated[float, Field(gt=0.0)] = 0.1
+    """boltzmann: temperature after `epsilon_decay_steps`."""
     epsilon_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.995
     """Tutorial agent: what epsilon is multiplied by after each replay."""
 
@@ -175,10 +207,11 @@ class Config(BaseModel):
         self._check_variants()
         if self.agent == "pqn":
             self._check_phases()
+        if self.dataset is not None:
+            self._check_dataset()
         if self.until_solved and self.eval_every_steps is None:
             raise ValueError("until_solved is set, but without evaluations nothing tells; set eval_every_steps")
-        if self.epsilon_end > self.epsilon_start:
-            raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
+        self._check_exploration()
         return self
 
     def _check_phases(self) -> None:
@@ -195,25 +228,76 @@ class Config(BaseModel):
     def _check_variants(self) -> None:
         """Whether the parts of the family that were chosen go together."""
         chosen = self.parts_of_the_mlp
-        others = [*chosen, *(["munchausen"] if self.munchausen else []), *(["prioritized"] if self.prioritized else [])]
-        possible = {"dqn": others, "pqn": ["dueling", "noisy"], "tutorial": []}[self.agent]
-        impossible = [name for name in others if name not in possible]
+        others = [*chosen, *self.parts_of_replay]
+        possible = {"dqn": others, "pqn": ["dueling", "noisy", "embedding", "normalize_observations"], "tutorial": []}
+        impossible = [name for name in others if name not in possible[self.agent]]
         if impossible:
             raise ValueError(f"{impossible[0]} is set, but agent={self.agent!r} has no such part; leave it out")
+        self._check_memory_and_heads()
         if chosen and self.network != "mlp":
             raise ValueError(f"{chosen[0]} is set, but network is {self.network!r}; use 'mlp', or leave it out")
-        if chosen and self.weights is not None:
-            raise ValueError(f"{chosen[0]} is set, but weights are read into a plain network only; leave one out")
+        not_plain = [*chosen, *self.beyond_keras]
+        if not_plain and self.weights is not None:
+            raise ValueError(f"{not_plain[0]} is set, but weights are read into a plain network only; leave one out")
         if self.dueling and not self.hidden:
             raise ValueError("dueling needs a hidden layer for each stream; set hidden")
         if self.distribution in ("iqn", "fqf") and len(self.hidden) < 2:
             raise ValueError(
                 f"distribution={self.distribution!r} needs two hidden layers or more, not hidden={list(self.hidden)}"
             )
+        if self.embedding is not None and self.normalize_observations:
+            raise ValueError("normalize_observations is set, but embedding takes categories; leave one out")
         if self.vmin >= self.vmax:
             raise ValueError(f"vmin is {self.vmin:g}, but it must be below vmax={self.vmax:g}")
         if self.cvar < 1.0 and self.distribution != "iqn":
             raise ValueError("cvar is below 1, but only distribution='iqn' can act by it; leave it out")
+
+    def _check_memory_and_heads(self) -> None:
+        """Whether a network with a memory, and several of them, go with the rest."""
+        if self.recurrent is not None:
+            for name, is_set in {
+                f"distribution={self.distribution!r}": self.distribution is not None,
+                f"heads={self.heads}": self.heads > 1,
+                "conservative": self.conservative > 0.0,
+                "prior_scale": self.prior_scale > 0.0,
+            }.items():
+                if is_set:
+                    raise ValueError(f"recurrent is {self.recurrent!r}, which learns without {name}; leave one out")
+            if not self.hidden:
+                raise ValueError("recurrent needs a hidden layer, the last of which is the memory; set hidden")
+        implicit = self.distribution in ("iqn", "fqf")
+        if implicit and (self.heads > 1 or self.prior_scale > 0.0):
+            name = "heads" if self.heads > 1 else "prior_scale"
+            raise ValueError(f"{name} is set, but distribution={self.distribution!r} has one network; leave one out")
+        if self.value_rescaling and self.distribution is not None:
+            raise ValueError("value_rescaling is set, but a distribution is of plain returns; leave one out")
+
+    def _check_exploration(self) -> None:
+        """Whether the ways to explore are whole."""
+        if self.epsilon_end > self.epsilon_start:
+            raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
+        if self.epsilon_schedule == "exponential" and self.epsilon_end == 0.0 and self.epsilon_start > 0.0:
+            raise ValueError(
+                "epsilon_end is 0, which equal factors never reach; use 0.001, or epsilon_schedule='linear'"
+            )
+        if self.epsilon_ladder > 0.0 and self.num_envs == 1:
+            raise ValueError("epsilon_ladder is set, but num_envs=1 has no second rung; set num_envs")
+        if self.agent == "tutorial" and (self.boltzmann or self.epsilon_schedule != "linear"):
+            name = "boltzmann" if self.boltzmann else "epsilon_schedule"
+            raise ValueError(f"{name} is set, but agent='tutorial' has no such part; leave it out")
+
+    def _check_dataset(self) -> None:
+        """Whether learning from logged steps asks for nothing that needs new ones."""
+        if self.agent != "dqn":
+            raise ValueError(f"dataset is set, but agent={self.agent!r} learns from its own steps; leave one out")
+        unfit = {
+            "num_envs": self.num_envs != 1,
+            "episodes": self.episodes is not None,
+            "render": self.render != "none",
+        }
+        for name, is_set in unfit.items():
+            if is_set:
+                raise ValueError(f"dataset is set, so no environment is played in training; leave {name} out")
 
     def _check_window(self) -> None:
         """Whether one window can show all that is trained."""
@@ -234,7 +318,36 @@ class Config(BaseModel):
         parts = {
             "dueling": self.dueling,
             "noisy": self.noisy,
+            "recurrent": self.recurrent is not None,
+            "embedding": self.embedding is not None,
+            "normalize_observations": self.normalize_observations,
             f"distribution={self.distribution!r}": self.distribution is not None,
+        }
+        return [name for name, is_chosen in parts.items() if is_chosen]
+
+    @property
+    def beyond_keras(self) -> list[str]:
+        """What was chosen that makes of the network more than layers that give Q-values."""
+        parts = {
+            f"distribution={self.distribution!r}": self.distribution is not None,
+            "recurrent": self.recurrent is not None,
+            "heads": self.heads > 1,
+            "prior_scale": self.prior_scale > 0.0,
+            "embedding": self.embedding is not None,
+            "normalize_observations": self.normalize_observations,
+        }
+        return [name for name, is_chosen in parts.items() if is_chosen]
+
+    @property
+    def parts_of_replay(self) -> list[str]:
+        """What was chosen that only an agent with replay has."""
+        parts = {
+            "munchausen": self.munchausen,
+            "prioritized": self.prioritized,
+            "heads": self.heads > 1,
+            "prior_scale": self.prior_scale > 0.0,
+            "value_rescaling": self.value_rescaling,
+            "conservative": self.conservative > 0.0,
         }
         return [name for name, is_chosen in parts.items() if is_chosen]
 

@@ -17,7 +17,7 @@ def uniform(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (words >> 8).astype(jnp.float32) * jnp.float32(2**-24)
 
 
-def integer(words: UInt32[Array, "*shape"], bound: Int[Array, ""] | int) -> Int[Array, "*shape"]:
+def integer(words: UInt32[Array, "*shape"], bound: Int[Array, "*bounds"] | int) -> Int[Array, "*shape"]:
     """Integers in [0, bound). The bias of the remainder is below bound / 2**32 (2e-4 at a million)."""
     return (words % jnp.asarray(bound, jnp.uint32)).astype(jnp.int32)
 

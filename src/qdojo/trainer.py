@@ -18,12 +18,10 @@ import numpy as np
 from jaxtyping import Float
 
 from qdojo import snapshot
-from qdojo.build import Parts
+from qdojo.build import Loop, Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
 from qdojo.export.keras import export, keras_model
-from qdojo.loops.device import DeviceLoop
-from qdojo.loops.host import HostLoop
 from qdojo.loops.state import Best, TrainState, keep_best, member_keys
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
@@ -55,7 +53,7 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
     run = create(root, config.env, config.preset, config.to_toml())
     with run.lock(), contextlib.closing(parts.loop):
         observer.started(run, config, parts.loop.name)
-        if config.warmup_steps >= config.steps:
+        if config.dataset is None and config.warmup_steps >= config.steps:
             observer.warned(
                 f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}."
             )
@@ -94,7 +92,7 @@ class Progress(NamedTuple):
     best: Best
 
 
-def restored(loop: DeviceLoop | HostLoop, arrays: snapshot.Arrays) -> Progress:
+def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
     """What a checkpoint's arrays say."""
     template = loop.template()
     expected = Progress(template, best_template(template))

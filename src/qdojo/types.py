@@ -2,10 +2,11 @@
 
 Axis legend, used in every annotation:
 
-    time     rows of the tape                member   agents of a population, trained side by side
+    time     rows of the tape                member    agents of a population, trained side by side
     env      copies of the environment that feed one member
-    batch    examples of one update          actions  discrete actions, or their values
-    words    uint32 words of randomness      n        steps of a window
+    batch    examples of one update          actions   discrete actions, or their values
+    words    uint32 words of randomness      branches  parts of a MultiDiscrete action; no axis for a Discrete one
+    n        steps of a window
 
 Time in names: `obs_tm1, action_tm1` were seen and done; `reward_t, discount_t, obs_t` came of it.
 """
@@ -19,22 +20,35 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 AnyArray: TypeAlias = Array | np.ndarray
 """On the device, or on the host."""
 Params: TypeAlias = PyTree[Any]
-Observation = Shaped[Array, "*observation"]
+Memory: TypeAlias = PyTree[Any]
+"""What an agent carries through an episode; an empty tuple for most."""
 Words = UInt32[Array, "words"]
 Metrics = dict[str, Float[Array, ""]]
+
+
+class Masked(NamedTuple):
+    """An observation, and which actions are legal where it is seen. Leading axes are free."""
+
+    observation: Shaped[AnyArray, "*rows_and_observation"]
+    action_mask: Bool[AnyArray, "*rows_and_branches actions"]
+
+
+Observation: TypeAlias = Shaped[AnyArray, "*observation"] | Masked
 
 
 class Step(NamedTuple):
     """One row of the tape: what was seen, done and paid. Leading axes are free: [time, member, env] on the tape.
 
-    `last` marks a row that starts no transition: the final observation of an episode, or a pause.
+    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is what the
+    agent carried when it saw the observation.
     """
 
-    observation: Shaped[AnyArray, "*rows_and_observation"]
-    action: Int[AnyArray, "*rows"]
+    observation: Observation
+    action: Int[AnyArray, "*rows_and_branches"]
     reward: Float[AnyArray, "*rows"]
     terminated: Bool[AnyArray, "*rows"]
     last: Bool[AnyArray, "*rows"]
+    memory: Memory = ()
 
 
 class Batch(NamedTuple):
@@ -44,11 +58,33 @@ class Batch(NamedTuple):
     the example counts in the mean: 0 for rows that start no transition.
     """
 
-    obs_tm1: Shaped[Array, "*batch_and_observation"]
-    action_tm1: Int[Array, "*batch"]
+    obs_tm1: Observation
+    action_tm1: Int[Array, "*batch_and_branches"]
     reward_t: Float[Array, "*batch"]
     discount_t: Float[Array, "*batch"]
-    obs_t: Shaped[Array, "*batch_and_observation"]
+    obs_t: Observation
+    weight: Float[Array, "*batch"]
+
+
+class Sequence(NamedTuple):
+    """Successive rows of one env, oldest first, and the transitions that start at some of them: what a network with a
+    memory learns from. `time` rows, of which those from the first of `learned` on start a transition each.
+
+    `reward_t` and `discount_t` are as in `Batch`, one a transition; the value that follows is that of row `after_t`.
+    """
+
+    obs_tm1: Observation
+    """[time, ...], of all rows."""
+    last: Bool[Array, "*batch time"]
+    """Rows after which an episode starts, and with it the memory."""
+    memory: Memory
+    """What the agent carried when it saw the first row."""
+    action_tm1: Int[Array, "*batch_learned_and_branches"]
+    reward_t: Float[Array, "*batch learned"]
+    discount_t: Float[Array, "*batch learned"]
+    after_t: Int[Array, "*batch learned"]
+    starts: Bool[Array, "*batch learned"]
+    """False for rows that start no transition."""
     weight: Float[Array, "*batch"]
 
 
@@ -61,7 +97,7 @@ class Clock(NamedTuple):
     """Gradient steps taken by each member."""
 
 
-def _as_they_are(params: Params, noise: Words) -> Params:
+def _as_they_are(params: Params, _: Any) -> Params:
     return params
 
 
@@ -70,12 +106,27 @@ class Network(NamedTuple):
 
     init: Callable[[Array], Params]
     """Parameters from a key."""
-    apply: Callable[[Params, Observation], Float[Array, "actions *outputs"]]
+    apply: Callable[[Params, Observation], Float[Array, "*branches_and_actions_and_outputs"]]
     """Q-values, one an action; or what describes the distribution of each action's return."""
     perturb: Callable[[Params, Words], Params] = _as_they_are
     """Parameters with the noise of a noisy network in them; `apply` takes those with and those without."""
     words: int = 0
     """uint32 words that one `perturb` consumes."""
+    observe: Callable[[Params, Observation], Params] = _as_they_are
+    """Parameters after a batch of observations `[batch, ...]`: where statistics of them are kept, and not learned."""
+
+
+class Actor(NamedTuple):
+    """How parameters play an episode: Q-values for one observation after the other, and what is kept between them."""
+
+    values: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]
+    """(params, observation, memory) -> Q-values, memory; what is evaluated."""
+    exploring: Callable[[Params, Observation, Memory, Words], tuple[Float[Array, "*branches actions"], Memory]]
+    """The same with the agent's own way to explore in them, where it has one: noise, or a head that acts."""
+    memory: Callable[[], Memory] = tuple
+    """As it is when an episode starts."""
+    words: int = 0
+    """uint32 words that one `exploring` consumes."""
 
 
 class Agent(NamedTuple):
@@ -87,16 +138,16 @@ class Agent(NamedTuple):
 
     init: Callable[[Array], Any]
     """State of a new member, from a key."""
-    act: Callable[[Any, Observation, Any, Words, Clock], tuple[Int[Array, ""], Any]]
-    """(state, observation, memory, noise, clock) -> exploring action, memory."""
-    greedy: Callable[[Params, Observation, Any], tuple[Int[Array, ""], Any]]
-    """(params, observation, memory) -> best action, memory."""
+    act: Callable[[Any, Observation, Memory, Words, Clock, Int[Array, ""]], tuple[Int[Array, "*branches"], Memory]]
+    """(state, observation, memory, noise, clock, env) -> exploring action, memory; `env` counts a member's copies."""
+    values: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]
+    """(params, observation, memory) -> Q-values, memory; an evaluation takes the best action."""
     update: Callable[[Any, Any, Words, Clock], tuple[Any, Metrics]]
     """(state, tape, noise, clock) -> state after one learning step, metrics."""
     exploration: Callable[[Any, Clock], Float[Array, ""]]
     """(state, clock) -> the probability of a random action."""
-    memory: Callable[[], Any]
-    """What an agent carries through an episode, as it is when one starts; an empty tuple for most."""
+    memory: Callable[[], Memory]
+    """As it is when an episode starts."""
     act_words: int
     update_words: int
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 
 from qdojo.envs.copies import FAILURE, SeededCopy, describe, episode_seed
 from qdojo.envs.resolve import EnvSpec
+from qdojo.envs.spaces import Observation, Spaces, seen
 from qdojo.errors import EnvironmentFailure, UsageError
 
-Act = Callable[[Shaped[np.ndarray, "*observation"]], int]
+Act = Callable[[Observation], Any]
+"""From what the agent sees to an action, counted from 0: an int, or an integer array [branches]."""
 Frame = UInt8[np.ndarray, "height width 3"]
 
 _USUAL_FPS = 30
@@ -24,10 +26,18 @@ _SHORTEST_GIF_FRAME_MS = 20
 
 
 def watch(
-    spec: EnvSpec, act: Act, episodes: int, seed: int, record: Path | None = None, fps: float | None = None
+    spec: EnvSpec,
+    spaces: Spaces,
+    begin: Callable[[], None],
+    act: Act,
+    episodes: int,
+    seed: int,
+    record: Path | None = None,
+    fps: float | None = None,
 ) -> list[float]:
-    """Play `episodes` episodes with `act(observation) -> action` (from 0) and give back their returns.
+    """Play `episodes` episodes with `act`, which sees what `spaces` makes of observations, and give back their returns.
 
+    `begin` is called when an episode starts: an agent with a memory forgets.
     Without `record` a window shows them; with it a film is written, `.mp4` or `.gif` by its suffix, aside and
     renamed, so that a film with that name is always whole. `fps` is the environment's own where None.
     Raises UsageError where there is no screen, the suffix is another, or the environment draws no pictures;
@@ -40,15 +50,15 @@ def watch(
     env = _make(spec, "human" if record is None else "rgb_array")
     try:
         speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
-        copy = SeededCopy(env, seed, 0)
+        copy = SeededCopy(env, spaces, seed, 0)
         returns: list[float] = []
         if record is None:
             # The environment's own window keeps the time, by this entry.
             env.unwrapped.metadata = {**env.metadata, "render_fps": speed}
-            for _ in _play(spec.name, copy, act, episodes, seed, returns):
+            for _ in _play(spec.name, copy, begin, act, episodes, seed, returns):
                 pass
         else:
-            shots = (_shoot(env, spec.name) for _ in _play(spec.name, copy, act, episodes, seed, returns))
+            shots = (_shoot(env, spec.name) for _ in _play(spec.name, copy, begin, act, episodes, seed, returns))
             _write_film(shots, record, speed)
         return returns
     finally:
@@ -93,10 +103,11 @@ def _make(spec: EnvSpec, render_mode: str) -> Any:
 
 
 def _play(
-    name: str, copy: SeededCopy, act: Act, episodes: int, seed: int, returns: list[float]
+    name: str, copy: SeededCopy, begin: Callable[[], None], act: Act, episodes: int, seed: int, returns: list[float]
 ) -> Generator[None, None, None]:
     """Yield whenever there is something new to see; append each episode's return as it ends."""
     for episode in range(episodes):
+        begin()
         observation, info = copy.reset()
         total, step, over = 0.0, 0, False
         while True:
@@ -106,7 +117,7 @@ def _play(
             yield
             if over:
                 break
-            observation, reward, terminated, truncated, info = copy.step(act(observation))
+            observation, reward, terminated, truncated, info = copy.step(act(seen(observation)))
             total, step, over = total + reward, step + 1, terminated or truncated
         returns.append(total)
 

@@ -10,6 +10,7 @@ from jax import Array
 
 from qdojo.agents.categorical import c51_loss, c51_network
 from qdojo.bellman.targets import Munchausen
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.types import Batch, Network
 
@@ -136,7 +137,7 @@ def test_the_q_values_and_the_noise_of_the_network() -> None:
 
 def test_descent_on_a_real_network_finds_the_distribution_of_the_reward() -> None:
     """At terminations that pay 0 or 4 with equal odds: mass of a half at each end, of which the mean is 2."""
-    logits = mlp((1,), 2, (8,), True, outputs=3)
+    logits = mlp(Design((1,), 2, (8,), True), 3)
     loss = jax.vmap(c51_loss(logits, SUPPORT, True, None).of, in_axes=(None, None, 0, None))
     batch = Batch(
         obs_tm1=jnp.ones((2, 1)),

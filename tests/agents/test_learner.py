@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdojo.agents.dqn import dqn_loss
+from qdojo.agents.dqn import Rule, dqn_loss
+from qdojo.agents.explore import Choosing, Exploration
 from qdojo.agents.learner import Hyper, LearnerState, Loss, Prioritized, Structure, learning_rate, replay_agent
 from qdojo.loops.learning import Rhythm, learn
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.networks.noisy import noisy
 from qdojo.noise import uniform
 from qdojo.tape import priority
 from qdojo.tape.ring import READERS, Tape, empty, write
+from qdojo.tape.windows import transitions
 from qdojo.types import Agent, Batch, Clock, Network, Params, Step, Words
 
 TABLE = Network(init=lambda key: jnp.array([2.0, 5.0]), apply=lambda params, observation: params)
@@ -33,19 +36,17 @@ def hyper(**changes: float) -> Hyper:
         learning_rate_end=0.1,
         learning_rate_decay_steps=100.0,
         discount=0.5,
-        epsilon_start=1.0,
-        epsilon_end=0.1,
-        epsilon_decay_steps=100.0,
+        exploration=Exploration(1.0, 0.1, 100.0),
         target_tau=1.0,
     )
     return numbers._replace(**changes)
 
 
-STRUCTURE = Structure(num_actions=2, num_envs=1, batch_size=8, n_step=1, target_sync_updates=1, max_grad_norm=None)
+STRUCTURE = Structure(Choosing(2), batch_size=8, window=transitions(1), target_sync_updates=1, max_grad_norm=None)
 
 
 def agent(numbers: Hyper | None = None, error: str = "mse", **changes: Any) -> Agent:
-    return replay_agent(TABLE, dqn_loss(TABLE, False, error), numbers or hyper(), STRUCTURE._replace(**changes))
+    return replay_agent(TABLE, dqn_loss(TABLE, Rule(False, error)), numbers or hyper(), STRUCTURE._replace(**changes))
 
 
 def tape_of(*rows: tuple[int, float, bool, bool], members: int = 1) -> Tape:
@@ -62,6 +63,13 @@ def one_member(tape: Tape) -> Tape:
     return tape._replace(member=jnp.int32(0))
 
 
+ENV = jnp.int32(0)
+
+
+def best(learner: Agent, params: Any, observation: Any) -> int:
+    return int(jnp.argmax(learner.values(params, observation, learner.memory())[0]))
+
+
 def clock(rows: int = 0, updates: int = 0) -> Clock:
     return Clock(jnp.int32(rows), jnp.int32(updates))
 
@@ -74,12 +82,12 @@ def test_a_new_member_is_as_the_network_makes_it() -> None:
     state = agent().init(jax.random.key(0))
     np.testing.assert_array_equal(state.params, [2.0, 5.0])
     np.testing.assert_array_equal(state.target_params, [2.0, 5.0])
-    assert all(number.dtype == jnp.float32 and number.shape == () for number in state.hyper)
+    assert all(number.dtype == jnp.float32 and number.shape == () for number in jax.tree.leaves(state.hyper))
     given = replay_agent(
         TABLE,
-        dqn_loss(TABLE, False, "mse"),
+        dqn_loss(TABLE, Rule(False, "mse")),
         hyper(),
-        Structure(2, 1, 8, 1, 1, None),
+        STRUCTURE,
         initial_params=jnp.array([7.0, 8.0]),
     )
     np.testing.assert_array_equal(given.init(jax.random.key(0)).params, [7.0, 8.0])
@@ -170,13 +178,13 @@ def test_a_soft_sync_moves_by_tau_each_time() -> None:
 
 
 def test_schedules_count_env_steps_and_not_rows_or_updates() -> None:
-    learner = agent(num_envs=10)
+    learner = agent(choosing=Choosing(2, num_envs=10))
     state = learner.init(jax.random.key(0))
     # 5 rows of 10 envs are 50 of 100 steps: half way from 1 to 0.1.
     assert learner.exploration(state, clock(rows=5, updates=999)) == pytest.approx(0.55)
     # 2^28 rows of 10 envs are more steps than 32 bits hold.
     assert learner.exploration(state, clock(rows=2**28)) == pytest.approx(0.1)
-    numbers = Hyper(*map(jnp.float32, hyper(learning_rate_end=0.02)))
+    numbers = jax.tree.map(jnp.float32, hyper(learning_rate_end=0.02))
     assert learning_rate(numbers, jnp.float32(25.0)) == pytest.approx(0.08)
 
 
@@ -208,12 +216,12 @@ def test_members_may_differ_in_every_number(prioritized: Prioritized | None) -> 
 
 
 def test_acting_is_greedy_but_for_exploration() -> None:
-    learner = agent(hyper(epsilon_start=0.0, epsilon_end=0.0))
+    learner = agent(hyper(exploration=Exploration(0.0, 0.0, 1.0)))
     state = learner.init(jax.random.key(0))
     observation = jnp.zeros(1)
-    assert learner.greedy(state.params, observation, learner.memory()) == (1, ())
+    assert best(learner, state.params, observation) == 1
     for word in (0, 2**32 - 1):
-        action, memory = learner.act(state, observation, (), jnp.full(2, word, jnp.uint32), clock())
+        action, memory = learner.act(state, observation, (), jnp.full(2, word, jnp.uint32), clock(), ENV)
         assert (int(action), memory) == (1, ())
 
 
@@ -251,7 +259,7 @@ def test_importance_weights_count_once_and_beta_rises_to_one(error: str, rows: i
     Beta starts at 0.4 and needs 100 steps, which are 10 rows of 10 envs.
     """
     numbers = hyper(priority_alpha=1.0, priority_beta=0.4, priority_beta_steps=100.0)
-    learner = agent(numbers, error, num_envs=10, prioritized=Prioritized(3, 3))
+    learner = agent(numbers, error, choosing=Choosing(2, num_envs=10), prioritized=Prioritized(3, 3))
     tree = priority.put(priority.full(3, 1), jnp.arange(3), jnp.array([3.0, 1.0, 0.0]))
     # The second update of a cycle takes the priorities as they are.
     state = learner.init(jax.random.key(0))._replace(priorities=tree._replace(seen=TWO_ERRORS.written))
@@ -300,9 +308,11 @@ def test_rows_enter_at_the_highest_priority_at_the_first_update_of_a_cycle_alone
 def test_learning_copies_neither_the_tape_nor_the_priorities(members: int) -> None:
     """What an update costs must not grow with the memory: the program may hold them and write into them, no more."""
     capacity = 79_190
-    network = mlp((4,), 2, (8,), layer_norm=False)
-    structure = STRUCTURE._replace(num_envs=2, n_step=3, prioritized=Prioritized(capacity, 2))
-    learner = replay_agent(network, dqn_loss(network, True, "huber"), hyper(priority_alpha=0.6), structure)
+    network = mlp(Design((4,), 2, (8,), layer_norm=False))
+    structure = STRUCTURE._replace(
+        choosing=Choosing(2, num_envs=2), window=transitions(3), prioritized=Prioritized(capacity, 2)
+    )
+    learner = replay_agent(network, dqn_loss(network, Rule(True, "huber")), hyper(priority_alpha=0.6), structure)
     agents = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), members))
     tape = empty(capacity, members, 2, jax.ShapeDtypeStruct((4,), jnp.float32))
     flags, noise = jnp.zeros((2, members, 2), bool), jnp.zeros((2, members, learner.update_words), jnp.uint32)
@@ -368,28 +378,28 @@ def test_without_noise_no_word_is_asked_for() -> None:
 def test_training_acts_with_noise_and_play_without() -> None:
     """A word of noise is added to each value: 2 + 0.9 and 5 + 0 stay in order; scaled by 10 they do not."""
     loud = MARKED._replace(perturb=lambda params, noise: params + 10.0 * uniform(noise))
-    learner = replay_agent(loud, Loss(shows_noise, words=2), hyper(epsilon_start=0.0, epsilon_end=0.0), STRUCTURE)
+    learner = replay_agent(loud, Loss(shows_noise, words=2), hyper(exploration=Exploration(0.0, 0.0, 1.0)), STRUCTURE)
     state = learner.init(jax.random.key(0))
     observation, high = jnp.zeros(1), 2**32 - 1
-    for first, second, best in ((0, 0, 1), (high, 0, 0), (0, high, 1), (high, high, 1)):
+    for first, second, greedy in ((0, 0, 1), (high, 0, 0), (0, high, 1), (high, high, 1)):
         noise = jnp.array([high, high, first, second], jnp.uint32)
-        assert int(learner.act(state, observation, (), noise, clock())[0]) == best
-    assert int(learner.greedy(state.params, observation, ())[0]) == 1
+        assert int(learner.act(state, observation, (), noise, clock(), ENV)[0]) == greedy
+    assert best(learner, state.params, observation) == 1
 
 
 def test_a_noisy_network_explores_in_training_only_and_learns_its_spread() -> None:
-    network = noisy(mlp((1,), 2, (8,), layer_norm=False))
-    numbers = hyper(epsilon_start=0.0, epsilon_end=0.0)
-    learner = replay_agent(network, dqn_loss(network, True, "mse"), numbers, STRUCTURE)
+    network = noisy(mlp(Design((1,), 2, (8,), layer_norm=False)))
+    numbers = hyper(exploration=Exploration(0.0, 0.0, 1.0))
+    learner = replay_agent(network, dqn_loss(network, Rule(True, "mse")), numbers, STRUCTURE)
     # A hidden layer of 1 + 8 words and a head of 8 + 2, for each of the two networks.
     assert (learner.update_words, learner.act_words) == (8 + 2 * 19, 2 + 19)
     state = learner.init(jax.random.key(0))
     words = jax.random.bits(jax.random.key(1), (200, learner.act_words), jnp.uint32)
-    act = jax.jit(jax.vmap(learner.act, in_axes=(None, None, None, 0, None)))
-    actions = np.asarray(act(state, jnp.ones(1), (), words, clock())[0])
-    best = int(learner.greedy(state.params, jnp.ones(1), ())[0])
-    assert best == int(jnp.argmax(state.params.mean(jnp.ones(1))))
-    assert 0 < (actions != best).sum() < 200
+    act = jax.jit(jax.vmap(learner.act, in_axes=(None, None, None, 0, None, None)))
+    actions = np.asarray(act(state, jnp.ones(1), (), words, clock(), ENV)[0])
+    greedy = best(learner, state.params, jnp.ones(1))
+    assert greedy == int(jnp.argmax(state.params.mean(jnp.ones(1))))
+    assert 0 < (actions != greedy).sum() < 200
     noise = jax.random.bits(jax.random.key(2), (learner.update_words,), jnp.uint32)
     after, _ = jax.jit(learner.update)(state, ONE_STEP, noise, clock())
     assert not np.array_equal(after.params.spread.head.weight, state.params.spread.head.weight)

@@ -9,9 +9,11 @@ import pytest
 from probes.environments import DISCOUNT, PROBES
 from probes.training import device_loop
 
+from qdojo.agents.explore import Choosing, Exploration
 from qdojo.agents.pqn import PqnHyper, PqnState, PqnStructure, capacity_rows, pqn_agent, read
 from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.loops.learning import Rhythm
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.networks.noisy import noisy
 from qdojo.noise import integer
@@ -24,11 +26,9 @@ HYPER = PqnHyper(
     learning_rate_decay_steps=100.0,
     discount=0.5,
     lambda_=0.5,
-    epsilon_start=1.0,
-    epsilon_end=0.1,
-    epsilon_decay_steps=100.0,
+    exploration=Exploration(1.0, 0.1, 100.0),
 )
-STRUCTURE = PqnStructure(num_actions=2, num_envs=1, rollout=4, epochs=1, minibatches=1, max_grad_norm=10.0)
+STRUCTURE = PqnStructure(choosing=Choosing(2), rollout=4, epochs=1, minibatches=1, max_grad_norm=10.0)
 LINEAR = Network(
     init=lambda key: jax.random.normal(key, (2, 3)), apply=lambda params, observation: jnp.dot(params, observation)
 )
@@ -37,7 +37,8 @@ SHOWN = Network(init=lambda key: jnp.zeros(2), apply=lambda params, observation:
 
 
 def agent(network: Network = SHOWN, hyper: PqnHyper = HYPER, **structure: Any) -> Agent:
-    return pqn_agent(network, hyper, STRUCTURE._replace(**structure))
+    choosing = Choosing(2, num_envs=structure.pop("num_envs", 1))
+    return pqn_agent(network, hyper, STRUCTURE._replace(choosing=choosing, **structure))
 
 
 def clock(rows: int = 0) -> Clock:
@@ -259,17 +260,17 @@ def test_schedules_count_env_steps() -> None:
 
 
 def test_a_member_starts_from_given_parameters_and_acts_greedily_but_for_exploration() -> None:
-    never = HYPER._replace(epsilon_start=0.0, epsilon_end=0.0)
+    never = HYPER._replace(exploration=Exploration(0.0, 0.0, 1.0))
     learner = pqn_agent(SHOWN, never, STRUCTURE, initial_params=jnp.array([1.0, 0.0]))
     state = learner.init(jax.random.key(0))
     np.testing.assert_array_equal(state.params, [1.0, 0.0])
     for shown, best in (([0.0, 0.5], 0), ([0.0, 1.5], 1)):
         noise = jnp.zeros(learner.act_words, jnp.uint32)
-        assert learner.act(state, jnp.array(shown), learner.memory(), noise, clock()) == (best, ())
-        assert learner.greedy(state.params, jnp.array(shown), ()) == (best, ())
-    always = learner.init(jax.random.key(0))._replace(hyper=HYPER._replace(epsilon_start=1.0))
+        assert learner.act(state, jnp.array(shown), learner.memory(), noise, clock(), jnp.int32(0)) == (best, ())
+        assert int(jnp.argmax(learner.values(state.params, jnp.array(shown), ())[0])) == best
+    always = learner.init(jax.random.key(0))._replace(hyper=HYPER._replace(exploration=Exploration(1.0, 0.1, 100.0)))
     words = jax.random.bits(jax.random.key(0), (100, learner.act_words), jnp.uint32)
-    act = jax.vmap(lambda noise: learner.act(always, jnp.zeros(2), (), noise, clock())[0])
+    act = jax.vmap(lambda noise: learner.act(always, jnp.zeros(2), (), noise, clock(), jnp.int32(0))[0])
     assert 0.3 < float(np.mean(act(words))) < 0.7
 
 
@@ -279,7 +280,7 @@ def test_a_population_of_two_is_each_as_alone() -> None:
     tape = tape_with(block, 6)
     numbers = [HYPER, HYPER._replace(learning_rate_start=0.01, learning_rate_end=0.01, discount=0.9, lambda_=0.0)]
     changes: dict[str, Any] = {"num_envs": 2, "rollout": 6, "epochs": 2, "minibatches": 3}
-    network = noisy(mlp((3,), 2, (4,), True))
+    network = noisy(mlp(Design((3,), 2, (4,), True)))
     learners = [agent(network, number, **changes) for number in numbers]
     states = [learner.init(jax.random.key(k)) for k, learner in enumerate(learners)]
     noise = jnp.stack([bits(learners[0], k) for k in range(2)])
@@ -302,7 +303,7 @@ def phase_loop(environment: NativeEnvironment, learner: Agent, rollout: int, **s
 
 def test_members_of_a_population_train_as_they_do_alone() -> None:
     """Through the loop: member 1 of two with seed 0 is the single agent of seed 1."""
-    learner = agent(mlp((1,), 2, (4,), True), num_envs=2, rollout=4, minibatches=2)
+    learner = agent(mlp(Design((1,), 2, (4,), True)), num_envs=2, rollout=4, minibatches=2)
     environment = PROBES["both"].environment
     trained = []
     for seed, members in ((0, 2), (1, 1)):
@@ -317,16 +318,14 @@ PROBE_STEPS = 16_000
 @pytest.mark.parametrize("name", PROBES)
 def test_the_known_values_are_learned(name: str) -> None:
     probe = PROBES[name]
-    network = mlp((1,), 2, (16,), layer_norm=False)
+    network = mlp(Design((1,), 2, (16,), layer_norm=False))
     hyper = PqnHyper(
         learning_rate_start=1e-2,
         learning_rate_end=1e-5,
         learning_rate_decay_steps=float(PROBE_STEPS),
         discount=DISCOUNT,
         lambda_=0.65,
-        epsilon_start=1.0,
-        epsilon_end=1.0,
-        epsilon_decay_steps=1.0,
+        exploration=Exploration(1.0, 1.0, 1.0),
     )
     learner = agent(network, hyper, num_envs=4, rollout=8, epochs=2, minibatches=2)
     loop = phase_loop(probe.environment, learner, 8, envs=4, cycles=PROBE_STEPS // 32)
@@ -381,17 +380,21 @@ def swept(network: Network, sweeps: int) -> float:
 
 @pytest.mark.parametrize("hidden", [(), (16,)])
 def test_q_learning_from_the_star_diverges_without_layer_norm(hidden: tuple[int, ...]) -> None:
-    assert not swept(mlp((8,), 2, hidden, False), 3000) < 1e6
+    assert not swept(mlp(Design((8,), 2, hidden, False)), 3000) < 1e6
 
 
 def test_q_learning_from_the_star_converges_with_layer_norm() -> None:
-    assert swept(mlp((8,), 2, (16,), True), 3000) < 0.5
+    assert swept(mlp(Design((8,), 2, (16,), True)), 3000) < 0.5
 
 
 def test_pqn_stays_bounded_on_the_star() -> None:
-    network = mlp((8,), 2, (16,), True)
+    network = mlp(Design((8,), 2, (16,), True))
     hyper = HYPER._replace(
-        learning_rate_start=1e-2, learning_rate_end=1e-2, discount=STAR_DISCOUNT, epsilon_end=1.0, lambda_=0.0
+        learning_rate_start=1e-2,
+        learning_rate_end=1e-2,
+        discount=STAR_DISCOUNT,
+        exploration=Exploration(1.0, 1.0, 1.0),
+        lambda_=0.0,
     )
     learner = agent(network, hyper, num_envs=8, rollout=8)
     loop = phase_loop(star(), learner, 8, envs=8, cycles=500)

@@ -13,6 +13,7 @@ from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
 from qdojo.bellman.distributions import quantile_huber
 from qdojo.bellman.targets import Munchausen
 from qdojo.networks.implicit import ImplicitNetwork, acting, implicit
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.noise import uniform
 from qdojo.types import Batch, Network
@@ -110,7 +111,8 @@ WORDS = jax.random.bits(jax.random.key(0), (5,), jnp.uint32)
 @pytest.mark.parametrize("munchausen", [None, SOFT])
 @BOTH
 def test_iqn_loss(transform: Any, munchausen: Munchausen | None, double: bool) -> None:
-    """The first 3 words are the online fractions, the last 2 the target's; double takes action 0, else action 1."""
+    """The first 3 words are the online fractions, the last 2 the target's, whose means choose where `double` does not;
+    double takes action 0, else action 1."""
     loss = iqn_loss(LINES, double, munchausen, online_samples=3, target_samples=2)
     assert loss.words == 5
     fractions, target_fractions = np.split(np.asarray(uniform(WORDS), np.float64), [3])
@@ -118,7 +120,8 @@ def test_iqn_loss(transform: Any, munchausen: Munchausen | None, double: bool) -
         reward, following = 1.0, 2.0 * target_fractions * (-2.0 if double else 6.0)
     else:
         reward = 1.0 + 0.5 * scaled_log_policy([2.0, 4.0])[1]
-        scaled = scaled_log_policy([3.0, -1.0] if double else [-2.0, 6.0])
+        drawn = 2.0 * np.mean(target_fractions)
+        scaled = scaled_log_policy([3.0, -1.0] if double else [-2.0 * drawn, 6.0 * drawn])
         lines = 2.0 * np.outer([-2.0, 6.0], target_fractions)
         following = np.exp(scaled / 2.0) @ (lines - scaled[:, None])
     goal, found = reward + 0.5 * following, 2.0 * fractions * 1.0
@@ -201,7 +204,7 @@ def test_fqf_without_a_proposal_is_refused() -> None:
 
 def test_the_parts_of_fqfs_network_learn_from_their_own_loss() -> None:
     """On the real network: without the proposal's gradient nothing else changes."""
-    network = implicit((4,), 2, (8, 8), True, True, 5)
+    network = implicit(Design((4,), 2, (8, 8), True, True), 5)
     frozen = network._replace(proposal=lambda p, o: jax.lax.stop_gradient(network.proposal(p, o)))  # type: ignore[misc]
     params, target = (network.init(jax.random.key(seed)) for seed in range(2))
     batch = example()._replace(obs_tm1=jnp.ones(4), obs_t=jnp.zeros(4))
@@ -219,8 +222,8 @@ def test_the_parts_of_fqfs_network_learn_from_their_own_loss() -> None:
 
 
 def losses(double: bool, munchausen: Munchausen | None) -> dict[str, tuple[Loss, Any]]:
-    quantiles = mlp((4,), 2, (8, 8), False, outputs=5)
-    plain, proposing = (implicit((4,), 2, (8, 8), False, False, n) for n in (None, 5))
+    quantiles = mlp(Design((4,), 2, (8, 8), False), 5)
+    plain, proposing = (implicit(Design((4,), 2, (8, 8), False, False), n) for n in (None, 5))
     return {
         "qrdqn": (qrdqn_loss(quantiles, double, munchausen), quantiles.init),
         "iqn": (iqn_loss(plain, double, munchausen), plain.init),
@@ -249,10 +252,10 @@ def test_the_target_comes_from_the_target_network_and_no_gradient_goes_there(
 @pytest.mark.parametrize("name", ["qrdqn", "iqn", "fqf"])
 def test_descent_on_a_real_network_finds_the_distribution_of_the_reward(name: str) -> None:
     """At terminations that pay 0 three times in four and else 4: the mean is 1, and so is the Q-value."""
-    quantiles = mlp((1,), 2, (16, 16), False, outputs=8)
+    quantiles = mlp(Design((1,), 2, (16, 16), False), 8)
     implicits = {
-        "iqn": implicit((1,), 2, (16, 16), False, False, None),
-        "fqf": implicit((1,), 2, (16, 16), False, False, 8),
+        "iqn": implicit(Design((1,), 2, (16, 16), False, False), None),
+        "fqf": implicit(Design((1,), 2, (16, 16), False, False), 8),
     }
     if name == "qrdqn":
         network, loss = qrdqn_network(quantiles), qrdqn_loss(quantiles, True, None)

@@ -14,12 +14,13 @@ from qdojo.agents.tutorial import TutorialState, capacity_rows, distinct, memori
 from qdojo.envs.native.cartpole import CARTPOLE
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import MLP, mlp
 from qdojo.tape import ring
 from qdojo.tape.ring import READERS, Tape
 from qdojo.types import Agent, Clock, Step
 
-NETWORK = mlp((4,), 2, (24, 24), layer_norm=False)
+NETWORK = mlp(Design((4,), 2, (24, 24), layer_norm=False))
 CLOCK = Clock(jnp.int32(0), jnp.int32(0))
 OBSERVATION = jax.ShapeDtypeStruct((4,), jnp.float32)
 TUTORIAL = tutorial_agent(NETWORK, 2)

@@ -1,7 +1,5 @@
 """Distributions of returns against numbers worked out by hand, plain loops over the papers' algorithms, and rlax."""
 
-import importlib
-import warnings
 from typing import Any
 
 import jax
@@ -24,17 +22,6 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 BOTH = pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 SUPPORT = jnp.array([0.0, 1.0, 2.0])
-
-
-@pytest.fixture(scope="module")
-def rlax() -> Any:
-    # Importing it warns of what its own dependencies will lose.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            return importlib.import_module("rlax")
-        except (ImportError, AttributeError) as error:
-            pytest.skip(f"rlax does not import with this JAX: {error}")
 
 
 PROJECTIONS = {

@@ -1,5 +1,8 @@
 """Values and targets against numbers worked out by hand, plain, compiled and for many examples at once."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +16,8 @@ from qdojo.bellman.targets import (
     greedy_value,
     log_policy,
     munchausen_bonus,
-    soft_value,
+    rescaled,
+    unrescaled,
 )
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -97,11 +101,11 @@ def test_the_munchausen_bonus(transform: object) -> None:
 @BOTH
 def test_the_soft_value(transform: object) -> None:
     """sum pi (q - tau log pi) is tau log sum exp(q / tau): 2 log(1 + 3)."""
-    assert transform(soft_value)(SOFT_Q, 2.0) == pytest.approx(2 * np.log(4))
+    assert transform(double_soft_value)(SOFT_Q, SOFT_Q, 2.0) == pytest.approx(2 * np.log(4))
 
 
 def test_the_soft_value_is_the_maximum_as_the_temperature_goes_to_0() -> None:
-    np.testing.assert_allclose([soft_value(q, 1e-6) for q in Q], [5.0, 0.0, 4.0], atol=1e-4)
+    np.testing.assert_allclose([double_soft_value(q, q, 1e-6) for q in Q], [5.0, 0.0, 4.0], atol=1e-4)
     # Of the third selector's two equals each has half, and both are worth 4.
     found = [float(double_soft_value(q, s, 1e-6)) for q, s in zip(Q, SELECTOR, strict=True)]
     np.testing.assert_allclose(found, [1.0, -3.0, 4.0], atol=1e-4)
@@ -112,3 +116,16 @@ def test_the_double_soft_value_has_the_policy_and_the_entropy_of_the_selector() 
     entropy = 0.25 * np.log(4) + 0.75 * np.log(4 / 3)
     found = double_soft_value(jnp.array([8.0, 4.0]), SOFT_Q, 2.0)
     assert found == pytest.approx(5 + 2 * entropy)
+
+
+@pytest.mark.parametrize("x", [-1e6, -3.0, -1e-3, 0.0, 0.5, 8.0, 99.0, 1e5])
+def test_rescaling_and_its_inverse(x: float) -> None:
+    small = rescaled(jnp.float32(x))
+    assert small == pytest.approx(math.copysign(math.sqrt(abs(x) + 1) - 1, x) + 1e-3 * x, rel=1e-5, abs=1e-6)
+    assert unrescaled(small) == pytest.approx(x, rel=1e-5, abs=1e-6)
+
+
+def test_rescaling_against_rlax(rlax: Any) -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(0.0, 100.0, 1000), jnp.float32)
+    np.testing.assert_allclose(rescaled(x), rlax.signed_hyperbolic(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(unrescaled(x), rlax.signed_parabolic(x), rtol=1e-3, atol=1e-2)

@@ -127,6 +127,45 @@ class Continuous(Patient):
         self.action_space = gym.spaces.Box(0, 1, ())
 
 
+class Masked(Patient):
+    """Two branches; the first action of the first is legal at even steps only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space: Any = gym.spaces.Dict(
+            place=gym.spaces.Box(-100, 100, (1,)), kind=gym.spaces.Discrete(3)
+        )
+        self.action_space: Any = gym.spaces.MultiDiscrete([3, 5], start=[1, 0])
+
+    def reset(self, **options: Any) -> Any:
+        return super().reset(**options)[0], {"action_mask": self.mask()}
+
+    def step(self, action: Any) -> Any:
+        assert action[0] > 1 or self.steps % 2 == 0, "illegal"
+        return *super().step(0)[:4], {"action_mask": self.mask()}
+
+    def shown(self) -> Any:
+        return {"place": super().shown(), "kind": self.steps % 3}
+
+    def mask(self) -> Any:
+        return np.array([self.steps % 2 == 0, 1, 1], np.int8), np.ones(5, np.int8)
+
+
+class BadPart(Masked):
+    def shown(self) -> Any:
+        return super().shown() | {"place": np.array([500], np.float32)}
+
+
+class NoWayOut(Masked):
+    def mask(self) -> Any:
+        return super().mask()[0], np.full(5, self.steps != 4, np.int8)
+
+
+class ForgetsMask(Masked):
+    def step(self, action: Any) -> Any:
+        return *super().step(action)[:4], {}
+
+
 def failed(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.message for finding in findings if not finding.ok}
 
@@ -149,6 +188,30 @@ def test_a_sound_environment_passes_every_check() -> None:
 
 
 @pytest.mark.parametrize(
+    ("env", "sees"),
+    [
+        ("CartPole-v1", "2 actions, observations float32[4]"),
+        ("FrozenLake-v1", "4 actions, observations one-hot float32[16]"),
+        ("Taxi", "6 actions, masked by info, observations one-hot float32[500]"),
+        (Masked, "MultiDiscrete 3 x 5 actions, masked by info, observations float32[4]"),
+    ],
+)
+def test_what_the_agent_will_see_is_said(env: Any, sees: str) -> None:
+    assert examine(env)[1] == Finding("spaces", True, sees)
+
+
+def test_masked_environments_are_played_by_their_masks() -> None:
+    findings = examine(Masked)
+    assert failed(findings) == {}
+    assert findings[6].message.startswith("not run")
+    vector = examine(lambda: gym.vector.SyncVectorEnv([Masked, Masked]))
+    assert failed(vector) == {}
+    found = failed(examine(lambda: gym.vector.SyncVectorEnv([Masked, NoWayOut])))["step"]
+    assert "copy 1" in found
+    assert "To mend it, give a mask of 0 and 1" in found
+
+
+@pytest.mark.parametrize(
     ("env", "check", "words"),
     [
         ("CartPol-v1", "resolves", "did you mean CartPole-v1"),
@@ -168,6 +231,9 @@ def test_a_sound_environment_passes_every_check() -> None:
         (Raises, "step", "KeyError: 'door'"),
         (Unseeded, "seed", "two resets with the same seed start differently); call super().reset(seed=seed)"),
         (UnseededSteps, "seed", "they part at step 1); call super().reset(seed=seed)"),
+        (BadPart, "reset", "in part 'place', observation[0] is 500, outside its space's -100 .. 100"),
+        (NoWayOut, "step", "step 4: it gave an action mask that allows no action in branch 1; give a mask of 0 and 1"),
+        (ForgetsMask, "step", "step 1: it gave no action mask, although its first reset gave one; give a mask"),
         (Endless, "time limit", "gymnasium.wrappers.TimeLimit"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from probes.environments import NEVER, PROBES, constantly, probe
 from probes.training import HYPER, STILL, ZERO, device_loop, small_agent, small_network
 
+from qdojo.agents.explore import Exploration
 from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.envs.native.cartpole import CARTPOLE, CartPoleState
 from qdojo.loops.device import DeviceLoop
@@ -128,7 +129,7 @@ def test_member_k_of_a_population_is_the_same_seed_alone(trained: tuple[TrainSta
         alone, _ = run(cartpole_loop(seed=k))
         for ours, theirs in zip(jax.tree.leaves(together.agents), jax.tree.leaves(alone.agents), strict=True):
             np.testing.assert_allclose(ours[k], theirs[0], rtol=1e-4, atol=1e-6)
-        for ours, theirs in zip(together.tape.rows, alone.tape.rows, strict=True):
+        for ours, theirs in zip(jax.tree.leaves(together.tape.rows), jax.tree.leaves(alone.tape.rows), strict=True):
             np.testing.assert_array_equal(ours[:, k], theirs[:, 0])
 
 
@@ -189,7 +190,7 @@ def values_only(first: float, second: float, members: int = 1) -> Any:
 
 
 def test_evaluation_is_greedy_even_where_training_explores() -> None:
-    agent = small_agent(small_network(1), hyper=HYPER._replace(epsilon_end=1.0))
+    agent = small_agent(small_network(1), hyper=HYPER._replace(exploration=Exploration(1.0, 1.0, 1.0)))
     loop = device_loop(PROBES["action"].environment, agent)
     assert loop.evaluate(values_only(0.0, 1.0), seed=0, episodes=20).tolist() == [[1.0] * 20]
     assert loop.evaluate(values_only(1.0, 0.0), seed=0, episodes=20).tolist() == [[-1.0] * 20]

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from probes.environments import NEVER, constantly, pays_at_the_second_step, probe, shows_time
 from probes.training import HYPER, STILL, ZERO, device_loop, host_loop, small_agent, small_network
 
+from qdojo.agents.explore import Exploration
 from qdojo.envs.copies import episode_seed
 from qdojo.errors import UsageError
 from qdojo.loops.host import HostLoop, evaluation_seed
@@ -173,7 +174,7 @@ def test_member_k_of_a_population_is_the_same_seed_alone(trained: tuple[TrainSta
         alone, _ = run(cartpole_loop(seed=k))
         for ours, theirs in zip(jax.tree.leaves(together.agents), jax.tree.leaves(alone.agents), strict=True):
             np.testing.assert_allclose(ours[k], theirs[0], rtol=1e-4, atol=1e-6)
-        for ours, theirs in zip(together.tape.rows, alone.tape.rows, strict=True):
+        for ours, theirs in zip(jax.tree.leaves(together.tape.rows), jax.tree.leaves(alone.tape.rows), strict=True):
             np.testing.assert_array_equal(ours[:, k], theirs[:, 0])
 
 
@@ -189,13 +190,13 @@ def counting(network: Network) -> Agent:
     """An agent whose memory counts its acts since the episode began, and which plays action 1 from the third on."""
     agent = small_agent(network)
 
-    def act(state: Any, observation: Any, memory: Any, noise: Any, clock: Any) -> Any:
+    def act(state: Any, observation: Any, memory: Any, noise: Any, clock: Any, env: Any) -> Any:
         return jnp.where(memory >= 2, 1, 0), memory + 1
 
-    def greedy(params: Any, observation: Any, memory: Any) -> Any:
-        return jnp.where(memory >= 2, 1, 0), memory + 1
+    def values(params: Any, observation: Any, memory: Any) -> Any:
+        return jnp.where(memory >= 2, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])), memory + 1
 
-    return agent._replace(act=act, greedy=greedy, memory=lambda: jnp.int32(0))
+    return agent._replace(act=act, values=values, memory=lambda: jnp.int32(0))
 
 
 def test_memory_is_carried_through_an_episode_and_renewed_at_its_end() -> None:
@@ -214,7 +215,7 @@ def test_memory_is_carried_through_an_episode_and_renewed_at_its_end() -> None:
 
 
 def test_evaluation_is_greedy_even_where_training_explores() -> None:
-    loop = host_loop(TwoLanes, small_agent(ZERO, hyper=HYPER._replace(epsilon_end=1.0)))
+    loop = host_loop(TwoLanes, small_agent(ZERO, hyper=HYPER._replace(exploration=Exploration(1.0, 1.0, 1.0))))
     assert loop.evaluate(np.array([[0.0, 1.0]], np.float32), seed=0, episodes=7).tolist() == [[3.0] * 7]
     assert loop.evaluate(np.array([[1.0, 0.0]], np.float32), seed=0, episodes=7).tolist() == [[-3.0] * 7]
 

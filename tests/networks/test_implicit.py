@@ -9,6 +9,7 @@ from jax import Array
 
 from qdojo.errors import UsageError
 from qdojo.networks.implicit import PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, _cosine, acting, implicit
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import Dueling, Hidden
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -42,7 +43,7 @@ def in_numpy(params: ImplicitMLP, observation: np.ndarray, fraction: float) -> n
 def test_the_network_against_numpy(
     shape: tuple[int, ...], hidden: tuple[int, ...], layer_norm: bool, dueling: bool
 ) -> None:
-    network = implicit(shape, 3, hidden, layer_norm, dueling, None)
+    network = implicit(Design(shape, 3, hidden, layer_norm, dueling), None)
     params = jax.jit(network.init)(KEY)
     assert len(params.features) == len(hidden) - 1
     assert (params.last is None) == dueling
@@ -58,7 +59,7 @@ def test_the_network_against_numpy(
 
 
 def test_quantiles_differ_from_fraction_to_fraction() -> None:
-    network = implicit((4,), 2, (16, 16), False, False, None)
+    network = implicit(Design((4,), 2, (16, 16), False, False), None)
     found = network.quantiles(network.init(KEY), jnp.ones(4), jnp.array([0.1, 0.9]))
     assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
 
@@ -66,12 +67,12 @@ def test_quantiles_differ_from_fraction_to_fraction() -> None:
 @pytest.mark.parametrize("hidden", [(), (64,)])
 def test_fewer_than_two_hidden_layers_are_refused(hidden: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=rf"hidden has {len(hidden)} layer"):
-        implicit((4,), 2, hidden, False, False, None)
+        implicit(Design((4,), 2, hidden, False, False), None)
 
 
 def test_no_two_layers_share_their_draw_and_every_key_is_a_member() -> None:
     """All layers that can be are 64 to 64, so that equal draws would be equal bytes."""
-    network = implicit((64,), 64, (64, 64), False, False, 64)
+    network = implicit(Design((64,), 64, (64, 64), False, False), 64)
     params = jax.jit(network.init)(KEY)
     layers = [params.features[0].linear, params.embedding, params.last.linear, params.head, params.proposal]
     assert len({np.asarray(layer.weight).tobytes() for layer in layers}) == 5
@@ -81,7 +82,7 @@ def test_no_two_layers_share_their_draw_and_every_key_is_a_member() -> None:
 
 def test_the_proposal_by_hand() -> None:
     """Logits log 1, log 2, log 5 from the bias alone: parts of 1/8, 2/8 and 5/8."""
-    network = implicit((4,), 2, (8, 8), False, False, 3)
+    network = implicit(Design((4,), 2, (8, 8), False, False), 3)
     assert network.proposal is not None
     params = network.init(KEY)
     logits = jnp.log(jnp.array([1.0, 2.0, 5.0])) / PROPOSAL_SCALE
@@ -91,7 +92,7 @@ def test_the_proposal_by_hand() -> None:
 
 
 def test_the_proposal_rises_from_0_to_1_starts_near_even_and_depends_on_the_observation() -> None:
-    network = implicit((4,), 2, (32, 8), False, False, 8)
+    network = implicit(Design((4,), 2, (32, 8), False, False), 8)
     assert network.proposal is not None
     params = network.init(KEY)
     first, second = (network.proposal(params, jnp.full(4, x)) for x in (0.1, 3.0))
@@ -102,7 +103,7 @@ def test_the_proposal_rises_from_0_to_1_starts_near_even_and_depends_on_the_obse
 
 
 def test_the_proposal_moves_no_feature() -> None:
-    network = implicit((4,), 2, (8, 8), True, True, 5)
+    network = implicit(Design((4,), 2, (8, 8), True, True), 5)
     slope = jax.grad(lambda params: network.proposal(params, jnp.ones(4))[1])(network.init(KEY))  # type: ignore[misc]
     assert bool(jnp.any(slope.proposal.bias != 0))
     rest = eqx.tree_at(lambda p: p.proposal, slope, None)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qdojo.errors import UsageError
+from qdojo.networks.inputs import Design
 from qdojo.networks.keras import (
     import_keras,
     keras_network,
@@ -212,7 +213,7 @@ def test_parameters_of_another_network_are_refused() -> None:
 @pytest.mark.parametrize(("layer_norm", "shape"), [(False, (4,)), (True, (3, 5)), (True, ())])
 @pytest.mark.parametrize("dueling", [False, True])
 def test_a_dense_network_as_keras(dueling: bool, layer_norm: bool, shape: tuple[int, ...]) -> None:
-    params = MLP(int(np.prod(shape)), (16, 8), 3, 1, layer_norm, dueling, jax.random.key(0))
+    params = MLP(Design(shape, 3, (16, 8), layer_norm, dueling), 1, jax.random.key(0))
     if layer_norm:
         values = jnp.linspace(0.5, 1.5, 16), jnp.linspace(-1.0, 1.0, 16)
         params = eqx.tree_at(lambda p: (p.hidden[0].norm.scale, p.hidden[0].norm.offset), params, values)

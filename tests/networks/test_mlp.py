@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import LAYER_NORM_EPSILON, Dueling, Hidden, LayerNorm, Linear, mlp
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -104,7 +105,7 @@ def test_the_network_against_numpy(
     shape: tuple[int, ...],
     dtype: type,
 ) -> None:
-    network = mlp(shape, 3, hidden, layer_norm, dueling, outputs)
+    network = mlp(Design(shape, 3, hidden, layer_norm, dueling), outputs)
     params = jax.jit(network.init)(KEY)
     norms = [layer.norm for layer in params.hidden]
     shared = hidden[:-1] if dueling else hidden
@@ -120,7 +121,7 @@ def test_the_network_against_numpy(
 
 
 def test_every_key_gives_a_member_of_its_own_with_the_weights_it_has_alone() -> None:
-    network = mlp((4,), 2, (8,), True)
+    network = mlp(Design((4,), 2, (8,), True))
     keys = jax.random.split(KEY, 3)
     together = jax.jit(jax.vmap(network.init))(keys)
     for k in range(3):
@@ -131,14 +132,14 @@ def test_every_key_gives_a_member_of_its_own_with_the_weights_it_has_alone() -> 
 
 
 def test_no_two_layers_share_their_draw() -> None:
-    params = jax.jit(mlp((8,), 8, (8, 8), False).init)(KEY)
+    params = jax.jit(mlp(Design((8,), 8, (8, 8), False)).init)(KEY)
     layers = [*(layer.linear for layer in params.hidden), params.head]
     assert len({np.asarray(layer.weight).tobytes() for layer in layers}) == 3
 
 
 def test_dueling_streams_by_hand() -> None:
     """V is 3; A is [1, 2, 6] with mean 3: 3 + [1, 2, 6] - 3. Only the biases are not zero."""
-    head = jax.tree.map(jnp.zeros_like, Dueling(2, 2, 3, 1, False, KEY))
+    head = jax.tree.map(jnp.zeros_like, Dueling(2, 2, Design((2,), 3, (2,), False), 1, KEY))
     biases = (jnp.array([3.0]), jnp.array([1.0, 2.0, 6.0]))
     head = eqx.tree_at(lambda head: (head.value.bias, head.advantage.bias), head, biases)
     np.testing.assert_array_equal(head(jnp.ones(2)), [1.0, 2.0, 6.0])
@@ -147,6 +148,6 @@ def test_dueling_streams_by_hand() -> None:
 
 
 def test_no_two_streams_share_their_draw() -> None:
-    head = jax.jit(mlp((8,), 8, (8,), False, dueling=True).init)(KEY).head
+    head = jax.jit(mlp(Design((8,), 8, (8,), False, dueling=True)).init)(KEY).head
     layers = (head.value_hidden.linear, head.advantage_hidden.linear, head.advantage)
     assert len({np.asarray(layer.weight).tobytes() for layer in layers}) == 3

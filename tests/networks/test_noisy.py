@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import LayerNorm, Linear, mlp
 from qdojo.networks.noisy import Noisy, is_linear, noisy, noisy_functions, perturbed, signed_root
 from qdojo.noise import normal
@@ -56,7 +57,7 @@ def test_a_root_of_nothing_is_nothing() -> None:
 )
 def test_the_whole_network_against_numpy(layer_norm: bool, dueling: bool, words: int) -> None:
     """Each layer's noise is f(e_out) f(e_in)^T and f(e_out), of the words in turn; LayerNorm has none."""
-    plain = mlp((3,), 2, (6,), layer_norm, dueling, 4)
+    plain = mlp(Design((3,), 2, (6,), layer_norm, dueling), 4)
     network = noisy(plain)
     assert network.words == words
     params = network.init(KEY)
@@ -75,7 +76,7 @@ def test_the_whole_network_against_numpy(layer_norm: bool, dueling: bool, words:
 
 def test_a_new_networks_means_are_the_plain_networks_and_its_sigmas_are_by_the_inputs() -> None:
     """0.5 / sqrt(4) for the first layer, 0.5 / sqrt(16) for the head."""
-    plain = mlp((4,), 3, (16,), True)
+    plain = mlp(Design((4,), 3, (16,), True))
     params = jax.jit(noisy(plain).init)(KEY)
     assert isinstance(params, Noisy)
     expected = jax.jit(plain.init)(KEY)
@@ -90,7 +91,7 @@ def test_a_new_networks_means_are_the_plain_networks_and_its_sigmas_are_by_the_i
 
 
 def test_without_noise_the_means_are_used_and_with_it_what_is_perturbed() -> None:
-    plain = mlp((4,), 3, (8,), True)
+    plain = mlp(Design((4,), 3, (8,), True))
     network = noisy(plain)
     params, observation = network.init(KEY), jnp.arange(4.0)
     apply = jax.jit(network.apply)
@@ -115,7 +116,7 @@ def noise_of(network: Network) -> list[Linear]:
 
 def test_the_noise_is_centred_with_the_variance_of_its_factors() -> None:
     """E f(x)^2 = E |x| = sqrt(2 / pi), and independent factors multiply: 2 / pi for a weight."""
-    for layer in noise_of(noisy(mlp((3,), 2, (4,), False))):
+    for layer in noise_of(noisy(mlp(Design((3,), 2, (4,), False)))):
         weight, bias = np.asarray(layer.weight), np.asarray(layer.bias)
         np.testing.assert_allclose(weight.mean(axis=0), 0.0, atol=0.03)
         np.testing.assert_allclose(weight.var(axis=0), 2.0 / np.pi, rtol=0.06)
@@ -125,7 +126,7 @@ def test_the_noise_is_centred_with_the_variance_of_its_factors() -> None:
 
 
 def test_the_noise_of_a_layer_is_an_outer_product_and_its_factors_are_independent() -> None:
-    layer = noise_of(noisy(mlp((3,), 2, (4,), False)))[0]
+    layer = noise_of(noisy(mlp(Design((3,), 2, (4,), False))))[0]
     for draw in np.asarray(layer.weight)[:20]:
         assert np.linalg.matrix_rank(draw, tol=1e-5) == 1
     into = np.asarray(layer.weight)[:, 0] / np.asarray(layer.bias)[:, :1]
@@ -136,7 +137,7 @@ def test_the_noise_of_a_layer_is_an_outer_product_and_its_factors_are_independen
 
 def test_no_two_layers_share_their_noise() -> None:
     """Layers of one shape, so that shared noise would be equal; the biases' noise names the factors of the outputs."""
-    first, second, head = noise_of(noisy(mlp((2,), 2, (2, 2), False)))
+    first, second, head = noise_of(noisy(mlp(Design((2,), 2, (2, 2), False))))
     together = np.concatenate([layer.bias for layer in (first, second, head)], axis=1)
     np.testing.assert_allclose(np.corrcoef(together, rowvar=False), np.eye(6), atol=0.04)
     assert not np.allclose(first.weight[0], second.weight[0])
@@ -144,7 +145,7 @@ def test_no_two_layers_share_their_noise() -> None:
 
 def test_gradients_reach_means_and_spreads() -> None:
     """d/d sigma = epsilon * d/d mu, for every weight and bias."""
-    network = noisy(mlp((3,), 2, (5,), True))
+    network = noisy(mlp(Design((3,), 2, (5,), True)))
     params, noise = network.init(KEY), bits(3, network.words)
 
     def total(params: Noisy) -> jax.Array:
@@ -161,7 +162,7 @@ def test_gradients_reach_means_and_spreads() -> None:
 
 
 def test_members_side_by_side_are_each_as_alone() -> None:
-    network = noisy(mlp((3,), 2, (4,), True, dueling=True))
+    network = noisy(mlp(Design((3,), 2, (4,), True, dueling=True)))
     keys, noise = jax.random.split(KEY, 2), bits(2, 2, network.words)
     together = jax.jit(jax.vmap(lambda key, words: network.perturb(network.init(key), words)))(keys, noise)
     for k in range(2):

@@ -7,6 +7,7 @@ import pytest
 from probes.environments import DISCOUNT, PROBES
 from probes.training import HYPER, device_loop, small_agent, small_network
 
+from qdojo.agents.explore import Exploration
 from qdojo.loops.learning import Rhythm
 
 STEPS = 4_000
@@ -15,7 +16,7 @@ HYPER_OF_PROBES = HYPER._replace(
     learning_rate_end=1e-5,
     learning_rate_decay_steps=float(STEPS),
     discount=DISCOUNT,
-    epsilon_end=1.0,
+    exploration=Exploration(1.0, 1.0, 1.0),
 )
 CASES = [
     ("constant", False, 1),

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qdojo.agents.dqn import dqn_loss
+from qdojo.agents.dqn import Rule, dqn_loss
+from qdojo.agents.explore import Choosing, Exploration
 from qdojo.agents.learner import Hyper, Structure, replay_agent
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.gymnasium import HostEnvironment
@@ -13,7 +14,9 @@ from qdojo.envs.resolve import resolve
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.tape.windows import transitions
 from qdojo.types import Agent, Network
 
 HYPER = Hyper(
@@ -21,27 +24,32 @@ HYPER = Hyper(
     learning_rate_end=1e-3,
     learning_rate_decay_steps=1.0,
     discount=0.9,
-    epsilon_start=1.0,
-    epsilon_end=0.1,
-    epsilon_decay_steps=200.0,
+    exploration=Exploration(1.0, 0.1, 200.0),
     target_tau=0.05,
 )
 STILL = HYPER._replace(learning_rate_start=0.0, learning_rate_end=0.0)
 """Nothing is learned."""
 ZERO = Network(init=lambda key: jnp.zeros(2), apply=lambda params, observation: params)
 """Q-values that are the parameters, and begin at 0."""
-STRUCTURE = Structure(num_actions=2, num_envs=2, batch_size=8, n_step=1, target_sync_updates=1, max_grad_norm=None)
 RHYTHM = Rhythm(rows=2, updates=1, warmup_rows=8)
 
 
 def small_network(inputs: int, hidden: tuple[int, ...] = (8,)) -> Network:
-    return mlp((inputs,), 2, hidden, layer_norm=False)
+    return mlp(Design((inputs,), 2, hidden, layer_norm=False))
 
 
 def small_agent(
-    network: Network, *, double: bool = True, error: str = "mse", hyper: Hyper = HYPER, **structure: Any
+    network: Network,
+    *,
+    double: bool = True,
+    error: str = "mse",
+    hyper: Hyper = HYPER,
+    num_envs: int = 2,
+    batch_size: int = 8,
+    n_step: int = 1,
 ) -> Agent:
-    return replay_agent(network, dqn_loss(network, double, error), hyper, STRUCTURE._replace(**structure))
+    structure = Structure(Choosing(2, num_envs=num_envs), batch_size, transitions(n_step), 1, None)
+    return replay_agent(network, dqn_loss(network, Rule(double, error)), hyper, structure)
 
 
 def device_loop(environment: NativeEnvironment, agent: Agent, **settings: Any) -> DeviceLoop:

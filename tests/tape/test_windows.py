@@ -95,7 +95,7 @@ write_block = jax.jit(write)
 def read_every(n: int) -> object:
     def every(tape: Tape) -> Batch:
         age, env = jnp.meshgrid(jnp.arange(1, tape.capacity), jnp.arange(tape.num_envs), indexing="ij")
-        return windows.read(tape, age.ravel(), env.ravel(), n, jnp.float32(GAMMA))
+        return windows.read(windows.transitions(n), tape, age.ravel(), env.ravel(), jnp.float32(GAMMA))
 
     return jax.jit(jax.vmap(every, in_axes=(READERS,)))
 
@@ -225,7 +225,9 @@ def test_rows_come_back_bit_by_bit(dtype: type, shape: tuple[int, ...]) -> None:
         last=jnp.asarray(generator.random(rows) < 0.5),
     )
     tape = write(empty(8, 2, 3, jax.ShapeDtypeStruct(shape, dtype)), step)
-    for ours, theirs in zip(jax.tree.map(lambda x: x[:4], tape.rows), step, strict=True):
+    for ours, theirs in zip(
+        jax.tree.leaves(jax.tree.map(lambda x: x[:4], tape.rows)), jax.tree.leaves(step), strict=True
+    ):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
 

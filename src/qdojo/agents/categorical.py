@@ -8,6 +8,7 @@ from qdojo.agents.learner import Loss
 from qdojo.bellman import targets
 from qdojo.bellman.distributions import categorical_projection, chosen, cross_entropy
 from qdojo.bellman.targets import Munchausen
+from qdojo.networks.inputs import legal_only
 from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
 
 
@@ -15,7 +16,7 @@ def c51_network(logits: Network, support: Float[Array, "atoms"]) -> Network:
     """Q-values, sum_i p_i z_i, where the network gives logits `[actions, atoms]`. Bellemare et al. (2017), alg. 1."""
 
     def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
-        return jax.nn.softmax(logits.apply(params, observation)) @ support
+        return legal_only(jax.nn.softmax(logits.apply(params, observation)) @ support, observation)
 
     return logits._replace(apply=q)
 

@@ -1,10 +1,11 @@
 """The DQN loss: Q-learning against a target network, with Double selection where asked. One formula, one example."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from qdojo.agents.learner import Loss
 from qdojo.bellman import losses, targets
@@ -17,30 +18,79 @@ ERRORS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
 }
 
 
-def dqn_loss(network: Network, double: bool, error: str, munchausen: Munchausen | None = None) -> Loss:
-    """(r + discount * Q_target(s', a*) - Q(s, a)), squared or Huber.
+class Rule(NamedTuple):
+    """What a plain value's target is made of, and how its error counts."""
 
-    Mnih et al. (2015), algorithm 1; with `double`, a* is the online network's choice (van Hasselt et al., 2016). With
-    `munchausen` a bonus for the policy's own choice joins the reward, and the maximum becomes a soft one (Vieillard et
-    al., 2020, equation 6).
-    """
-    distance = ERRORS[error]
+    double: bool
+    """a* is the online network's choice (van Hasselt et al., 2016), and not the target network's."""
+    error: str
+    """Which of `ERRORS`."""
+    munchausen: Munchausen | None = None
+    rescaled: bool = False
+    """Q-values are those of the returns after `targets.rescaled` (Kapturowski et al., 2019, section 2.3)."""
+
+
+class Values(NamedTuple):
+    """Q-values of one transition, of which a target is made."""
+
+    q_t: Float[Array, "*branches actions"]
+    """The target network's of the next observation."""
+    selector_t: Float[Array, "*branches actions"]
+    """Those by which the next action is chosen: the online network's with Double."""
+    q_before: Float[Array, "*branches actions"]
+    """The target network's of the observation itself, for Munchausen."""
+
+
+def dqn_loss(network: Network, rule: Rule) -> Loss:
+    """(r + discount * Q_target(s', a*) - Q(s, a)), squared or Huber. Mnih et al. (2015), algorithm 1."""
 
     def loss(
         params: Params, target_params: Params, batch: Batch, noise: Words
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-        q_tm1 = network.apply(params, batch.obs_tm1)
         q_t = network.apply(target_params, batch.obs_t)
-        selector = network.apply(jax.lax.stop_gradient(params), batch.obs_t) if double else q_t
-        reward_t = batch.reward_t
-        if munchausen is None:
-            value_t = targets.double_value(q_t, selector)
-        else:
-            q_before = network.apply(target_params, batch.obs_tm1)
-            reward_t = reward_t + targets.munchausen_bonus(q_before, batch.action_tm1, *munchausen)
-            value_t = targets.double_soft_value(q_t, selector, munchausen.temperature)
-        target = jax.lax.stop_gradient(targets.bellman_target(reward_t, batch.discount_t, value_t))
-        chosen = jnp.sum(jnp.where(jnp.arange(q_tm1.shape[0]) == batch.action_tm1, q_tm1, 0.0))
-        return distance(target - chosen), jnp.abs(target - chosen), {"q_mean": chosen}
+        values = Values(
+            q_t=q_t,
+            selector_t=network.apply(jax.lax.stop_gradient(params), batch.obs_t) if rule.double else q_t,
+            q_before=q_t if rule.munchausen is None else network.apply(target_params, batch.obs_tm1),
+        )
+        q_tm1 = network.apply(params, batch.obs_tm1)
+        target = target_value(rule, values, batch.action_tm1, batch.reward_t, batch.discount_t)
+        return distance(rule, q_tm1, batch.action_tm1, target)
 
     return Loss(loss)
+
+
+def target_value(
+    rule: Rule,
+    values: Values,
+    action_tm1: Int[Array, "*branches"],
+    reward_t: Float[Array, ""],
+    discount_t: Float[Array, ""],
+) -> Float[Array, ""]:
+    """r + discount * V(s'), without gradient. With `munchausen` a bonus for the policy's own choice joins the reward,
+    and the maximum becomes a soft one (Vieillard et al., 2020, equation 6).
+
+    The branches of a MultiDiscrete action share one target, of their mean value (Tavakoli et al., 2018, equation 6); a
+    Discrete action is one branch.
+    """
+    q_t, selector_t, q_before = (q.reshape(-1, q.shape[-1]) for q in values)
+    if rule.munchausen is None:
+        value_t = jax.vmap(targets.double_value)(q_t, selector_t)
+    else:
+        bonus = jax.vmap(targets.munchausen_bonus, in_axes=(0, 0, None, None, None))
+        reward_t = reward_t + jnp.mean(bonus(q_before, action_tm1.reshape(-1), *rule.munchausen))
+        soft = jax.vmap(targets.double_soft_value, in_axes=(0, 0, None))
+        value_t = soft(q_t, selector_t, rule.munchausen.temperature)
+    if not rule.rescaled:
+        return jax.lax.stop_gradient(targets.bellman_target(reward_t, discount_t, jnp.mean(value_t)))
+    value = jnp.mean(targets.unrescaled(value_t))
+    return jax.lax.stop_gradient(targets.rescaled(targets.bellman_target(reward_t, discount_t, value)))
+
+
+def distance(
+    rule: Rule, q_tm1: Float[Array, "*branches actions"], action_tm1: Int[Array, "*branches"], target: Float[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+    """Loss, priority and metrics of the chosen action's value, or of the mean over branches."""
+    q = jax.vmap(targets.chosen)(q_tm1.reshape(-1, q_tm1.shape[-1]), action_tm1.reshape(-1))
+    error = target - q
+    return jnp.mean(jax.vmap(ERRORS[rule.error])(error)), jnp.mean(jnp.abs(error)), {"q_mean": jnp.mean(q)}

@@ -1,24 +1,150 @@
-"""When an agent tries something at random. Not for choosing the best action: see `Agent.greedy`."""
+"""How an agent acts while it learns: Q-values, and when something else than the best is tried. Not for learning."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.noise import integer, uniform
-from qdojo.types import Words
+from qdojo.types import Actor, Clock, Masked, Memory, Network, Observation, Params, Words
 
-EPSILON_GREEDY_WORDS = 2
+Scalar: TypeAlias = Float[Array, ""] | float
 
 
-def linear(
-    start: Float[Array, ""] | float,
-    end: Float[Array, ""] | float,
-    duration: Float[Array, ""] | float,
-    position: Float[Array, ""],
-) -> Float[Array, ""]:
+class Exploration(NamedTuple):
+    """Numbers of exploration that change no shape; part of the state, so members may differ."""
+
+    epsilon_start: Scalar
+    epsilon_end: Scalar
+    decay_steps: Scalar
+    """Env steps from start to end, of epsilon and of the temperature."""
+    ladder: Scalar = 0.0
+    """Env i of N has epsilon**(1 + ladder * i / (N - 1)): Horgan et al. (2018), section 4.1, has 7."""
+    temperature_start: Scalar = 1.0
+    temperature_end: Scalar = 1.0
+
+
+class Choosing(NamedTuple):
+    """What the compiled choice of an action is built around."""
+
+    num_actions: int
+    action_shape: tuple[int, ...] = ()
+    """() for a Discrete action, (branches,) for a MultiDiscrete one."""
+    num_envs: int = 1
+    exponential: bool = False
+    """Whether epsilon and temperature fall by the same factor each step, or by the same difference."""
+    boltzmann: bool = False
+    """Whether actions are drawn in proportion to exp(Q / temperature), where the best would be taken."""
+
+    @property
+    def words(self) -> int:
+        """uint32 words that `choose` consumes: whether to explore, and for each branch an action."""
+        branches = self.action_shape[0] if self.action_shape else 1
+        return 1 + branches * (1 + self.num_actions * self.boltzmann)
+
+
+class Acting(NamedTuple):
+    """The functions of an `Agent` that play. Its states have `params` and `hyper.exploration`."""
+
+    act: Callable[[Any, Observation, Memory, Words, Clock, Int[Array, ""]], tuple[Int[Array, "*branches"], Memory]]
+    exploration: Callable[[Any, Clock], Float[Array, ""]]
+    words: int
+
+
+def acting(actor: Actor, choosing: Choosing) -> Acting:
+    """Epsilon-greedy or Boltzmann acting, with what the actor itself explores by."""
+
+    def act(
+        state: Any, observation: Observation, memory: Memory, noise: Words, clock: Clock, env: Int[Array, ""]
+    ) -> tuple[Int[Array, "*branches"], Memory]:
+        noise, own = noise[: choosing.words], noise[choosing.words :]
+        q, memory = actor.exploring(state.params, observation, memory, own)
+        epsilon = epsilon_of(state.hyper.exploration, env, clock)
+        heat = temperature(state.hyper.exploration, clock)
+        return choose(choosing, q, legal_actions(observation), epsilon, heat, noise), memory
+
+    def epsilon_of(numbers: Exploration, env: Int[Array, "*envs"], clock: Clock) -> Float[Array, "*envs"]:
+        shared = schedule(numbers.epsilon_start, numbers.epsilon_end, numbers.decay_steps, clock)
+        rung = jnp.asarray(env, jnp.float32) / max(1, choosing.num_envs - 1)
+        return shared ** (1.0 + numbers.ladder * rung)
+
+    def temperature(numbers: Exploration, clock: Clock) -> Float[Array, ""]:
+        return schedule(numbers.temperature_start, numbers.temperature_end, numbers.decay_steps, clock)
+
+    def schedule(start: Scalar, end: Scalar, duration: Scalar, clock: Clock) -> Float[Array, ""]:
+        fall = exponential if choosing.exponential else linear
+        return fall(start, end, duration, position(clock, choosing.num_envs))
+
+    def exploration(state: Any, clock: Clock) -> Float[Array, ""]:
+        return jnp.mean(epsilon_of(state.hyper.exploration, jnp.arange(choosing.num_envs), clock))
+
+    return Acting(act, exploration, actor.words + choosing.words)
+
+
+def actor_of(network: Network) -> Actor:
+    """A network without a memory, with its noise while it explores."""
+
+    def values(params: Params, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
+        return network.apply(params, observation), memory
+
+    def exploring(
+        params: Params, observation: Observation, memory: Memory, noise: Words
+    ) -> tuple[Float[Array, "*q"], Memory]:
+        return network.apply(network.perturb(params, noise), observation), memory
+
+    return Actor(values, exploring, words=network.words)
+
+
+def position(clock: Clock, num_envs: int) -> Float[Array, ""]:
+    """How far schedules are, in env steps."""
+    return clock.rows.astype(jnp.float32) * num_envs
+
+
+def linear(start: Scalar, end: Scalar, duration: Scalar, position: Scalar) -> Float[Array, ""]:
     """From `start` at 0 to `end` at `duration` and there ever after, all in absolute env steps."""
     return start + (end - start) * jnp.clip(position / duration, 0.0, 1.0)
 
 
-def epsilon_greedy(best: Int[Array, ""], num_actions: int, epsilon: Float[Array, ""], noise: Words) -> Int[Array, ""]:
-    """The best action, or with probability `epsilon` any action, drawn for this env alone."""
-    return jnp.where(uniform(noise[0]) < epsilon, integer(noise[1], num_actions), best)
+def exponential(start: Scalar, end: Scalar, duration: Scalar, position: Scalar) -> Float[Array, ""]:
+    """The same way by equal factors; both ends above 0."""
+    return start * jnp.power(end / start, jnp.clip(position / duration, 0.0, 1.0))
+
+
+def legal_actions(observation: Observation) -> Bool[Array, "*branches actions"] | None:
+    """The mask that came with an observation, if one did."""
+    return jnp.asarray(observation.action_mask) if isinstance(observation, Masked) else None
+
+
+def choose(
+    choosing: Choosing,
+    q: Float[Array, "*branches actions"],
+    legal: Bool[Array, "*branches actions"] | None,
+    epsilon: Scalar,
+    temperature: Scalar,
+    noise: Words,
+) -> Int[Array, "*branches"]:
+    """The best action, or one drawn by exp(Q / temperature); or with probability `epsilon` any legal action.
+
+    Drawn for this env alone. The branches of a MultiDiscrete action explore together and draw apart. Illegal actions
+    have Q-values far below all others (`networks/inputs.py`).
+    """
+    coin, noise = noise[0], noise[1:]
+    branches = choosing.action_shape
+    drawing, noise = noise[: q[..., 0].size].reshape(branches), noise[q[..., 0].size :]
+    preferred = q
+    if choosing.boltzmann:
+        # The largest of Q / temperature + Gumbel noise is such a draw (Maddison et al., 2014, section 2).
+        preferred = q / temperature - jnp.log(-jnp.log(uniform(noise.reshape(q.shape)) + 2.0**-25))
+    best = jnp.argmax(preferred, axis=-1).astype(jnp.int32)
+    return jnp.where(uniform(coin) < epsilon, any_action(drawing, choosing.num_actions, legal), best)
+
+
+def any_action(
+    noise: UInt32[Array, "*branches"], num_actions: int, legal: Bool[Array, "*branches actions"] | None
+) -> Int[Array, "*branches"]:
+    """A legal action, each as likely as the others; one word a branch."""
+    if legal is None:
+        return integer(noise, num_actions)
+    nth = integer(noise, jnp.sum(legal, axis=-1))
+    return jnp.argmax(jnp.cumsum(legal, axis=-1) > nth[..., None], axis=-1).astype(jnp.int32)

@@ -1,31 +1,32 @@
 """The update that all replay agents share: sample, loss, gradient, optimizer, target. Not for a variant's formula.
 
-A variant is one `loss` (see `dqn.py`), handed to `replay_agent`.
+A variant is one `Loss` (see `dqn.py`), handed to `replay_agent`; and where it plays or reads the tape in a way of its
+own, an `Actor` and a `Window`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy, linear
+from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, linear, position
 from qdojo.tape import priority, windows
 from qdojo.tape.priority import SumTree
 from qdojo.tape.ring import Tape
-from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Params, Words
-
-Scalar: TypeAlias = Float[Array, ""] | float
+from qdojo.tape.windows import Window
+from qdojo.types import Actor, Agent, Clock, Metrics, Network, Params, Words
 
 
 class Loss(NamedTuple):
     """The formula of a variant, for one example. Online and target parameters come with their noise in them."""
 
-    of: Callable[[Params, Params, Batch, Words], tuple[Float[Array, ""], Float[Array, ""], Metrics]]
-    """(params, target_params, example, noise) -> loss, priority, metrics. The priority says how wrong the value was."""
+    of: Callable[[Params, Params, Any, Words], tuple[Float[Array, ""], Float[Array, ""], Metrics]]
+    """(params, target_params, example, noise) -> loss, priority, metrics. An example is a `Batch` of one, or what
+    another `Window` reads; the priority says how wrong the value was."""
     words: int = 0
     """uint32 words that one example consumes."""
 
@@ -37,9 +38,7 @@ class Hyper(NamedTuple):
     learning_rate_end: Scalar
     learning_rate_decay_steps: Scalar
     discount: Scalar
-    epsilon_start: Scalar
-    epsilon_end: Scalar
-    epsilon_decay_steps: Scalar
+    exploration: Exploration
     target_tau: Scalar
     priority_alpha: Scalar = 0.0
     priority_beta: Scalar = 1.0
@@ -68,51 +67,41 @@ class Prioritized(NamedTuple):
 class Structure(NamedTuple):
     """What the compiled program is built around: the same for all members."""
 
-    num_actions: int
-    num_envs: int
+    choosing: Choosing
     batch_size: int
-    n_step: int
+    window: Window
     target_sync_updates: int
     max_grad_norm: float | None
     prioritized: Prioritized | None = None
 
 
 def replay_agent(
-    network: Network, loss: Loss, hyper: Hyper, structure: Structure, initial_params: Params | None = None
+    network: Network,
+    loss: Loss,
+    hyper: Hyper,
+    structure: Structure,
+    initial_params: Params | None = None,
+    actor: Actor | None = None,
 ) -> Agent:
-    """An epsilon-greedy agent that learns from uniform samples of the tape with a target network.
+    """An agent that learns from samples of the tape with a target network, and acts by `actor` or else by the network.
 
     Every member starts from `initial_params` where they are given, else from weights of its own.
     """
     optimizer = optax.scale_by_adam()
-
-    def position(clock: Clock) -> Float[Array, ""]:
-        return clock.rows.astype(jnp.float32) * structure.num_envs
+    actor = actor_of(network) if actor is None else actor
+    num_envs = structure.choosing.num_envs
+    plays = acting(actor, structure.choosing)
 
     def init(key: Array) -> LearnerState:
         params = network.init(key) if initial_params is None else initial_params
         trainable, _ = eqx.partition(params, eqx.is_inexact_array)
-        numbers = Hyper(*(jnp.asarray(number, jnp.float32) for number in hyper))
+        numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper)
         ranked = structure.prioritized
-        tree = () if ranked is None else priority.full(ranked.capacity_rows, structure.num_envs)
+        tree = () if ranked is None else priority.full(ranked.capacity_rows, num_envs)
         return LearnerState(params, params, optimizer.init(trainable), numbers, tree)
 
-    def exploration(state: LearnerState, clock: Clock) -> Float[Array, ""]:
-        hyper = state.hyper
-        return linear(hyper.epsilon_start, hyper.epsilon_end, hyper.epsilon_decay_steps, position(clock))
-
-    def greedy(params: Params, observation: Observation, memory: tuple[()]) -> tuple[Int[Array, ""], tuple[()]]:
-        return jnp.argmax(network.apply(params, observation)), memory
-
-    def act(
-        state: LearnerState, observation: Observation, memory: tuple[()], noise: Words, clock: Clock
-    ) -> tuple[Int[Array, ""], tuple[()]]:
-        exploring, noise = noise[:EPSILON_GREEDY_WORDS], noise[EPSILON_GREEDY_WORDS:]
-        best, memory = greedy(network.perturb(state.params, noise), observation, memory)
-        return epsilon_greedy(best, structure.num_actions, exploration(state, clock), exploring), memory
-
     def mean_loss(
-        trainable: Params, frozen: Params, target: Params, batch: Batch, noise: Words
+        trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Metrics]]:
         online_words, target_words, example_words = jnp.split(noise, [network.words, 2 * network.words])
         params = network.perturb(eqx.combine(trainable, frozen), online_words)
@@ -124,18 +113,18 @@ def replay_agent(
 
     def sample(
         state: LearnerState, tape: Tape, noise: Words, clock: Clock
-    ) -> tuple[Batch, Callable[[Float[Array, "batch"]], SumTree | tuple[()]]]:
+    ) -> tuple[Any, Callable[[Float[Array, "batch"]], SumTree | tuple[()]]]:
         """A batch, and what makes the priorities after it from its errors."""
-        n_step, discount = structure.n_step, state.hyper.discount
-        ranked, hyper = structure.prioritized, state.hyper
-        if ranked is None or not isinstance(state.priorities, SumTree):
-            age, env = windows.uniform_starts(tape, noise)
-            return windows.read(tape, age, env, n_step, discount), lambda errors: ()
-        tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle)
+        window, hyper, ranked = structure.window, state.hyper, structure.prioritized
+        if ranked is None:
+            age, env = windows.uniform_starts(tape, noise, window.following)
+            return windows.read(window, tape, age, env, hyper.discount), lambda errors: ()
+        assert isinstance(state.priorities, SumTree)
+        tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle, window.following)
         age, env, probability = priority.sample(tree, tape, noise)
-        beta = linear(hyper.priority_beta, 1.0, hyper.priority_beta_steps, position(clock))
-        weight = priority.importance(probability, tape.size * structure.num_envs, beta)
-        batch = windows.read(tape, age, env, n_step, discount)
+        beta = linear(hyper.priority_beta, 1.0, hyper.priority_beta_steps, position(clock, num_envs))
+        weight = priority.importance(probability, tape.size * num_envs, beta)
+        batch = windows.read(window, tape, age, env, hyper.discount)
         batch = batch._replace(weight=batch.weight * weight)
         return batch, lambda errors: priority.update(tree, tape, age, env, errors, hyper.priority_alpha)
 
@@ -151,9 +140,9 @@ def replay_agent(
             scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
             gradient = jax.tree.map(lambda g: g * scale, gradient)
         direction, optimizer_state = optimizer.update(gradient, state.optimizer)
-        rate = learning_rate(state.hyper, position(clock))
+        rate = learning_rate(state.hyper, position(clock, num_envs))
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
-        params = eqx.combine(trainable, frozen)
+        params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
         target_params = sync_target(params, state, clock)
         return LearnerState(params, target_params, optimizer_state, state.hyper, ranked(errors)), metrics
 
@@ -173,16 +162,16 @@ def replay_agent(
 
     return Agent(
         init=init,
-        act=act,
-        greedy=greedy,
+        act=plays.act,
+        values=actor.values,
         update=update,
-        exploration=exploration,
-        memory=tuple,
-        act_words=EPSILON_GREEDY_WORDS + network.words,
+        exploration=plays.exploration,
+        memory=actor.memory,
+        act_words=plays.words,
         update_words=structure.batch_size * (1 + loss.words) + 2 * network.words,
     )
 
 
-def learning_rate(hyper: Hyper, position: Float[Array, ""]) -> Float[Array, ""]:
-    """The step size of the optimizer at a position in env steps."""
+def learning_rate(hyper: Any, position: Float[Array, ""]) -> Float[Array, ""]:
+    """The step size of the optimizer at a position in env steps, by three numbers that every agent's `hyper` has."""
     return linear(hyper.learning_rate_start, hyper.learning_rate_end, hyper.learning_rate_decay_steps, position)

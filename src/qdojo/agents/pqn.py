@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt32
 
-from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy, linear
-from qdojo.agents.learner import Scalar
+from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, position
+from qdojo.agents.learner import learning_rate
 from qdojo.bellman.returns import lambda_return
 from qdojo.bellman.targets import greedy_value
 from qdojo.tape.ring import Tape, newest, take
@@ -28,16 +28,13 @@ class PqnHyper(NamedTuple):
     learning_rate_decay_steps: Scalar
     discount: Scalar
     lambda_: Scalar
-    epsilon_start: Scalar
-    epsilon_end: Scalar
-    epsilon_decay_steps: Scalar
+    exploration: Exploration
 
 
 class PqnStructure(NamedTuple):
     """What the compiled program is built around: the same for all members."""
 
-    num_actions: int
-    num_envs: int
+    choosing: Choosing
     rollout: int
     """Rows that one learning phase learns from: those that the loop collects a cycle."""
     epochs: int
@@ -79,7 +76,8 @@ def pqn_agent(
     Deviations from the paper's own code: the learning rate falls by env steps and not by gradient steps, and the
     newest row, whose successor is not there yet, waits for the next phase.
     """
-    transitions = structure.rollout * structure.num_envs
+    num_envs = structure.choosing.num_envs
+    transitions = structure.rollout * num_envs
     steps = structure.epochs * structure.minibatches
     if transitions % structure.minibatches:
         raise ValueError(
@@ -87,36 +85,21 @@ def pqn_agent(
             "learning phase."
         )
     optimizer = optax.chain(optax.clip_by_global_norm(structure.max_grad_norm), optax.scale_by_radam())
-
-    def position(clock: Clock) -> Float[Array, ""]:
-        return clock.rows.astype(jnp.float32) * structure.num_envs
+    plays = acting(actor_of(network), structure.choosing)
 
     def init(key: Array) -> PqnState:
         params = network.init(key) if initial_params is None else initial_params
-        numbers = PqnHyper(*(jnp.asarray(number, jnp.float32) for number in hyper))
+        numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper)
         return PqnState(params, optimizer.init(eqx.filter(params, eqx.is_inexact_array)), numbers)
-
-    def exploration(state: PqnState, clock: Clock) -> Float[Array, ""]:
-        hyper = state.hyper
-        return linear(hyper.epsilon_start, hyper.epsilon_end, hyper.epsilon_decay_steps, position(clock))
-
-    def greedy(params: Params, observation: Observation, memory: tuple[()]) -> tuple[Int[Array, ""], tuple[()]]:
-        return jnp.argmax(network.apply(params, observation)), memory
-
-    def act(
-        state: PqnState, observation: Observation, memory: tuple[()], noise: Words, clock: Clock
-    ) -> tuple[Int[Array, ""], tuple[()]]:
-        exploring, noise = noise[:EPSILON_GREEDY_WORDS], noise[EPSILON_GREEDY_WORDS:]
-        best, memory = greedy(network.perturb(state.params, noise), observation, memory)
-        return epsilon_greedy(best, structure.num_actions, exploration(state, clock), exploring), memory
 
     def mean_loss(
         trainable: Params, frozen: Params, batch: Transitions, noise: Words
     ) -> tuple[Float[Array, ""], Metrics]:
         params = network.perturb(eqx.combine(trainable, frozen), noise)
         q = jax.vmap(network.apply, in_axes=(None, 0))(params, batch.observation)
-        chosen = jnp.take_along_axis(q, batch.action[:, None], axis=1)[:, 0]
-        loss = 0.5 * jnp.mean(batch.weight * jnp.square(batch.target - chosen))
+        chosen = jnp.take_along_axis(q, batch.action[..., None], axis=-1).reshape(batch.target.shape[0], -1)
+        errors = jnp.mean(jnp.square(batch.target[:, None] - chosen), axis=1)
+        loss = 0.5 * jnp.mean(batch.weight * errors)
         return loss, {"loss": loss, "q_mean": jnp.mean(chosen)}
 
     def update(state: PqnState, tape: Tape, noise: Words, clock: Clock) -> tuple[PqnState, Metrics]:
@@ -124,10 +107,7 @@ def pqn_agent(
         perturbing = perturbing.reshape(1 + steps, network.words)
         data = read(network, network.perturb(state.params, perturbing[0]), tape, structure.rollout, state.hyper)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
-        hyper = state.hyper
-        rate = linear(
-            hyper.learning_rate_start, hyper.learning_rate_end, hyper.learning_rate_decay_steps, position(clock)
-        )
+        rate = learning_rate(state.hyper, position(clock, num_envs))
 
         def fit(
             carry: tuple[Params, optax.OptState], at: tuple[Int[Array, "batch"], Words]
@@ -143,17 +123,17 @@ def pqn_agent(
         (trainable, optimizer_state), metrics = jax.lax.scan(
             fit, (trainable, state.optimizer), (batches, perturbing[1:])
         )
-        params = eqx.combine(trainable, frozen)
-        return PqnState(params, optimizer_state, hyper), jax.tree.map(jnp.mean, metrics)
+        params = network.observe(eqx.combine(trainable, frozen), data.observation)
+        return PqnState(params, optimizer_state, state.hyper), jax.tree.map(jnp.mean, metrics)
 
     return Agent(
         init=init,
-        act=act,
-        greedy=greedy,
+        act=plays.act,
+        values=actor_of(network).values,
         update=update,
-        exploration=exploration,
+        exploration=plays.exploration,
         memory=tuple,
-        act_words=EPSILON_GREEDY_WORDS + network.words,
+        act_words=plays.words,
         update_words=structure.epochs * transitions + (1 + steps) * network.words,
     )
 
@@ -171,7 +151,8 @@ def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnH
     age, env = jnp.meshgrid(jnp.arange(rollout, -1, -1), jnp.arange(tape.num_envs), indexing="ij")
     rows = jax.tree.map(jnp.asarray, take(tape, newest(tape, age), env))
     q = jax.vmap(jax.vmap(network.apply, in_axes=(None, 0)), in_axes=(None, 0))(params, rows.observation)
-    value = jax.vmap(jax.vmap(greedy_value))(q)
+    # The branches of a MultiDiscrete action share one value, their mean (Tavakoli et al., 2018, equation 6).
+    value = jnp.mean(jax.vmap(greedy_value)(q.reshape(-1, q.shape[-1])).reshape(*age.shape, -1), axis=-1)
     target = jax.vmap(lambda_return, in_axes=(1, 1, 1, 1, None), out_axes=1)(
         rows.reward[:-1],
         jnp.where(rows.terminated[:-1], 0.0, hyper.discount),

@@ -14,6 +14,7 @@ from qdojo.bellman import targets
 from qdojo.bellman.distributions import chosen, fraction_loss, midpoints, quantile_huber
 from qdojo.bellman.targets import Munchausen
 from qdojo.networks.implicit import ImplicitNetwork, acting
+from qdojo.networks.inputs import legal_only
 from qdojo.noise import uniform
 from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
 
@@ -25,7 +26,7 @@ def qrdqn_network(quantiles: Network) -> Network:
     """Q-values, the mean quantiles, of a network that gives `[actions, n]`. Dabney et al. (2018a), algorithm 1."""
 
     def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
-        return jnp.mean(quantiles.apply(params, observation), axis=1)
+        return legal_only(jnp.mean(quantiles.apply(params, observation), axis=1), observation)
 
     return quantiles._replace(apply=q)
 
@@ -38,7 +39,8 @@ def qrdqn_loss(quantiles: Network, double: bool, munchausen: Munchausen | None) 
         params: Params, target_params: Params, batch: Batch, noise: Words
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         following = quantiles.apply(target_params, batch.obs_t)
-        goal = _targets(q_network, following, params, target_params, batch, double, munchausen)
+        selector = q_network.apply(params, batch.obs_t) if double else legal_only(jnp.mean(following, 1), batch.obs_t)
+        goal = _targets(q_network, following, selector, target_params, batch, munchausen)
         found = chosen(quantiles.apply(params, batch.obs_tm1), batch.action_tm1)
         return _regression(found, midpoints(found.shape[0]), goal)
 
@@ -56,8 +58,9 @@ def iqn_loss(
 ) -> Loss:
     """Quantile regression at random fractions, new ones for each example and network.
 
-    Dabney et al. (2018b), equation 3. The target's action is greedy on `acting(network, acting_fractions, cvar)`; a
-    run acts on more of them (`quantiles`), but here each costs a pass for each example.
+    Dabney et al. (2018b), equation 3. The target's action has the largest mean of the target's own samples, for which
+    the paper draws others: each costs a pass for each example. Where another mean chooses (`double`: the online
+    network's; `cvar` below 1: that of the worst returns), it is that of `acting(network, acting_fractions, cvar)`.
     """
     q_network = acting(network, acting_fractions, cvar)
 
@@ -66,7 +69,11 @@ def iqn_loss(
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         fractions, target_fractions = jnp.split(uniform(noise), [online_samples])
         following = network.quantiles(target_params, batch.obs_t, target_fractions).T
-        goal = _targets(q_network, following, params, target_params, batch, double, munchausen)
+        if double or cvar < 1.0:
+            selector = q_network.apply(params if double else target_params, batch.obs_t)
+        else:
+            selector = legal_only(jnp.mean(following, axis=1), batch.obs_t)
+        goal = _targets(q_network, following, selector, target_params, batch, munchausen)
         found = chosen(network.quantiles(params, batch.obs_tm1, fractions).T, batch.action_tm1)
         return _regression(found, fractions, goal)
 
@@ -77,9 +84,9 @@ def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | No
     """Quantile regression at the middles of the proposed parts, plus the loss of the proposal.
 
     Yang et al. (2019), algorithm 1. The fractions are those of the example's own observation for both networks, and
-    come from the online one; the target's action is greedy on `acting(network, ...)`. The paper gives the
-    proposal an optimizer of its own; here it moves slowly because its logits are scaled (see `implicit.py`). Raises
-    ValueError for a network that proposes nothing.
+    come from the online one. The target's action has the largest mean of the same quantiles (with `double`: of the
+    online network at its own fractions). The paper gives the proposal an optimizer of its own; here it moves slowly
+    because its logits are scaled (see `implicit.py`). Raises ValueError for a network that proposes nothing.
     """
     if network.proposal is None:
         raise ValueError("FQF needs a network with a proposal: build it with implicit(..., proposed=n).")
@@ -92,7 +99,8 @@ def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | No
         fixed = jax.lax.stop_gradient(edges)
         inner, middles, widths = fixed[1:-1], 0.5 * (fixed[:-1] + fixed[1:]), fixed[1:] - fixed[:-1]
         following = network.quantiles(target_params, batch.obs_t, middles).T
-        goal = _targets(q_network, following, params, target_params, batch, double, munchausen)
+        selector = q_network.apply(params, batch.obs_t) if double else legal_only(following @ widths, batch.obs_t)
+        goal = _targets(q_network, following, selector, target_params, batch, munchausen)
         found = chosen(network.quantiles(params, batch.obs_tm1, middles).T, batch.action_tm1)
         at_inner = chosen(network.quantiles(params, batch.obs_tm1, inner).T, batch.action_tm1)
         proposing = fraction_loss(edges[1:-1], at_inner, found[:-1], found[1:])
@@ -105,17 +113,16 @@ def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | No
 def _targets(
     q_network: Network,
     following: Float[Array, "actions m"],
-    params: Params,
+    selector: Float[Array, "actions"],
     target_params: Params,
     batch: Batch,
-    double: bool,
     munchausen: Munchausen | None,
 ) -> Float[Array, "m"]:
     """r + discount * the quantiles, of the target network's `following`, that the next action has; without gradient.
 
-    That action is the target network's choice, or with `double` the online network's (van Hasselt et al., 2016).
+    That action is the one with the largest `selector`: with Double Q-values of the online network (van Hasselt et al.,
+    2016), else of the target network.
     """
-    selector = q_network.apply(params if double else target_params, batch.obs_t)
     if munchausen is None:
         reward, value = batch.reward_t, chosen(following, jnp.argmax(selector))
     else:

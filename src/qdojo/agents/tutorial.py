@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from qdojo.agents.explore import EPSILON_GREEDY_WORDS, epsilon_greedy
+from qdojo.agents.explore import Choosing, actor_of, choose, legal_actions
 from qdojo.noise import integer
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Agent, Batch, Clock, Metrics, Network, Observation, Params, Words
+from qdojo.types import Agent, Batch, Clock, Memory, Metrics, Network, Observation, Params, Words
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults
 
@@ -68,6 +68,8 @@ def tutorial_agent(
     learns no more.
     """
 
+    choosing = Choosing(num_actions)
+
     def init(key: Array) -> TutorialState:
         params = network.init(key) if initial_params is None else initial_params
         zeros = jax.tree.map(jnp.zeros_like, eqx.filter(params, eqx.is_inexact_array))
@@ -76,14 +78,11 @@ def tutorial_agent(
         adam = Adam(zeros, zeros, jnp.zeros((), jnp.int32))
         return TutorialState(params, adam, jnp.float32(epsilon), jnp.zeros((), jnp.int32), nothing, nothing)
 
-    def greedy(params: Params, observation: Observation, memory: tuple[()]) -> tuple[Int[Array, ""], tuple[()]]:
-        return jnp.argmax(network.apply(params, observation)), memory
-
     def act(
-        state: TutorialState, observation: Observation, memory: tuple[()], noise: Words, clock: Clock
-    ) -> tuple[Int[Array, ""], tuple[()]]:
-        best, memory = greedy(state.params, observation, memory)
-        return epsilon_greedy(best, num_actions, state.epsilon, noise), memory
+        state: TutorialState, observation: Observation, memory: Memory, noise: Words, clock: Clock, env: Int[Array, ""]
+    ) -> tuple[Int[Array, ""], Memory]:
+        q = network.apply(state.params, observation)
+        return choose(choosing, q, legal_actions(observation), state.epsilon, 1.0, noise), memory
 
     def squared_error(trainable: Params, frozen: Params, sample: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Keras' MSE of the whole output against itself with the taken action's entry replaced by the target."""
@@ -119,11 +118,11 @@ def tutorial_agent(
     return Agent(
         init=init,
         act=act,
-        greedy=greedy,
+        values=actor_of(network).values,
         update=update,
         exploration=lambda state, clock: state.epsilon,
         memory=tuple,
-        act_words=EPSILON_GREEDY_WORDS,
+        act_words=choosing.words,
         update_words=batch_size,
     )
 
@@ -173,7 +172,7 @@ def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Ba
     chosen = distinct(noise, jnp.minimum(steps[-1], memory_steps))
     # The n-th newest step is where the count of steps first reaches n.
     age = jnp.searchsorted(steps, chosen + 1, method="scan_unrolled")
-    batch = windows.read(tape, age, env[: age.shape[0]], 1, discount)
+    batch = windows.read(windows.transitions(1), tape, age, env[: age.shape[0]], discount)
     # The tutorial's `done` is that of old gym: it is also true at the time limit, and nothing is bootstrapped there.
     done = last(tape, age - 1, env[: age.shape[0]])
     return batch._replace(discount_t=jnp.where(done, 0.0, batch.discount_t))

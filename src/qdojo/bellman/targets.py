@@ -10,6 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+RESCALING_SLOPE = 1e-3
+"""epsilon of Pohlen et al. (2018), equation 7: keeps the inverse Lipschitz continuous."""
+
+
+def chosen(q: Float[Array, "actions"], action: Int[Array, ""]) -> Float[Array, ""]:
+    """Q(s, a), as a masked sum: the gradient of a gather would be a scatter, which is slow on a CPU."""
+    return jnp.sum(jnp.where(jnp.arange(q.shape[0]) == action, q, 0.0))
+
 
 def greedy_value(q_t: Float[Array, "actions"]) -> Float[Array, ""]:
     """max_a Q(s', a). Watkins (1989); with a target network, Mnih et al. (2015), equation 2."""
@@ -21,7 +29,7 @@ def double_value(q_t: Float[Array, "actions"], q_t_selector: Float[Array, "actio
 
     van Hasselt et al. (2016), equation 4. The selector is the online network, `q_t` the target network's.
     """
-    return jnp.sum(jnp.where(jnp.arange(q_t.shape[0]) == jnp.argmax(q_t_selector), q_t, 0.0))
+    return chosen(q_t, jnp.argmax(q_t_selector))
 
 
 def bellman_target(
@@ -63,18 +71,34 @@ def munchausen_bonus(
     Vieillard et al. (2020), equation 6 and section 3. With n-step returns it counts for the window's first step only.
     """
     scaled = log_policy(q_tm1, temperature)
-    chosen = jnp.sum(jnp.where(jnp.arange(q_tm1.shape[0]) == action_tm1, scaled, 0.0))
-    return alpha * jnp.clip(chosen, floor, 0.0)
-
-
-def soft_value(q_t: Float[Array, "actions"], temperature: Float[Array, ""] | float) -> Float[Array, ""]:
-    """sum_a pi(a|s') (Q(s', a) - tau log pi(a|s')), pi being softmax(Q / tau). Vieillard et al. (2020), equation 6."""
-    return double_soft_value(q_t, q_t, temperature)
+    return alpha * jnp.clip(chosen(scaled, action_tm1), floor, 0.0)
 
 
 def double_soft_value(
     q_t: Float[Array, "actions"], q_t_selector: Float[Array, "actions"], temperature: Float[Array, ""] | float
 ) -> Float[Array, ""]:
-    """The soft value under the selector's policy: `double_value` as the temperature goes to 0. In no paper."""
+    """sum_a pi(a|s') (Q(s', a) - tau log pi(a|s')), pi being softmax(Q_selector / tau).
+
+    Vieillard et al. (2020), equation 6, where the selector is `q_t` itself; another one is in no paper. It goes to
+    `double_value` as the temperature goes to 0.
+    """
     scaled = log_policy(q_t_selector, temperature)
     return jnp.sum(jnp.exp(scaled / temperature) * (q_t - scaled))
+
+
+def rescaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, which makes large returns small. Pohlen et al. (2018), eq. 7."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + RESCALING_SLOPE * x
+
+
+def unrescaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The inverse of `rescaled`. Pohlen et al. (2018), proposition A.2 (iii).
+
+    With u = sqrt(|h^-1(x)| + 1), epsilon u^2 + u = |x| + 1 + epsilon. Its root is taken in the form whose terms do not
+    cancel in float32.
+    """
+    e = RESCALING_SLOPE
+    size = jnp.abs(x)
+    # u - 1, from e (u - 1)^2 + (1 + 2 e)(u - 1) = |x|.
+    above = 2.0 * size / (1.0 + 2.0 * e + jnp.sqrt((1.0 + 2.0 * e) ** 2 + 4.0 * e * size))
+    return jnp.sign(x) * above * (above + 2.0)

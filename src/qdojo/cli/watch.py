@@ -29,7 +29,7 @@ def watch(
     api.use_compilation_cache()
     trained = api.Run(found)
     policy = trained.policy(member)
-    returns = play(trained.parts.spec, policy.choose, episodes, seed, record)
+    returns = play(trained.parts.spec, trained.parts.spaces, policy.reset, policy.choose, episodes, seed, record)
     for number, score in enumerate(returns, start=1):
         print(f"episode {number}: return {score:g}")
     if record is not None:

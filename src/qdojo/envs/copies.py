@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 from jaxtyping import Bool, Float32, Shaped
 
-from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
+from qdojo.envs.spaces import MASK, OBSERVATION, BadValueError, Observation, Spaces, seen
 
 FAILURE = "qdojo_failure"
 INEXACT = "qdojo_inexact"
@@ -38,7 +38,8 @@ class CopyError(Exception):
 class Moved(NamedTuple):
     """What one step of all copies gave, before its observations were checked for finite values."""
 
-    observation: Shaped[np.ndarray, "size *observation"]
+    observation: Observation
+    """With a leading `size` axis."""
     reward: Float32[np.ndarray, "size"]
     terminated: Bool[np.ndarray, "size"]
     truncated: Bool[np.ndarray, "size"]
@@ -51,26 +52,29 @@ def episode_seed(member_seed: int, copy: int, episode: int) -> int:
     return int(np.random.SeedSequence((member_seed, copy, episode)).generate_state(1)[0] >> 1)
 
 
-def observation_hash(observation: Shaped[np.ndarray, "*observation"]) -> int:
-    """64 bits that tell two observations apart."""
-    return int.from_bytes(hashlib.blake2b(observation.tobytes(), digest_size=8).digest(), "little")
+def observation_hash(*parts: Shaped[np.ndarray, "..."]) -> int:
+    """64 bits that tell two observations apart; `parts` are the observation and, where there is one, its mask."""
+    content = b"".join(part.tobytes() for part in parts)
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
     """One copy whose every episode is reset with its own seed, under the NEXT_STEP rule.
 
-    `reset` begins the next episode, and so does `step` after an end, ignoring its action. With
-    `options={"rebuild": state}` `reset` rebuilds row `row` of a `HostEnvironment.state()` instead, and where what it
-    then sees is not what was seen, begins the episode after it and says so in `info[INEXACT]`.
+    Its observations are those of `Spaces.show`. `reset` begins the next episode, and so does `step` after an end,
+    ignoring its action. With `options={"rebuild": state}` `reset` rebuilds row `row` of a `HostEnvironment.state()`
+    instead, and where what it then sees is not what was seen, begins the episode after it and says so in
+    `info[INEXACT]`.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], member_seed: int, copy: int, row: int = 0) -> None:
+    def __init__(self, env: gym.Env[Any, Any], spaces: Spaces, member_seed: int, copy: int, row: int = 0) -> None:
         super().__init__(env)
-        self.spaces = spaces = check_spaces(env)
-        low, high = (0, 255) if spaces.observation_dtype == np.uint8 else (-np.inf, np.inf)
-        self.observation_space = gym.spaces.Box(low, high, spaces.observation_shape, spaces.observation_dtype.type)
-        self.action_space = gym.spaces.Discrete(spaces.num_actions)
+        self.observation_space, self.action_space = _shown_space(spaces), _choice_space(spaces)
         self.episode = -1
+        self._spaces = spaces
+        # What is done at every step is kept short: most environments count from 0 and give no masks.
+        self._decode = spaces.decode if spaces.action_shape or spaces.action_start else int
+        self._masked, self._encode = spaces.masked, spaces.encoder
         self._seed = member_seed
         self._copy = copy
         self._row = row
@@ -86,12 +90,13 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self._begin()
             return observation, 0.0, False, False, info
         try:
-            observation, given, terminated, truncated, _ = self.env.step(self.spaces.action_start + int(action))
+            observation, given, terminated, truncated, info = self.env.step(self._decode(action))
             reward = float(given)
             self._over = bool(terminated or truncated)
             if not -_LARGEST_REWARD <= reward <= _LARGEST_REWARD:
                 raise BadValueError(f"a reward of {reward}, which is not a finite float32")
-            return self.spaces.encode(observation), reward, bool(terminated), bool(truncated), {}
+            shown = self._spaces.show(observation, info, terminated) if self._masked else self._encode(observation)
+            return shown, reward, bool(terminated), bool(truncated), {}
         except (Exception, SystemExit) as error:
             observation, info = self._failed(error)
             return observation, 0.0, False, False, info
@@ -100,14 +105,15 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         self.episode += 1
         self._over = False
         try:
-            observation, _ = self.env.reset(seed=episode_seed(self._seed, self._copy, self.episode))
-            return self.spaces.encode(observation), {}
+            observation, info = self.env.reset(seed=episode_seed(self._seed, self._copy, self.episode))
+            return self._spaces.show(observation, info), {}
         except (Exception, SystemExit) as error:
             return self._failed(error)
 
     def _failed(self, error: BaseException) -> tuple[Any, dict[str, Any]]:
-        blank = np.zeros(self.spaces.observation_shape, self.spaces.observation_dtype)
-        return blank, {FAILURE: describe(error)}
+        blank = np.zeros(self._spaces.observation_shape, self._spaces.observation_dtype)
+        shown = {OBSERVATION: blank, MASK: self._spaces.legal} if self._spaces.masked else blank
+        return shown, {FAILURE: describe(error)}
 
     def _rebuild(self, state: Mapping[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
         row = self._row
@@ -123,11 +129,53 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             exact
             and not info
             and self._over == bool(state["over"][row])
-            and observation_hash(observation) == int(state["hash"][row])
+            and observation_hash(*_parts(observation)) == int(state["hash"][row])
         ):
             return observation, {}
         observation, info = self._begin()
         return observation, {INEXACT: True, **info}
+
+
+def _shown_space(spaces: Spaces) -> gym.Space[Any]:
+    low, high = {"u": (0, 255), "i": (0, np.iinfo(np.int32).max), "f": (-np.inf, np.inf)}[spaces.observation_dtype.kind]
+    box = gym.spaces.Box(low, high, spaces.observation_shape, spaces.observation_dtype.type)
+    if not spaces.masked:
+        return box
+    return gym.spaces.Dict({OBSERVATION: box, MASK: gym.spaces.MultiBinary(spaces.legal.shape)})
+
+
+def _choice_space(spaces: Spaces) -> gym.Space[Any]:
+    counts = spaces.legal.sum(axis=-1)
+    return gym.spaces.MultiDiscrete(counts) if spaces.action_shape else gym.spaces.Discrete(int(counts))
+
+
+def _parts(shown: Any) -> tuple[np.ndarray, ...]:
+    return (shown[OBSERVATION], shown[MASK]) if isinstance(shown, dict) else (shown,)
+
+
+class MaskedRows:
+    """Masked observations of many copies in the making, filled row by row as an array would be."""
+
+    def __init__(self, observation: Shaped[np.ndarray, "size ..."], action_mask: Bool[np.ndarray, "size ..."]) -> None:
+        self.observation, self.action_mask = observation, action_mask
+
+    def __setitem__(self, row: int, shown: Mapping[str, np.ndarray]) -> None:
+        self.observation[row], self.action_mask[row] = shown[OBSERVATION], shown[MASK]
+
+    def copy(self) -> "MaskedRows":
+        """Rows that share nothing with these."""
+        return MaskedRows(self.observation.copy(), self.action_mask.copy())
+
+
+def blank_rows(spaces: Spaces, size: int) -> Any:
+    """An array to fill with what `Spaces.show` gives for each copy; `MaskedRows` where that is masked."""
+    observation = np.empty((size, *spaces.observation_shape), spaces.observation_dtype)
+    return MaskedRows(observation, np.empty((size, *spaces.legal.shape), bool)) if spaces.masked else observation
+
+
+def finished(rows: Any) -> Observation:
+    """Rows that are all filled, as the agent sees them."""
+    return seen({OBSERVATION: rows.observation, MASK: rows.action_mask}) if isinstance(rows, MaskedRows) else rows
 
 
 def describe(error: BaseException) -> str:
@@ -138,61 +186,63 @@ def describe(error: BaseException) -> str:
     return f"it raised {type(error).__name__}: {first}" if first else f"it raised {type(error).__name__}"
 
 
-def build_copy(make: Callable[[], Any], member_seed: int, copy: int, row: int, parent: int) -> SeededCopy:
+def build_copy(
+    make: Callable[[], Any], spaces: Spaces, member_seed: int, copy: int, row: int, parent: int
+) -> SeededCopy:
     """One copy; `parent` is the process that owns the vector, wherever this one is built."""
     # Ctrl-C reaches the whole process group; only the parent may act on it, or no checkpoint could be saved.
     if os.getpid() != parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return SeededCopy(make(), member_seed, copy, row)
+    return SeededCopy(make(), spaces, member_seed, copy, row)
 
 
 def copy_builders(
-    make: Callable[[], Any], member_seeds: Sequence[int], envs_per_member: int
+    make: Callable[[], Any], spaces: Spaces, member_seeds: Sequence[int], envs_per_member: int
 ) -> list[Callable[[], SeededCopy]]:
     """One builder a row; row r is copy r % envs_per_member of member r // envs_per_member."""
     rows = [(seed, copy) for seed in member_seeds for copy in range(envs_per_member)]
-    return [functools.partial(build_copy, make, seed, copy, row, os.getpid()) for row, (seed, copy) in enumerate(rows)]
+    return [
+        functools.partial(build_copy, make, spaces, seed, copy, row, os.getpid())
+        for row, (seed, copy) in enumerate(rows)
+    ]
 
 
 class SyncCopies:
     """Copies stepped one after the other in this process."""
 
-    def __init__(self, builders: Sequence[Callable[[], SeededCopy]]) -> None:
+    def __init__(self, builders: Sequence[Callable[[], SeededCopy]], spaces: Spaces) -> None:
         self._copies = [build() for build in builders]
-        self._spaces: Spaces = self._copies[0].spaces
+        self._spaces = spaces
 
-    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[np.ndarray, list[int]]:
+    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
         """The observations, and the rows that could not be rebuilt."""
-        observation = self._blank()
+        shown = blank_rows(self._spaces, len(self._copies))
         inexact = []
         for row, copy in enumerate(self._copies):
-            observation[row], info = copy.reset(options=None if rebuild is None else {"rebuild": rebuild})
+            shown[row], info = copy.reset(options=None if rebuild is None else {"rebuild": rebuild})
             if FAILURE in info:
                 raise CopyError(row, info[FAILURE])
             if INEXACT in info:
                 inexact.append(row)
-        return observation, inexact
+        return finished(shown), inexact
 
-    def step(self, actions: Sequence[int]) -> Moved:
+    def step(self, actions: Sequence[Any]) -> Moved:
         """One step of every copy."""
-        observation = self._blank()
+        shown = blank_rows(self._spaces, len(self._copies))
         rewards, terminated, truncated = [], [], []
         for row, copy in enumerate(self._copies):
-            observation[row], reward, is_terminated, is_truncated, info = copy.step(actions[row])
+            shown[row], reward, is_terminated, is_truncated, info = copy.step(actions[row])
             if info:
                 raise CopyError(row, info[FAILURE])
             rewards.append(reward)
             terminated.append(is_terminated)
             truncated.append(is_truncated)
-        return Moved(observation, np.array(rewards, np.float32), np.array(terminated), np.array(truncated))
+        return Moved(finished(shown), np.array(rewards, np.float32), np.array(terminated), np.array(truncated))
 
     def close(self) -> None:
         """Close every copy."""
         for copy in self._copies:
             copy.close()
-
-    def _blank(self) -> np.ndarray:
-        return np.empty((len(self._copies), *self._spaces.observation_shape), self._spaces.observation_dtype)
 
 
 class AsyncCopies:
@@ -222,7 +272,7 @@ class AsyncCopies:
         if trouble:
             raise CopyError(None, trouble)
 
-    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[np.ndarray, list[int]]:
+    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
         """The observations, and the rows that could not be rebuilt."""
         options = None if rebuild is None else {"rebuild": dict(rebuild)}
         # A rebuild plays a whole episode in one call, and each of its steps may take as long as a step may.
@@ -230,14 +280,14 @@ class AsyncCopies:
         observation, infos = self._call(
             lambda vector: vector.reset_async(options=options), "reset_wait", steps * self._timeout
         )
-        return observation.copy(), np.flatnonzero(infos.get(f"_{INEXACT}", ())).tolist()
+        return _received(observation), np.flatnonzero(infos.get(f"_{INEXACT}", ())).tolist()
 
-    def step(self, actions: Sequence[int]) -> Moved:
+    def step(self, actions: Sequence[Any]) -> Moved:
         """One step of every copy."""
         observation, reward, terminated, truncated, _ = self._call(
             lambda vector: vector.step_async(np.asarray(actions)), "step_wait", self._timeout
         )
-        return Moved(observation.copy(), reward.astype(np.float32), terminated, truncated)
+        return Moved(_received(observation), reward.astype(np.float32), terminated, truncated)
 
     def _call(self, send: Callable[[Any], None], wait: str, timeout: float) -> Any:
         if self._vector is None:
@@ -293,3 +343,10 @@ class AsyncCopies:
             pipe.close()
         vector.error_queue.close()
         vector.closed = True
+
+
+def _received(shown: Any) -> Observation:
+    """A copy of what lies in the memory that workers write to."""
+    if isinstance(shown, dict):
+        return seen({OBSERVATION: shown[OBSERVATION].copy(), MASK: shown[MASK].astype(bool)})
+    return shown.copy()

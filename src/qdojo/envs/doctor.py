@@ -1,19 +1,20 @@
 """Examine an environment's contract on a real copy, and say what is wrong and how to mend it. Not used in training."""
 
+import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import check_env, data_equivalence
 
 from qdojo.envs.copies import describe
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import EnvSpec, resolve
-from qdojo.envs.spaces import BadValueError, check_spaces
+from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
 from qdojo.errors import EnvironmentFailure, UsageError
 
 _STEPS = 1000
@@ -61,52 +62,59 @@ def examine(env: Any) -> list[Finding]:
 
 
 def _examine_single(spec: EnvSpec) -> Iterator[Finding]:
-    spaces = _spaces(spec)
-    yield spaces
+    finding, spaces = _spaces(spec)
+    yield finding
     env = spec.make()
     try:
-        reset = _reset(env)
+        reset = _reset(env, spaces)
         yield reset
         if not reset.ok:
             return
-        step, seen = _step(env)
+        step, seen = _step(env, spaces)
         yield step
         if seen is None:
             return
-        yield _seed(env, spec)
+        yield _seed(env, spec, spaces)
         yield _time_limit(spec, seen)
-        yield _gymnasium_checker(env)
+        yield _gymnasium_checker(env, spaces)
         yield _speed(seen)
     finally:
         env.close()
 
 
-def _spaces(spec: EnvSpec) -> Finding:
+def _spaces(spec: EnvSpec) -> tuple[Finding, Spaces | None]:
     try:
         spaces = check_spaces(spec)
     except UsageError as error:
-        return Finding("spaces", False, str(error))
-    shape = "one-hot " * spaces.one_hot + f"{spaces.observation_dtype}{list(spaces.observation_shape)}"
-    return Finding("spaces", True, f"{spaces.num_actions} actions, observations {shape}")
+        return Finding("spaces", False, str(error)), None
+    counts = spaces.legal.sum(axis=-1).tolist()
+    actions = f"MultiDiscrete {' x '.join(map(str, counts))}" if spaces.action_shape else f"{counts}"
+    masks = {None: "", "info": ", masked by info", "observation": ", masked by its observations"}[spaces.mask_source]
+    space: Any = spec.observation_space
+    if spaces.mask_source == "observation":
+        space = space["observation"]
+    one_hot = "one-hot " if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) else ""
+    shape = f"{one_hot}{spaces.observation_dtype}{list(spaces.observation_shape)}"
+    return Finding("spaces", True, f"{actions} actions{masks}, observations {shape}"), spaces
 
 
-def _reset(env: gym.Env[Any, Any]) -> Finding:
+def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
     try:
         result = env.reset(seed=0)
     except Exception as error:
         return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {_RESET_MEND}")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         return Finding("reset", False, f"reset returned {_kind(result)}; {_RESET_MEND}")
-    wrong = _wrong_observation(result[0], env.observation_space)
+    wrong = _wrong_observation(result[0], env.observation_space) or _wrong_mask(spaces, *result)
     return Finding("reset", not wrong, f"reset: {wrong}" if wrong else "reset(seed=...) gives (observation, info)")
 
 
 _RESET_MEND = "define reset(self, *, seed=None, options=None) and return (observation, info) with a dict as info."
 
 
-def _step(env: gym.Env[Any, Any]) -> tuple[Finding, Stepped | None]:
+def _step(env: gym.Env[Any, Any], spaces: Spaces | None) -> tuple[Finding, Stepped | None]:
     try:
-        seen = _play(env)
+        seen = _play(env, spaces)
     except BadValueError as error:
         return Finding("step", False, str(error)), None
     except Exception as error:
@@ -116,26 +124,55 @@ def _step(env: gym.Env[Any, Any]) -> tuple[Finding, Stepped | None]:
     return Finding("step", True, f"{seen.steps} random steps as promised, {ends}, each followed by a good reset"), seen
 
 
-def _play(env: gym.Env[Any, Any]) -> Stepped:
+def _play(env: gym.Env[Any, Any], spaces: Spaces | None) -> Stepped:
     """Random steps over as many episodes as they take. Raises BadValueError at the first broken promise."""
     env.action_space.seed(0)
+    observation, info = env.reset(seed=0)
     began = time.perf_counter()
     terminations = truncations = steps = 0
     while steps < _STEPS and time.perf_counter() - began < _MOST_SECONDS:
-        result = env.step(env.action_space.sample())
+        result = env.step(_sample(env, spaces, observation, info))
         steps += 1
         wrong = _wrong_step(result, env.observation_space)
         if wrong:
             raise BadValueError(f"step {steps}: {wrong}")
-        _, _, terminated, truncated, _ = result
+        observation, _, terminated, truncated, info = result
+        wrong = _wrong_mask(spaces, observation, info, terminated)
+        if wrong:
+            raise BadValueError(f"step {steps}: {wrong}")
         terminations += bool(terminated)
         truncations += bool(truncated)
         if terminated or truncated:
-            observation, _ = env.reset()
-            wrong = _wrong_observation(observation, env.observation_space)
+            observation, info = env.reset()
+            wrong = _wrong_observation(observation, env.observation_space) or _wrong_mask(spaces, observation, info)
             if wrong:
                 raise BadValueError(f"the reset after step {steps}: {wrong}")
     return Stepped(steps, time.perf_counter() - began, terminations, truncations)
+
+
+def _sample(env: gym.Env[Any, Any], spaces: Spaces | None, observation: Any, info: Any) -> Any:
+    """A random action of those that are legal."""
+    if spaces is None or spaces.mask_source is None:
+        return env.action_space.sample()
+    mask = spaces.mask(observation, info).astype(np.int8)
+    if not spaces.action_shape:
+        return env.action_space.sample(mask)
+    return env.action_space.sample(tuple(branch[exists] for branch, exists in zip(mask, spaces.legal, strict=True)))
+
+
+def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: bool = False) -> str:
+    if spaces is None:
+        return ""
+    try:
+        spaces.mask(observation, info, terminated)
+    except BadValueError as error:
+        return f"{describe(error)}; {_MASK_MEND}"
+    return ""
+
+
+_MASK_MEND = (
+    "give a mask of 0 and 1 with every reset and step, one number an action, and end the episode where none is legal."
+)
 
 
 def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
@@ -159,8 +196,12 @@ def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
 def _wrong_observation(observation: Any, space: gym.Space[Any]) -> str:
     if isinstance(space, gym.spaces.Box):
         return _wrong_array(observation, space)
+    if isinstance(space, gym.spaces.Dict) and isinstance(observation, Mapping) and observation.keys() == space.keys():
+        found = ((key, _wrong_observation(observation[key], part)) for key, part in space.items())
+        return next((f"in part {key!r}, {wrong}" for key, wrong in found if wrong), "")
     if observation not in space:
-        return f"the observation {observation!r} is outside {space}; mend whichever of the two is wrong."
+        shown = " ".join(repr(observation).split())
+        return f"the observation {shown} is outside {space}; mend whichever of the two is wrong."
     return ""
 
 
@@ -182,37 +223,34 @@ def _wrong_array(observation: Any, space: gym.spaces.Box) -> str:
     return ""
 
 
-def _seed(env: gym.Env[Any, Any], spec: EnvSpec) -> Finding:
+def _seed(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Finding:
     mend = "call super().reset(seed=seed) and draw every random number from self.np_random."
-    first, second = _trajectory(env, 1), _trajectory(env, 1)
+    first, second = _trajectory(env, spaces, 1), _trajectory(env, spaces, 1)
     for step, (a, b) in enumerate(zip(first, second, strict=False)):
-        if not _same(a, b):
+        if not data_equivalence(a, b, exact=True):
             where = "two resets with the same seed start differently" if step == 0 else f"they part at step {step}"
             return Finding("seed", False, f"the same seed and actions give different episodes ({where}); {mend}")
     fresh = spec.make()
     try:
-        if not _same(first[0], _trajectory(fresh, 1)[0]):
+        if not data_equivalence(first[0], _trajectory(fresh, spaces, 1)[0], exact=True):
             return Finding("seed", False, f"the same seed starts differently in a fresh copy; {mend}")
     finally:
         fresh.close()
     return Finding("seed", True, f"the same seed gives the same {len(first) - 1} steps, so a resume can be exact")
 
 
-def _trajectory(env: gym.Env[Any, Any], seed: int) -> list[tuple[Any, ...]]:
-    """What one episode shows, at most 100 steps of it, under actions that depend only on `seed`."""
+def _trajectory(env: gym.Env[Any, Any], spaces: Spaces | None, seed: int) -> list[tuple[Any, ...]]:
+    """What one episode shows, at most 100 steps of it, under legal actions that depend only on `seed`."""
     env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
-    shown: list[tuple[Any, ...]] = [(np.array(observation),)]
+    observation, info = env.reset(seed=seed)
+    shown: list[tuple[Any, ...]] = [(copy.deepcopy(observation),)]
     while len(shown) <= _REPLAYED_STEPS:
-        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-        shown.append((np.array(observation), reward, terminated, truncated))
+        action = _sample(env, spaces, observation, info)
+        observation, reward, terminated, truncated, info = env.step(action)
+        shown.append((copy.deepcopy(observation), reward, terminated, truncated))
         if terminated or truncated:
             break
     return shown
-
-
-def _same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _time_limit(spec: EnvSpec, seen: Stepped) -> Finding:
@@ -229,7 +267,9 @@ def _time_limit(spec: EnvSpec, seen: Stepped) -> Finding:
     return Finding("time limit", False, f"no limit is declared and no episode ended within {seen.steps} steps; {mend}")
 
 
-def _gymnasium_checker(env: gym.Env[Any, Any]) -> Finding:
+def _gymnasium_checker(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
+    if spaces is not None and spaces.mask_source is not None:
+        return Finding("gymnasium's checker", True, "not run, because it takes actions that a mask may forbid")
     try:
         check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
     except Exception as error:
@@ -243,22 +283,23 @@ def _speed(seen: Stepped) -> Finding:
 
 
 def _examine_vector(spec: EnvSpec) -> Iterator[Finding]:
-    spaces = _spaces(spec)
-    yield spaces
-    if not spaces.ok:
+    finding, spaces = _spaces(spec)
+    yield finding
+    if spaces is None:
         return
     made = spec.make()
     size = made.num_envs
     made.close()
     try:
-        host = HostEnvironment(spec, [0], size)
+        host = HostEnvironment(spec, [0], size, spaces=spaces)
     except UsageError as error:
         yield Finding("step", False, str(error))
         return
     try:
         seen = _play_vector(host)
     except EnvironmentFailure as error:
-        yield Finding("step", False, str(error))
+        mend = f" To mend it, {_MASK_MEND}" if "action mask" in str(error) else ""
+        yield Finding("step", False, f"{error}{mend}")
         return
     finally:
         host.close()
@@ -267,15 +308,19 @@ def _examine_vector(spec: EnvSpec) -> Iterator[Finding]:
 
 
 def _play_vector(host: HostEnvironment) -> Stepped:
-    actions = np.random.default_rng(0).integers(host.spaces.num_actions, size=(_STEPS // host.size + 1, host.size))
+    rng = np.random.default_rng(0)
     began = time.perf_counter()
-    host.reset()
+    shown = host.reset()
     terminations = truncations = 0
-    for row in actions:
-        step = host.step(row)
+    rounds = _STEPS // host.size + 1
+    for _ in range(rounds):
+        mask = shown.action_mask if isinstance(shown, tuple) else host.spaces.legal
+        draws = rng.random((host.size, *host.spaces.legal.shape))
+        step = host.step(np.where(mask, draws, -1.0).argmax(axis=-1))
+        shown = step.observation
         terminations += int(step.terminated.sum())
         truncations += int(step.truncated.sum())
-    return Stepped(actions.size, time.perf_counter() - began, terminations, truncations)
+    return Stepped(rounds * host.size, time.perf_counter() - began, terminations, truncations)
 
 
 def _kind(result: Any) -> str:

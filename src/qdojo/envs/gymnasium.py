@@ -3,12 +3,13 @@
 The rule is Gymnasium's NEXT_STEP: the step after an end ignores the action, pays 0 and shows the fresh start.
 """
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Shaped
+from jaxtyping import Bool, Float32, Int
 
 from qdojo.envs.copies import (
     AsyncCopies,
@@ -21,17 +22,15 @@ from qdojo.envs.copies import (
 )
 from qdojo.envs.ready_made import ReadyMadeCopies
 from qdojo.envs.resolve import EnvSpec
-from qdojo.envs.spaces import check_spaces
+from qdojo.envs.spaces import Observation, Spaces, check_spaces
 from qdojo.errors import EnvironmentFailure, UsageError
-
-Batch = Shaped[np.ndarray, "size *observation"]
 
 
 class HostStep(NamedTuple):
     """What one step of all copies gives back; row r is env r % envs_per_member of member r // envs_per_member."""
 
-    observation: Batch
-    """After the step: of an ended episode the final one."""
+    observation: Observation
+    """[size, ...], after the step: of an ended episode the final one."""
     reward: Float32[np.ndarray, "size"]
     terminated: Bool[np.ndarray, "size"]
     truncated: Bool[np.ndarray, "size"]
@@ -45,6 +44,9 @@ class HostEnvironment:
     Every episode of every copy has its own seed, made from the member's seed, the copy's index within the member
     and the episode's number, so that a member sees the same episodes whatever it trains beside, and an unfinished
     episode can be rebuilt from its seed and its actions.
+
+    Actions and observations are those of `spaces`, of `check_spaces(spec)` where None: with a leading `size` axis, and
+    the observation a `Masked` where they say so.
 
     A ready-made VectorEnv (`spec.is_vector`) has as many copies as it has; it is seeded once and cannot be rebuilt.
 
@@ -61,17 +63,20 @@ class HostEnvironment:
         envs_per_member: int = 1,
         vectorization: Literal["sync", "async"] = "sync",
         timeout_seconds: float = 60.0,
+        spaces: Spaces | None = None,
     ) -> None:
         self.name = spec.name
-        self.spaces = check_spaces(spec)
+        self.spaces = spaces or check_spaces(spec)
         self.size = len(member_seeds) * envs_per_member
         self.restorable = not spec.is_vector
-        self.observation: Batch
-        """What the copies show now; set by `reset`, `step` and `restore`."""
+        self.observation: Observation
+        """What the copies show now, [size, ...]; set by `reset`, `step` and `restore`."""
         self._seeds = [(int(seed), copy) for seed in member_seeds for copy in range(envs_per_member)]
         self._episode = [-1] * self.size
         self._mark_over(np.ones(self.size, bool))
         self._log = [array("i") for _ in range(self.size)]
+        """The actions of each unfinished episode, those of all branches one after the other."""
+        self._note = array.extend if self.spaces.action_shape else array.append
         self._copies = self._build(spec, member_seeds, envs_per_member, vectorization, timeout_seconds)
 
     def _build(
@@ -85,15 +90,15 @@ class HostEnvironment:
                     f"{spec.name} is a vector of {vector.num_envs} environments, but {self.size} are asked."
                 )
             return ReadyMadeCopies(vector, spec.name, self.spaces, self._seed_of(0, 0))
-        builders = copy_builders(spec.make, member_seeds, envs_per_member)
+        builders = copy_builders(spec.make, self.spaces, member_seeds, envs_per_member)
         if vectorization == "sync":
-            return SyncCopies(builders)
+            return SyncCopies(builders, self.spaces)
         try:
             return AsyncCopies(builders, timeout)
         except CopyError as failure:
             raise EnvironmentFailure(f"{self.name} failed to start: {failure.what}.") from failure
 
-    def reset(self) -> Batch:
+    def reset(self) -> Observation:
         """Begin the next episode of every copy."""
         try:
             observation, _ = self._copies.reset()
@@ -106,7 +111,7 @@ class HostEnvironment:
         self.observation = observation
         return observation
 
-    def step(self, actions: Int[np.ndarray, "size"]) -> HostStep:
+    def step(self, actions: Int[np.ndarray, "size *branches"]) -> HostStep:
         """One step of every copy; an action counts from 0. The arrays are the caller's to keep, not to write to."""
         choices = actions.tolist()
         try:
@@ -116,11 +121,12 @@ class HostEnvironment:
             raise self._failure(failure, choices) from failure
         observation, reward, terminated, truncated, paused = moved
         applied = np.zeros(self.size, bool) if paused else self._next_applied
+        note, logs = self._note, self._log
         for row, over in enumerate(self._over):
             if over:
                 self._begin(row)
             elif not paused:
-                self._log[row].append(choices[row])
+                note(logs[row], choices[row])
         self._mark_over(terminated | truncated)
         self.observation = observation
         return HostStep(observation, reward, terminated, truncated, applied)
@@ -129,22 +135,25 @@ class HostEnvironment:
         """All that `restore` needs, as arrays with a leading `size` axis; call it after the first `reset`.
 
         `episode` int64, its number; `over` bool, it has ended and the next step begins another; `actions` int32
-        [size, longest], those taken since it began, of which the first `length` count; `hash` uint64, of what is
-        shown now. `restorable` bool [1] is alone, and False, for a ready-made vector.
+        [size, longest, *branches], those taken since it began, of which the first `length` count; `hash` uint64, of
+        what is shown now. `restorable` bool [1] is alone, and False, for a ready-made vector.
         """
         if not self.restorable:
             return {"restorable": np.array([False])}
-        length = np.array([len(log) for log in self._log], np.int64)
-        actions = np.zeros((self.size, max(1, int(length.max()))), np.int32)
-        for row, log in enumerate(self._log):
+        shape = self.spaces.action_shape
+        logs = [np.array(log, np.int32).reshape(-1, *shape) for log in self._log]
+        length = np.array([len(log) for log in logs], np.int64)
+        actions = np.zeros((self.size, max(1, int(length.max())), *shape), np.int32)
+        for row, log in enumerate(logs):
             actions[row, : len(log)] = log
+        parts = self.observation if isinstance(self.observation, tuple) else (self.observation,)
         return {
             "restorable": np.array([True]),
             "episode": np.array(self._episode, np.int64),
             "over": np.array(self._over),
             "length": length,
             "actions": actions,
-            "hash": np.array([observation_hash(shown) for shown in self.observation], np.uint64),
+            "hash": np.array([observation_hash(*row) for row in zip(*parts, strict=True)], np.uint64),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> list[int]:
@@ -171,7 +180,7 @@ class HostEnvironment:
             if row in inexact:
                 self._begin(row)
             else:
-                self._log[row] = array("i", state["actions"][row, : int(state["length"][row])].tolist())
+                self._log[row] = array("i", state["actions"][row, : int(state["length"][row])].ravel().tolist())
         self._mark_over(state["over"] & ~np.isin(np.arange(self.size), inexact))
         return inexact
 
@@ -190,19 +199,21 @@ class HostEnvironment:
     def _seed_of(self, row: int, episode: int) -> int:
         return episode_seed(*self._seeds[row], episode)
 
-    def _check_finite(self, observation: Batch) -> None:
-        if observation.dtype != np.uint8 and not np.isfinite(observation).all():
-            finite = np.isfinite(observation.reshape(self.size, -1)).all(axis=1)
+    def _check_finite(self, observation: Observation) -> None:
+        shown = observation.observation if isinstance(observation, tuple) else observation
+        if shown.dtype.kind == "f" and not np.isfinite(shown).all():
+            finite = np.isfinite(shown.reshape(self.size, -1)).all(axis=1)
             raise CopyError(int(np.argmin(finite)), "it gave an observation that holds NaN or inf")
 
-    def _failure(self, failure: CopyError, actions: Sequence[int] | None = None) -> EnvironmentFailure:
+    def _failure(self, failure: CopyError, actions: Sequence[Any] | None = None) -> EnvironmentFailure:
         row = failure.copy
         if row is None:
             return EnvironmentFailure(f"{self.name} failed: {failure.what}.")
         if actions is None or self._over[row]:
             episode, moment = self._episode[row] + 1, "at its reset"
         else:
-            episode, moment = self._episode[row], f"at step {len(self._log[row]) + 1}, action {actions[row]}"
+            step = len(self._log[row]) // math.prod(self.spaces.action_shape) + 1
+            episode, moment = self._episode[row], f"at step {step}, action {actions[row]}"
         seed = (
             f"episode seed {self._seed_of(row, episode)}" if self.restorable else f"vector seed {self._seed_of(0, 0)}"
         )

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from jaxtyping import Float32, Shaped
+from gymnasium.vector.utils import batch_space, iterate
+from jaxtyping import Float32
 
-from qdojo.envs.copies import CopyError, Moved, describe
-from qdojo.envs.spaces import Spaces
+from qdojo.envs.copies import CopyError, MaskedRows, Moved, blank_rows, describe, finished
+from qdojo.envs.spaces import MASK, Observation, Spaces
 from qdojo.errors import UsageError
-
-Batch = Shaped[np.ndarray, "size *observation"]
 
 
 def autoreset_mode(vector: VectorEnv[Any, Any, Any], name: str) -> AutoresetMode:
@@ -39,70 +38,84 @@ class ReadyMadeCopies:
         self._vector = vector
         self._mode = autoreset_mode(vector, name)
         self._spaces = spaces
+        self._raw_space = batch_space(vector.single_observation_space, vector.num_envs)
         self._seed: int | None = seed
         self._ended = np.zeros(vector.num_envs, bool)
-        self._fresh: Batch | None = None
-        self._shown: Batch
+        self._fresh: Any = None
+        self._shown: Any
 
-    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Batch, list[int]]:
+    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
         """The start of new episodes; where a rebuild is asked, every row is reported as not rebuilt."""
-        raw, _ = self._guard(lambda: self._vector.reset(seed=self._seed))
+        raw, infos = self._guard(lambda: self._vector.reset(seed=self._seed))
         self._seed = None
         self._ended[:] = False
         self._fresh = None
-        self._shown = self._encode(raw)
-        return self._shown, [] if rebuild is None else list(range(self._vector.num_envs))
+        self._shown = self._encode(raw, infos, self._ended)
+        return finished(self._shown), [] if rebuild is None else list(range(self._vector.num_envs))
 
-    def step(self, actions: Sequence[int]) -> Moved:
+    def step(self, actions: Sequence[Any]) -> Moved:
         """One step of the vector, or a pause."""
         if self._mode != AutoresetMode.NEXT_STEP and self._ended.any():
             return self._pause()
         raw, reward, terminated, truncated, infos = self._guard(
             lambda: self._vector.step(np.asarray(actions) + self._spaces.action_start)
         )
-        observation = self._encode(raw)
         self._ended = np.logical_or(terminated, truncated)
-        if self._mode == AutoresetMode.SAME_STEP and self._ended.any():
-            self._fresh = observation
-            observation = self._with_final(observation, infos)
-        self._shown = observation
-        return Moved(observation, self._to_float32(reward), np.array(terminated, bool), np.array(truncated, bool))
+        # Under SAME_STEP a copy that has ended shows its next start already.
+        restarted = self._mode == AutoresetMode.SAME_STEP
+        rows = self._encode(raw, infos, np.zeros_like(self._ended) if restarted else terminated)
+        if restarted and self._ended.any():
+            self._fresh = rows
+            rows = self._with_final(rows, infos, terminated)
+        self._shown = rows
+        return Moved(
+            finished(self._shown), self._to_float32(reward), np.array(terminated, bool), np.array(truncated, bool)
+        )
 
     def _pause(self) -> Moved:
-        if self._mode == AutoresetMode.SAME_STEP:
-            assert self._fresh is not None
-            observation = self._fresh
-        else:
-            observation = self._restart()
+        self._shown = self._fresh if self._mode == AutoresetMode.SAME_STEP else self._restart()
         self._ended = np.zeros_like(self._ended)
-        self._shown = observation
-        nothing = np.zeros(len(observation), bool)
-        return Moved(observation, np.zeros(len(observation), np.float32), nothing, nothing.copy(), paused=True)
+        nothing = np.zeros(len(self._ended), bool)
+        reward = np.zeros(len(self._ended), np.float32)
+        return Moved(finished(self._shown), reward, nothing, nothing.copy(), paused=True)
 
-    def _restart(self) -> Batch:
-        raw, _ = self._guard(lambda: self._vector.reset(options={"reset_mask": self._ended.copy()}))
-        observation = self._encode(raw)
-        if not np.array_equal(observation[~self._ended], self._shown[~self._ended]):
-            raise CopyError(None, 'its reset ignored options["reset_mask"] and restarted copies in mid-episode')
-        return observation
+    def _restart(self) -> Any:
+        """Rows as they were, but for those that had ended: these are reset."""
+        raw, infos = self._guard(lambda: self._vector.reset(options={"reset_mask": self._ended.copy()}))
+        rows = self._shown.copy()
+        before = rows.observation if isinstance(rows, MaskedRows) else rows
+        for row, observation in enumerate(self._split(raw)):
+            if self._ended[row]:
+                rows[row] = self._show(row, observation, infos)
+            elif not np.array_equal(self._guard(functools.partial(self._spaces.encoder, observation)), before[row]):
+                raise CopyError(None, 'its reset ignored options["reset_mask"] and restarted copies in mid-episode')
+        return rows
 
-    def _with_final(self, fresh: Batch, infos: Mapping[str, Any]) -> Batch:
-        observation = fresh.copy()
+    def _with_final(self, fresh: Any, infos: Mapping[str, Any], terminated: Any) -> Any:
+        """Rows with what the ended episodes ended on, where `fresh` has the start of the next."""
+        rows = fresh.copy()
         for row in np.flatnonzero(self._ended).tolist():
             if "final_obs" not in infos:
                 raise CopyError(row, 'its autoreset mode is SAME_STEP, but no info["final_obs"] came with an end')
-            observation[row] = self._guard(functools.partial(self._spaces.encode, infos["final_obs"][row]), row)
-        return observation
+            rows[row] = self._show(row, infos["final_obs"][row], infos.get("final_info", {}), bool(terminated[row]))
+        return rows
 
-    def _encode(self, raw: Any) -> Batch:
+    def _encode(self, raw: Any, infos: Mapping[str, Any], terminated: Any) -> Any:
         """A copy, because a vector may write into the same array again."""
-        size = self._vector.num_envs
-        if len(raw) != size:
-            raise CopyError(None, f"it gave {len(raw)} observations for {size} copies")
-        observation = np.empty((size, *self._spaces.observation_shape), self._spaces.observation_dtype)
-        for row in range(size):
-            observation[row] = self._guard(functools.partial(self._spaces.encode, raw[row]), row)
-        return observation
+        rows = blank_rows(self._spaces, self._vector.num_envs)
+        for row, observation in enumerate(self._split(raw)):
+            rows[row] = self._show(row, observation, infos, bool(terminated[row]))
+        return rows
+
+    def _split(self, raw: Any) -> list[Any]:
+        """The raw observation of each copy."""
+        observations = self._guard(lambda: list(iterate(self._raw_space, raw)))
+        if len(observations) != self._vector.num_envs:
+            raise CopyError(None, f"it gave {len(observations)} observations for {self._vector.num_envs} copies")
+        return observations
+
+    def _show(self, row: int, observation: Any, infos: Mapping[str, Any], terminated: bool = False) -> Any:
+        return self._guard(lambda: self._spaces.show(observation, _info_of(infos, row), terminated), row)
 
     def _to_float32(self, reward: Any) -> Float32[np.ndarray, "size"]:
         with np.errstate(over="ignore"):
@@ -120,3 +133,9 @@ class ReadyMadeCopies:
     def close(self) -> None:
         """Close the vector."""
         self._vector.close()
+
+
+def _info_of(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """The action mask of one copy, as its own `info` would have it; Gymnasium marks who gave one by an underscore."""
+    given, present = infos.get(MASK), infos.get(f"_{MASK}")
+    return {} if given is None or (present is not None and not present[row]) else {MASK: given[row]}

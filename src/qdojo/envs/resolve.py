@@ -15,6 +15,7 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import VectorEnv
 
+from qdojo.envs.spaces import MASK
 from qdojo.errors import UsageError
 
 
@@ -36,10 +37,12 @@ class EnvSpec:
     """The time limit, where the environment declares one."""
     reward_threshold: float | None
     """The mean return at which Gymnasium calls the environment solved, where it does."""
+    masks_in_info: bool = False
+    """Whether its first reset gave `info["action_mask"]`: which actions are legal."""
 
 
 def resolve(env: Any) -> EnvSpec:
-    """Find an environment and build one copy to see that it works.
+    """Find an environment; build one copy and reset it, to see that it works and whether it gives action masks.
 
     `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
     (where the module has that attribute and it is callable), or a callable that returns an environment.
@@ -154,8 +157,20 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         observation_space=env.single_observation_space if is_vector else env.observation_space,
         is_vector=is_vector,
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
-        reward_threshold=spec.reward_threshold if spec else None,
+        reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
+        masks_in_info=_gives_masks(env),
     )
+
+
+def _gives_masks(env: Any) -> bool:
+    """Whether the info of a reset holds an action mask. A reset that fails is reported by whoever plays."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, info = env.reset(seed=0)
+        return MASK in info
+    except (Exception, SystemExit):
+        return False
 
 
 def _time_limit(env: Any) -> int | None:

@@ -19,6 +19,7 @@ from qdojo.loops.state import (
     START,
     Programs,
     TrainState,
+    best_action,
     chunk_words,
     count,
     fresh_state,
@@ -115,7 +116,7 @@ class DeviceLoop:
         shape = (self.envs, self.environment.noise_words)
         words = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint32))(streams(keys, START))
         running = jax.vmap(jax.vmap(lambda noise: start(self.environment, noise)))(words)
-        observation = jax.ShapeDtypeStruct(running.observation.shape[2:], running.observation.dtype)
+        observation = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), running.observation)
         state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation)
         return state._replace(environment=running)
 
@@ -160,7 +161,8 @@ class DeviceLoop:
     def _collect(
         self, state: TrainState, noise: UInt32[Array, "rows member env words"]
     ) -> tuple[tuple[Running, Any], tuple[Step, Bool[Array, "rows member env"]]]:
-        act = jax.vmap(jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None)), in_axes=(0, 0, 0, 0, None))
+        act = jax.vmap(jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None, 0)), in_axes=(0, 0, 0, 0, None, None))
+        env = jnp.arange(self.envs)
         step = jax.vmap(jax.vmap(lambda *args: advance(self.environment, *args)))
         split = self.agent.act_words
 
@@ -168,10 +170,10 @@ class DeviceLoop:
             carry: tuple[Running, Any], words: UInt32[Array, "member env words"]
         ) -> tuple[tuple[Running, Any], tuple[Step, Bool[Array, "member env"]]]:
             running, memory = carry
-            action, memory = act(state.agents, running.observation, memory, words[..., :split], state.clock)
+            action, after = act(state.agents, running.observation, memory, words[..., :split], state.clock, env)
             moved, transition = step(running, action, words[..., split:])
-            written = Step(running.observation, action, transition.reward, transition.terminated, running.over)
-            return (moved, renewed(self.agent, memory, running.over)), (written, moved.over)
+            written = Step(running.observation, action, transition.reward, transition.terminated, running.over, memory)
+            return (moved, renewed(self.agent, after, running.over)), (written, moved.over)
 
         return jax.lax.scan(row, (state.environment, state.memory), noise)
 
@@ -189,7 +191,8 @@ class DeviceLoop:
 
             def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
                 running, memory, score, at = carry
-                action, memory = jax.vmap(agent.greedy, in_axes=(None, 0, 0))(params, running.observation, memory)
+                q, memory = jax.vmap(agent.values, in_axes=(None, 0, 0))(params, running.observation, memory)
+                action = best_action(q)
                 moved, transition = jax.vmap(lambda *args: advance(env, *args))(running, action, words[at])
                 score = score + jnp.where(running.over, 0.0, transition.reward)
                 return moved._replace(over=running.over | moved.over), memory, score, at + 1

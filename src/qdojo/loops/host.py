@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
@@ -17,6 +18,7 @@ from qdojo.loops.state import (
     LEARN,
     Programs,
     TrainState,
+    best_action,
     chunk_words,
     count,
     fresh_memory,
@@ -26,7 +28,7 @@ from qdojo.loops.state import (
     renewed,
 )
 from qdojo.tape import ring
-from qdojo.types import Agent, Clock, Params, Report, Step
+from qdojo.types import Agent, AnyArray, Clock, Memory, Observation, Params, Report, Step
 
 OVERLAPPED_UPDATES = 16
 """Updates of a phase from which on the next rows are collected while it is computed, by the agents from before it.
@@ -36,12 +38,12 @@ Shorter phases end sooner than another thread is awake."""
 class Vector(Protocol):
     """What the loop asks of a vector of environments; rows are members, and within them envs."""
 
-    observation: np.ndarray
+    observation: Any
 
-    def reset(self) -> np.ndarray: ...
+    def reset(self) -> Any: ...
     def step(self, actions: np.ndarray) -> Any: ...
     def state(self) -> dict[str, np.ndarray]: ...
-    def restore(self, state: dict[str, np.ndarray]) -> list[int]: ...
+    def restore(self, state: Any) -> list[int]: ...
     def close(self) -> None: ...
 
 
@@ -61,7 +63,7 @@ class HostLoop:
     def __init__(
         self,
         open_vector: Callable[[list[int], int], Vector],
-        observation: jax.ShapeDtypeStruct,
+        observation: Any,
         agent: Agent,
         rhythm: Rhythm,
         *,
@@ -71,9 +73,13 @@ class HostLoop:
         capacity_rows: int,
         cycles: int,
         evaluation_envs: int,
+        action_shape: tuple[int, ...] = (),
     ) -> None:
-        """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported."""
-        self.open_vector, self.observation = open_vector, observation
+        """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported.
+
+        `observation` has the shape and dtype of each array of one observation.
+        """
+        self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm = agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
@@ -106,7 +112,10 @@ class HostLoop:
             f"{len(lost)} of {self.members * self.envs} environments could not be rebuilt from seed and actions and "
             "begin a new episode: this is a statistical resume, not an exact one."
         )
-        return state._replace(tape=tape, tally=state.tally._replace(score=score, length=length)), warning
+        over = np.isin(np.arange(self.members * self.envs), lost).reshape(self.members, self.envs)
+        memory = renewed(self.agent, state.memory, over)
+        tally = state.tally._replace(score=score, length=length)
+        return state._replace(tape=tape, memory=memory, tally=tally), warning
 
     def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
         """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
@@ -148,9 +157,8 @@ class HostLoop:
         return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
-        return fresh_state(
-            self.agent, member_keys(self.seed, self.members), self.envs, self.capacity_rows, self.observation
-        )
+        keys = member_keys(self.seed, self.members)
+        return fresh_state(self.agent, keys, self.envs, self.capacity_rows, self.observation, self.action_shape)
 
     def _chunk(self, state: TrainState) -> tuple[TrainState, Rows, dict[str, np.ndarray]]:
         act_words, learn_words = self.programs.compiled("words", self._words, state.clock.rows)(state.clock.rows)
@@ -203,24 +211,27 @@ class HostLoop:
         agents, *rest = learn(self.agent, self.rhythm, self._packing.unpack(packed), tape, clock, block, noise)
         return self._packing.pack(agents), *rest
 
-    def _act(self, packed: Packed, observation: Array, memory: Any, noise: Array, clock: Clock) -> tuple[Array, Any]:
+    def _act(
+        self, packed: Packed, observation: Observation, memory: Memory, noise: Array, clock: Clock
+    ) -> tuple[Array, Memory]:
         agents = self._packing.unpack(packed)
-        member = jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None))
-        return jax.vmap(member, in_axes=(0, 0, 0, 0, None))(agents, observation, memory, noise, clock)
+        member = jax.vmap(self.agent.act, in_axes=(None, 0, 0, 0, None, 0))
+        every = jax.vmap(member, in_axes=(0, 0, 0, 0, None, None))
+        return every(agents, observation, memory, noise, clock, jnp.arange(self.envs))
 
     def _collect(self, agents: Packed, memory: Any, clock: Clock, words: np.ndarray) -> tuple[Any, Step, Rows]:
         vector, shape = self._vector, (self.members, self.envs)
         act = self.programs.jitted("act", self._act)
         steps, kept = [], []
         for noise in words:
-            before = vector.observation.reshape(*shape, *vector.observation.shape[1:])
-            action, memory = act(agents, before, memory, noise, clock)
-            action = np.asarray(action)
-            after = vector.step(action.reshape(-1))
+            seen, carried = _split(vector.observation, shape), memory
+            chosen, memory = act(agents, seen, carried, noise, clock)
+            action = np.asarray(chosen)
+            after = vector.step(action.reshape(-1, *self.action_shape))
             last = ~after.applied.reshape(shape)
             memory = renewed(self.agent, memory, last)
             reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
-            steps.append(Step(before, action, reward, terminated, last))
+            steps.append(Step(seen, action, reward, terminated, last, carried))
             kept.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
         return memory, jax.tree.map(_stacked, *steps), jax.tree.map(_stacked, *kept)
 
@@ -245,8 +256,8 @@ class HostLoop:
         memory = fresh_memory(self.agent, *shape)
         shown = vector.reset()
         while (done < share).any():
-            action, memory = greedy(params, shown.reshape(*shape, *shown.shape[1:]), memory)
-            after = vector.step(np.asarray(action).reshape(-1))
+            action, memory = greedy(params, _split(shown, shape), memory)
+            after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
             shown = after.observation
             running += after.reward.reshape(shape)
             memory = renewed(self.agent, memory, ~after.applied.reshape(shape))
@@ -257,12 +268,20 @@ class HostLoop:
             running[ended] = 0.0
         return scores
 
-    def _greedy(self, params: Params, observation: Array, memory: Any) -> tuple[Array, Any]:
-        member = jax.vmap(self.agent.greedy, in_axes=(None, 0, 0))
-        return jax.vmap(member)(params, observation, memory)
+    def _greedy(self, params: Params, observation: Observation, memory: Memory) -> tuple[Array, Memory]:
+        member = jax.vmap(self.agent.values, in_axes=(None, 0, 0))
+        q, memory = jax.vmap(member)(params, observation, memory)
+        return best_action(q), memory
 
 
-def _stacked(*rows: np.ndarray) -> np.ndarray:
+def _split(observation: Any, shape: tuple[int, int]) -> Any:
+    """Rows of a vector as `[member, env]`."""
+    if isinstance(observation, np.ndarray):
+        return observation.reshape(*shape, *observation.shape[1:])
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), observation)
+
+
+def _stacked(*rows: AnyArray) -> np.ndarray:
     return np.stack(rows)
 
 

@@ -1,4 +1,4 @@
-"""What both loops do with a block of fresh rows: write it, then learn from the tape. Not for collecting rows."""
+"""What the loops do with a block of fresh rows: write it, then learn from the tape. Not for collecting rows."""
 
 from typing import Any, NamedTuple
 
@@ -29,8 +29,21 @@ def learn(
     block: Step,
     noise: UInt32[Array, "updates member words"],
 ) -> tuple[PyTree[Shaped[Array, "member ..."]], Tape, Clock, MemberMetrics, Bool[Array, ""]]:
-    """One cycle's learning for all members. Metrics are sums over its updates; the flag says whether it learned."""
+    """A cycle's fresh rows and its updates, for all members. See `improve` for the metrics and the flag."""
     tape = write(tape, block)
+    agents, clock, sums, ready = improve(agent, rhythm, agents, tape, clock, noise)
+    return agents, tape, clock, sums, ready
+
+
+def improve(
+    agent: Agent,
+    rhythm: Rhythm,
+    agents: PyTree[Shaped[Array, "member ..."]],
+    tape: Tape,
+    clock: Clock,
+    noise: UInt32[Array, "updates member words"],
+) -> tuple[PyTree[Shaped[Array, "member ..."]], Clock, MemberMetrics, Bool[Array, ""]]:
+    """A cycle's updates from the tape as it is. Metrics are sums over them; the flag says whether there were any."""
     clock = clock._replace(rows=clock.rows + rhythm.rows)
     update = jax.vmap(agent.update, in_axes=(0, READERS, 0, None))
 
@@ -45,4 +58,4 @@ def learn(
     # A loop of no turns and not a `cond`, which would copy what is large in the agents: the priorities of all rows.
     turns = jnp.where(ready, rhythm.updates, 0)
     agents, sums = jax.lax.fori_loop(0, turns, one, (agents, nothing))
-    return agents, tape, clock._replace(updates=clock.updates + turns), sums, ready
+    return agents, clock._replace(updates=clock.updates + turns), sums, ready

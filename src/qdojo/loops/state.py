@@ -71,15 +71,18 @@ def chunk_words(keys: Array, stream: int, rows: Int[Array, ""], shape: tuple[int
 
 
 def fresh_state(
-    agent: Agent, keys: Array, envs: int, capacity_rows: int, observation: jax.ShapeDtypeStruct
+    agent: Agent, keys: Array, envs: int, capacity_rows: int, observation: Any, action_shape: tuple[int, ...] = ()
 ) -> TrainState:
-    """Members before their first step, an empty tape, and nothing yet of the environment nor of the tally."""
+    """Members before their first step, an empty tape, and nothing yet of the environment nor of the tally.
+
+    `observation` has the shape and dtype of each of its arrays.
+    """
     members = keys.shape[0]
     agents = jax.vmap(agent.init)(streams(keys, INIT))
     return TrainState(
         agents=agents,
         memory=fresh_memory(agent, members, envs),
-        tape=ring.empty(capacity_rows, members, envs, observation),
+        tape=ring.empty(capacity_rows, members, envs, observation, action_shape, jax.eval_shape(agent.memory)),
         environment=None,
         clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         tally=NO_TALLY,
@@ -89,6 +92,11 @@ def fresh_state(
 def fresh_memory(agent: Agent, members: int, envs: int) -> PyTree[Shaped[Array, "member env ..."]]:
     """What each agent carries through an episode, as it is at a start."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), agent.memory())
+
+
+def best_action(q: Float[Array, "*q"]) -> Int[Array, "*branches"]:
+    """The action of highest value, in each branch where there are several."""
+    return jnp.argmax(q, axis=-1).astype(jnp.int32)
 
 
 def renewed(

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError
-from qdojo.networks.mlp import Dueling, Hidden, Linear
+from qdojo.networks.inputs import Design, Inputs, legal_only, observed
+from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
 from qdojo.types import Network, Observation, Params, Words
 
 COSINES = 64
@@ -45,43 +46,38 @@ class ImplicitNetwork(NamedTuple):
     """Parameters with the noise of a noisy network in them."""
     words: int = 0
     """uint32 words that one `perturb` consumes."""
+    observe: Callable[[Params, Observation], Params] = lambda params, observation: params
+    """As that of a `Network`."""
 
 
 class ImplicitMLP(eqx.Module):
     """psi(x) * phi(tau), through the last hidden layer and a head of one value an action. With `proposed`, a layer that
     proposes so many parts of [0, 1] from psi(x)."""
 
+    inputs: Inputs
     features: list[Hidden]
     embedding: Linear
     last: Hidden | None
     head: Linear | Dueling
     proposal: Linear | None
 
-    def __init__(
-        self,
-        inputs: int,
-        hidden: tuple[int, ...],
-        actions: int,
-        layer_norm: bool,
-        dueling: bool,
-        proposed: int | None,
-        key: Array,
-    ) -> None:
-        *shared, last = hidden
+    def __init__(self, design: Design, proposed: int | None, key: Array) -> None:
+        *shared, last = design.hidden
         keys = jax.random.split(key, len(shared) + 4)
-        widths = (inputs, *shared)
-        self.features = [Hidden(widths[i], widths[i + 1], layer_norm, keys[i]) for i in range(len(shared))]
-        self.embedding = Linear(COSINES, widths[-1], keys[-4])
-        if dueling:
+        width, actions = shared[-1], math.prod(design.q_shape)
+        self.inputs = Inputs(design, jax.random.fold_in(key, 0))
+        self.features = layers((design.features, *shared), design.layer_norm, keys)
+        self.embedding = Linear(COSINES, width, keys[-4])
+        if design.dueling:
             self.last = None
-            self.head = Dueling(widths[-1], last, actions, 1, layer_norm, keys[-2])
+            self.head = Dueling(width, last, design, 1, keys[-2])
         else:
-            self.last = Hidden(widths[-1], last, layer_norm, keys[-3])
+            self.last = Hidden(width, last, design.layer_norm, keys[-3])
             self.head = Linear(last, actions, keys[-2])
-        self.proposal = None if proposed is None else Linear(widths[-1], proposed, keys[-1])
+        self.proposal = None if proposed is None else Linear(width, proposed, keys[-1])
 
-    def psi(self, observation: Shaped[Array, "*observation"]) -> Float[Array, "features"]:
-        x = jnp.ravel(observation).astype(jnp.float32)
+    def psi(self, observation: Observation) -> Float[Array, "features"]:
+        x = self.inputs(observation)
         for layer in self.features:
             x = layer(x)
         return x
@@ -106,25 +102,17 @@ def _cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return value
 
 
-def implicit(
-    observation_shape: tuple[int, ...],
-    num_actions: int,
-    hidden: tuple[int, ...],
-    layer_norm: bool,
-    dueling: bool,
-    proposed: int | None,
-) -> ImplicitNetwork:
+def implicit(design: Design, proposed: int | None) -> ImplicitNetwork:
     """A quantile function over flattened observations; `proposed` is the number of parts that FQF proposes, or None.
 
     psi(x) is all hidden layers but the last. Dabney et al. (2018b), section 3; Yang et al. (2019), section 3.3.
     Raises UsageError for fewer than two hidden layers.
     """
-    if len(hidden) < 2:
+    if len(design.hidden) < 2:
         raise UsageError(
-            f"hidden has {len(hidden)} layer(s), but IQN and FQF join observation and fraction between two; "
+            f"hidden has {len(design.hidden)} layer(s), but IQN and FQF join observation and fraction between two; "
             "use hidden=[64, 64], say."
         )
-    inputs = math.prod(observation_shape)
 
     def quantiles(params: ImplicitMLP, observation: Observation, fractions: Float[Array, "n"]) -> Float[Array, "n a"]:
         features = params.psi(observation)
@@ -140,9 +128,10 @@ def implicit(
         return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
 
     return ImplicitNetwork(
-        init=lambda key: ImplicitMLP(inputs, hidden, num_actions, layer_norm, dueling, proposed, key),
+        init=lambda key: ImplicitMLP(design, proposed, key),
         quantiles=quantiles,
         proposal=None if proposed is None else proposal,
+        observe=observed,
     )
 
 
@@ -160,6 +149,7 @@ def acting(network: ImplicitNetwork, count: int, cvar: float) -> Network:
     def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
         edges = propose(params, observation)
         middles = 0.5 * (edges[:-1] + edges[1:])
-        return (edges[1:] - edges[:-1]) @ network.quantiles(params, observation, cvar * middles)
+        q = (edges[1:] - edges[:-1]) @ network.quantiles(params, observation, cvar * middles)
+        return legal_only(q, observation)
 
-    return Network(init=network.init, apply=q, perturb=network.perturb, words=network.words)
+    return Network(network.init, q, network.perturb, network.words, network.observe)

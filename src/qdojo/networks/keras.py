@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from qdojo.errors import UsageError
+from qdojo.networks.inputs import legal_only, plain
 from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, Linear
 from qdojo.networks.weights import load_weights
 from qdojo.types import Network, Observation, Params
@@ -91,7 +92,8 @@ def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, 
     def apply(params: KerasParams, observation: Observation) -> Float[Array, "actions"]:
         # Learners differentiate by every float; a running mean or a frozen layer is not theirs to move.
         frozen = jax.lax.stop_gradient(params.non_trainable)
-        return forward(params.trainable, frozen, observation[None])[0].astype(jnp.float32)
+        q = forward(params.trainable, frozen, plain(observation)[None])[0].astype(jnp.float32)
+        return legal_only(q, observation)
 
     return Network(init, apply)
 

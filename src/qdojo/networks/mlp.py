@@ -1,13 +1,16 @@
 """A Q-network of dense layers, with LayerNorm where asked. Not for Keras models: see `keras.py`."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
-from qdojo.types import Network
+from qdojo.networks.inputs import Design, Inputs, legal_only, observed
+from qdojo.types import Network, Observation
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -88,25 +91,28 @@ class Hidden(eqx.Module):
 class Dueling(eqx.Module):
     """A stream for the state's value V and one for the advantages A, each with a hidden layer: V + A - mean A.
 
-    Wang et al. (2016), equation 9; with several outputs an action, for each of them (Hessel et al., 2018, section 3).
+    Wang et al. (2016), equation 9; with several outputs an action, for each of them (Hessel et al., 2018, section 3);
+    with several branches, one V for all and a mean for each (Tavakoli et al., 2018, equation 1).
     """
 
     value_hidden: Hidden
     value: Linear
     advantage_hidden: Hidden
     advantage: Linear
+    num_actions: int = eqx.field(static=True)
 
-    def __init__(self, inputs: int, width: int, actions: int, outputs: int, layer_norm: bool, key: Array) -> None:
+    def __init__(self, inputs: int, width: int, design: Design, outputs: int, key: Array) -> None:
         keys = jax.random.split(key, 4)
-        self.value_hidden = Hidden(inputs, width, layer_norm, keys[0])
+        self.num_actions = design.num_actions
+        self.value_hidden = Hidden(inputs, width, design.layer_norm, keys[0])
         self.value = Linear(width, outputs, keys[1])
-        self.advantage_hidden = Hidden(inputs, width, layer_norm, keys[2])
-        self.advantage = Linear(width, actions * outputs, keys[3])
+        self.advantage_hidden = Hidden(inputs, width, design.layer_norm, keys[2])
+        self.advantage = Linear(width, math.prod(design.q_shape) * outputs, keys[3])
 
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "values"]:
         value = self.value(self.value_hidden(x))
-        advantage = self.advantage(self.advantage_hidden(x)).reshape(-1, value.shape[0])
-        return (value[None] + advantage - jnp.mean(advantage, axis=0, keepdims=True)).reshape(-1)
+        advantage = self.advantage(self.advantage_hidden(x)).reshape(-1, self.num_actions, value.shape[0])
+        return (value[None, None] + advantage - jnp.mean(advantage, axis=1, keepdims=True)).reshape(-1)
 
 
 class MLP(eqx.Module):
@@ -115,50 +121,45 @@ class MLP(eqx.Module):
     With `dueling` each of the head's two streams has the last hidden layer as its own.
     """
 
+    inputs: Inputs
     hidden: list[Hidden]
     head: Linear | Dueling
 
-    def __init__(
-        self,
-        inputs: int,
-        hidden: tuple[int, ...],
-        actions: int,
-        outputs: int,
-        layer_norm: bool,
-        dueling: bool,
-        key: Array,
-    ) -> None:
-        keys = jax.random.split(key, len(hidden) + 1)
-        shared = hidden[:-1] if dueling else hidden
-        widths = (inputs, *shared)
-        self.hidden = [Hidden(widths[i], widths[i + 1], layer_norm, keys[i]) for i in range(len(shared))]
-        if dueling:
-            self.head = Dueling(widths[-1], hidden[-1], actions, outputs, layer_norm, keys[-1])
+    def __init__(self, design: Design, outputs: int, key: Array) -> None:
+        hidden = design.hidden
+        shared = hidden[:-1] if design.dueling else hidden
+        *keys, last = jax.random.split(key, len(hidden) + 1)
+        self.inputs = Inputs(design, jax.random.fold_in(key, 0))
+        self.hidden = layers((design.features, *shared), design.layer_norm, keys)
+        width = shared[-1] if shared else design.features
+        if design.dueling:
+            self.head = Dueling(width, hidden[-1], design, outputs, last)
         else:
-            self.head = Linear(widths[-1], actions * outputs, keys[-1])
+            self.head = Linear(width, math.prod(design.q_shape) * outputs, last)
 
-    def __call__(self, observation: Shaped[Array, "*observation"]) -> Float[Array, "values"]:
-        x = jnp.ravel(observation).astype(jnp.float32)
+    def __call__(self, observation: Observation) -> Float[Array, "values"]:
+        x = self.inputs(observation)
         for layer in self.hidden:
             x = layer(x)
         return self.head(x)
 
 
-def mlp(
-    observation_shape: tuple[int, ...],
-    num_actions: int,
-    hidden: tuple[int, ...],
-    layer_norm: bool,
-    dueling: bool = False,
-    outputs: int | None = None,
-) -> Network:
-    """A network over flattened observations: `[actions]`, or `[actions, outputs]` where `outputs` are given.
+def layers(widths: tuple[int, ...], layer_norm: bool, keys: Sequence[Array] | Array) -> list[Hidden]:
+    """Hidden layers from each of `widths` to the next."""
+    return [Hidden(a, b, layer_norm, key) for (a, b), key in zip(pairwise(widths), keys, strict=False)]
+
+
+def mlp(design: Design, outputs: int | None = None) -> Network:
+    """Q-values, of shape `design.q_shape`; or `[actions, outputs]` where `outputs` are given, for which masks are left
+    to whoever makes Q-values of them.
 
     Every parameter is an array, so the module is its own parameters. `dueling` needs at least one hidden layer.
     """
-    inputs = math.prod(observation_shape)
-    shape = (num_actions,) if outputs is None else (num_actions, outputs)
-    return Network(
-        init=lambda key: MLP(inputs, hidden, num_actions, outputs or 1, layer_norm, dueling, key),
-        apply=lambda params, observation: params(observation).reshape(shape),
-    )
+
+    def apply(params: MLP, observation: Observation) -> Float[Array, "*q"]:
+        values = params(observation)
+        if outputs is None:
+            return legal_only(values.reshape(design.q_shape), observation)
+        return values.reshape(*design.q_shape, outputs)
+
+    return Network(init=lambda key: MLP(design, outputs or 1, key), apply=apply, observe=observed)

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 
 from qdojo.networks.implicit import ImplicitNetwork
 from qdojo.networks.mlp import Linear
+from qdojo.networks.recurrent import RecurrentNetwork
 from qdojo.noise import normal
-from qdojo.types import Network, Params, Words
+from qdojo.types import Network, Observation, Params, Words
 
 SIGMA_0 = 0.5
 
@@ -52,6 +53,7 @@ def noisy(network: Network) -> Network:
         apply=lambda params, observation: network.apply(functions.means(params), observation),
         perturb=functions.perturb,
         words=functions.words,
+        observe=seen_by_means(network.observe),
     )
 
 
@@ -64,7 +66,26 @@ def noisy_quantiles(network: ImplicitNetwork) -> ImplicitNetwork:
         proposal=None if proposal is None else lambda params, *at: proposal(functions.means(params), *at),
         perturb=functions.perturb,
         words=functions.words,
+        observe=seen_by_means(network.observe),
     )
+
+
+def noisy_recurrent(network: RecurrentNetwork) -> RecurrentNetwork:
+    """The same for a network with a memory, whose cell is made of such layers too."""
+    functions = noisy_functions(network.init)
+    return RecurrentNetwork(
+        init=functions.init,
+        step=lambda params, *at: network.step(functions.means(params), *at),
+        memory=network.memory,
+        perturb=functions.perturb,
+        words=functions.words,
+        observe=seen_by_means(network.observe),
+    )
+
+
+def seen_by_means(observe: Callable[[Params, Observation], Params]) -> Callable[[Noisy, Observation], Noisy]:
+    """What keeps statistics of observations, for noisy parameters."""
+    return lambda params, observation: params._replace(mean=observe(params.mean, observation))
 
 
 def noisy_functions(init: Callable[[Array], Params]) -> NoisyFunctions:

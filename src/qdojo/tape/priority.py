@@ -7,6 +7,7 @@ the tree and the tape's reader. A tree gives right answers from the first `advan
 
 from typing import NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -50,6 +51,12 @@ def full(capacity_rows: int, num_envs: int) -> SumTree:
     return SumTree(tuple(levels), jnp.float32(1.0), jnp.int32(0))
 
 
+def size_in_bytes(capacity_rows: int, num_envs: int) -> int:
+    """What such a tree takes, without making it."""
+    tree = jax.eval_shape(lambda: full(capacity_rows, num_envs))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def _grouped(values: Float[Array, "nodes"]) -> Float[Array, "groups branching"]:
     """Nodes in whole groups, always with an empty one behind them, so that the place behind the last node exists."""
     return jnp.pad(values, (0, BRANCHING - len(values) % BRANCHING)).reshape(-1, BRANCHING)
@@ -78,19 +85,17 @@ def put(tree: SumTree, leaf: Int[Array, "changed"], value: Float[Array, "changed
     return tree._replace(levels=tuple(levels))
 
 
-def advance(tree: SumTree, tape: Tape, rows: int) -> SumTree:
+def advance(tree: SumTree, tape: Tape, rows: int, following: int = 1) -> SumTree:
     """Take in the `rows` rows that were just written, unless that was done already: no write may be left out.
 
-    They enter at the highest priority, so that each is seen soon (section 3.3, algorithm 1, line 6); but the newest row
-    of each env waits for its successor, and rows marked `last` start no transition: these get 0.
+    They enter at the highest priority, so that each is seen soon (section 3.3, algorithm 1, line 6); but the newest
+    `following` rows of each env wait for their successors, and rows marked `last` start no transition: these get 0.
     """
-    age, env = (
-        grid.ravel()
-        for grid in jnp.meshgrid(jnp.arange(min(rows + 1, tape.capacity)), jnp.arange(tape.num_envs), indexing="ij")
-    )
+    entering = min(rows + following, tape.capacity)
+    age, env = (grid.ravel() for grid in jnp.meshgrid(jnp.arange(entering), jnp.arange(tape.num_envs), indexing="ij"))
     row = newest(tape, age)
     leaf = row * tape.num_envs + env
-    waits = (age == 0) | take(tape, row, env).last
+    waits = (age < following) | take(tape, row, env).last
     value = jnp.where(waits, jnp.float32(0.0), tree.highest)
     fresh = (tree.seen < tape.written) & (age < tape.size)
     return put(tree, leaf, jnp.where(fresh, value, _leaves(tree, leaf)))._replace(seen=tape.written)

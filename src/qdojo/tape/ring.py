@@ -9,24 +9,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Shaped, UInt32
+from jaxtyping import Array, Int, UInt32
 
 from qdojo.types import AnyArray, Step
 
-RECORD_WORDS = 3
-"""Words of a row before its observation."""
+ENDING, REWARD = 0, 1
+"""Places of the words of a row that are always one: terminated + 2 * last, and the reward. The others follow."""
 
 
 class Tape(NamedTuple):
     """Rows `[time, member, env, ...]` and how many were ever written.
 
     All of a row lies side by side, as 32-bit words, so that reading one at random from a long tape costs one cache miss
-    and not five. `member` is who reads: all members, or one of them under `vmap` (`READERS`).
+    and not one a field. `member` is who reads: all members, or one of them under `vmap` (`READERS`).
     """
 
     words: UInt32[AnyArray, "time member env words"]
-    like: Shaped[AnyArray, "0 *observation"]
-    """An array of no observations: their shape and dtype."""
+    like: Step
+    """No rows, `[0, ...]`: their shapes and dtypes."""
     written: Int[Array, ""]
     member: Int[Array, "*members"]
 
@@ -55,66 +55,93 @@ READERS = Tape(words=None, like=None, written=None, member=0)  # type: ignore[ar
 """`vmap` axes for a function of one member that reads the tape: shared rows, one reader each."""
 
 
-def empty(capacity: int, members: int, envs: int, observation: jax.ShapeDtypeStruct) -> Tape:
-    """A tape of `capacity` rows with nothing on it."""
-    like = jnp.zeros((0, *observation.shape), observation.dtype)
-    words = jnp.zeros((capacity, members, envs, words_in(observation)), jnp.uint32)
+def empty(
+    capacity: int, members: int, envs: int, observation: Any, action_shape: tuple[int, ...] = (), memory: Any = ()
+) -> Tape:
+    """A tape of `capacity` rows with nothing on it; `observation` and `memory` are trees of shapes and dtypes."""
+    row = _row(observation, action_shape, memory)
+    like = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), row)
+    words = jnp.zeros((capacity, members, envs, _words_in(row)), jnp.uint32)
     return Tape(words, like, jnp.zeros((), jnp.int32), jnp.arange(members))
 
 
-def size_in_bytes(capacity: int, members: int, envs: int, observation: jax.ShapeDtypeStruct) -> int:
+def size_in_bytes(
+    capacity: int, members: int, envs: int, observation: Any, action_shape: tuple[int, ...] = (), memory: Any = ()
+) -> int:
     """What such a tape takes, without making it."""
-    return capacity * members * envs * words_in(observation) * 4
+    return capacity * members * envs * _words_in(_row(observation, action_shape, memory)) * 4
 
 
-def words_in(observation: jax.ShapeDtypeStruct) -> int:
-    """Words of one row."""
-    return RECORD_WORDS + math.ceil(math.prod(observation.shape) * observation.dtype.itemsize / 4)
+def _row(observation: Any, action_shape: tuple[int, ...], memory: Any) -> Step:
+    def one(dtype: Any, shape: tuple[int, ...] = ()) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    return Step(observation, one(jnp.int32, action_shape), one(jnp.float32), one(jnp.bool_), one(jnp.bool_), memory)
+
+
+def _words_in(row: Step) -> int:
+    return 2 + sum(math.ceil(math.prod(leaf.shape) * leaf.dtype.itemsize / 4) for leaf in _others(row))
+
+
+def _others(step: Step) -> list[Any]:
+    """What of a row may have any shape."""
+    return jax.tree.leaves((step.action, step.observation, step.memory))
 
 
 def write(tape: Tape, block: Step) -> Tape:
     """Put a block of `[time, member, env]` rows at the head. The capacity must be a multiple of the block's length."""
     start = tape.written % tape.capacity
     words = jax.lax.dynamic_update_slice_in_dim(jnp.asarray(tape.words), pack(block), start, 0)
-    return tape._replace(words=words, written=tape.written + block.action.shape[0])
+    return tape._replace(words=words, written=tape.written + block.reward.shape[0])
 
 
 def cut(tape: Tape, member: Int[AnyArray, "lost"], env: Int[AnyArray, "lost"]) -> Tape:
     """The newest row of these envs starts no transition: what follows it was lost."""
     row = (tape.written - 1) % tape.capacity
-    return tape._replace(words=jnp.asarray(tape.words).at[row, member, env, RECORD_WORDS - 1].set(jnp.uint32(2)))
+    return tape._replace(words=jnp.asarray(tape.words).at[row, member, env, ENDING].set(jnp.uint32(2)))
 
 
 def pack(step: Step) -> UInt32[Array, "*rows words"]:
-    """Rows as words: action, reward, terminated + 2 * last, and the observation's bytes, filled up to whole words."""
-    rows = step.action.shape
-    observation = jnp.asarray(step.observation).reshape(*rows, -1)
-    if observation.dtype.itemsize == 1:
-        filled = jnp.pad(observation, [(0, 0)] * len(rows) + [(0, -observation.shape[-1] % 4)])
-        observation = filled.reshape(*rows, -1, 4)
+    """Rows as words: each part's bytes, filled up to whole words."""
+    rows = step.reward.shape
     ending = jnp.asarray(step.terminated, jnp.uint32) + jnp.uint32(2) * jnp.asarray(step.last, jnp.uint32)
-    record = [_as(jnp.uint32, jnp.asarray(x)) for x in (step.action, step.reward, ending)]
-    return jnp.concatenate([jnp.stack(record, axis=-1), _as(jnp.uint32, observation)], axis=-1)
+    parts = [ending[..., None], _as(jnp.uint32, jnp.asarray(step.reward)[..., None])]
+    for leaf in _others(step):
+        values = jnp.asarray(leaf).reshape(*rows, -1)
+        if values.dtype.itemsize == 1:
+            filled = jnp.pad(values.astype(jnp.uint8), [(0, 0)] * len(rows) + [(0, -values.shape[-1] % 4)])
+            values = filled.reshape(*rows, -1, 4)
+        parts.append(_as(jnp.uint32, values))
+    return jnp.concatenate(parts, axis=-1)
 
 
-def unpack(words: UInt32[AnyArray, "*rows words"], like: Shaped[AnyArray, "0 *observation"]) -> Step:
+def unpack(words: UInt32[AnyArray, "*rows words"], like: Step) -> Step:
     """The rows that `pack` made these words of."""
     words = jnp.asarray(words)
-    ending = words[..., 2]
-    observation = _as(like.dtype, words[..., RECORD_WORDS:])
-    if like.dtype.itemsize == 1:
-        observation = observation.reshape(*words.shape[:-1], -1)[..., : math.prod(like.shape[1:])]
+    rows, used = words.shape[:-1], 2
+    found = []
+    for leaf in _others(like):
+        numbers = math.prod(leaf.shape[1:])
+        end = used + math.ceil(numbers * leaf.dtype.itemsize / 4)
+        part, used = words[..., used:end], end
+        if leaf.dtype.itemsize == 1:
+            part = _as(jnp.uint8, part).reshape(*rows, -1)[..., :numbers].astype(leaf.dtype)
+        found.append(_as(leaf.dtype, part).reshape(*rows, *leaf.shape[1:]))
+    structure = jax.tree.structure((like.action, like.observation, like.memory))
+    action, observation, memory = jax.tree.unflatten(structure, found)
+    ending = words[..., ENDING]
     return Step(
-        observation=observation.reshape(*words.shape[:-1], *like.shape[1:]),
-        action=_as(jnp.int32, words[..., 0]),
-        reward=_as(jnp.float32, words[..., 1]),
+        observation=observation,
+        action=action,
+        reward=_as(jnp.float32, words[..., REWARD]),
         terminated=ending % 2 == 1,
         last=ending >= 2,
+        memory=memory,
     )
 
 
 def _as(dtype: Any, values: Array) -> Array:
-    return jax.lax.bitcast_convert_type(values, dtype)
+    return values if values.dtype == dtype else jax.lax.bitcast_convert_type(values, dtype)
 
 
 def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:

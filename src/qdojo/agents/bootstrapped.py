@@ -1,0 +1,75 @@
+"""Bootstrapped DQN: an ensemble of networks, one of which acts for a whole episode. Not for the prior that keeps them
+apart where nothing was seen: see `networks/prior.py`.
+
+Every part takes the network or the loss of one head, of any kind. Parameters have a leading axis of heads.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from qdojo.agents.learner import Loss
+from qdojo.noise import integer
+from qdojo.types import Actor, Batch, Memory, Metrics, Network, Observation, Params, Words
+
+NO_HEAD = -1
+"""The memory at an episode's start: no head acts yet."""
+
+
+def bootstrapped(network: Network, heads: int) -> Network:
+    """`heads` networks that share nothing, each with weights and noise of its own; Q-values are their mean.
+
+    Separate networks, as Osband et al. (2018) have them, section 4; Osband et al. (2016) share a torso (figure 1a) and
+    evaluate by the heads' majority vote (section 6.2). `network` gives Q-values.
+    """
+
+    def apply(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
+        return jnp.mean(jax.vmap(network.apply, in_axes=(0, None))(params, observation), axis=0)
+
+    def perturb(params: Params, noise: Words) -> Params:
+        return jax.vmap(network.perturb)(params, noise.reshape(heads, network.words))
+
+    return Network(
+        init=lambda key: jax.vmap(network.init)(jax.random.split(key, heads)),
+        apply=apply,
+        perturb=perturb,
+        words=heads * network.words,
+        observe=jax.vmap(network.observe, in_axes=(0, None)),
+    )
+
+
+def bootstrapped_loss(loss: Loss, heads: int) -> Loss:
+    """The mean over heads of a loss, each with its own target parameters and noise; priority and metrics are means too.
+
+    All heads learn from all data: masks with p = 1 (Osband et al., 2016, algorithm 1 and section 6.1), so that they
+    differ by their initial weights and by their own targets.
+    """
+
+    def ensemble(
+        params: Params, target_params: Params, batch: Batch, noise: Words
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+        words = noise.reshape(heads, loss.words)
+        each = jax.vmap(loss.of, in_axes=(0, 0, None, 0))(params, target_params, batch, words)
+        return jax.tree.map(jnp.mean, each)
+
+    return Loss(ensemble, heads * loss.words)
+
+
+def bootstrapped_actor(network: Network, heads: int) -> Actor:
+    """One head, drawn uniformly when an episode starts, acts through all of it. Osband et al. (2016), algorithm 1.
+
+    The memory is its index. `values`, by which an agent is evaluated, are the mean over heads.
+    """
+    mean = bootstrapped(network, heads).apply
+
+    def values(params: Params, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
+        return mean(params, observation), memory
+
+    def exploring(
+        params: Params, observation: Observation, memory: Int[Array, ""], noise: Words
+    ) -> tuple[Float[Array, "*q"], Int[Array, ""]]:
+        head = jnp.where(memory == NO_HEAD, integer(noise[0], heads), memory)
+        own = network.perturb(jax.tree.map(lambda leaf: leaf[head], params), noise[1:])
+        return network.apply(own, observation), head
+
+    return Actor(values, exploring, lambda: jnp.int32(NO_HEAD), 1 + network.words)

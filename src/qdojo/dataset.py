@@ -1,0 +1,229 @@
+"""Logged steps as rows of the tape: from the replay memory of a run, or from a Minari data set on this disk. Not for
+learning from them: see `loops/offline.py`. Nothing is ever downloaded.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, PyTree, Shaped
+
+from qdojo import snapshot
+from qdojo.envs.spaces import MASK, BadValueError, Spaces, check_spaces
+from qdojo.errors import UsageError
+from qdojo.runs import checkpoint
+from qdojo.runs.directory import find
+from qdojo.tape import ring
+from qdojo.types import Masked, Observation, Step
+
+MINARI = "minari:"
+"""What the name of a Minari data set begins with; any other is the name of a run."""
+TAPE = "state/tape/"
+"""Where a checkpoint holds it."""
+
+
+def read(source: str, spaces: Spaces, memory: PyTree[Any], root: Path, env: str) -> Step:
+    """All logged rows of the environment `env` as one stream `[rows]`, in NumPy, by the rules of the tape.
+
+    `source` is `minari:ID`, or a run as `runs.directory.find` takes it: a path, or a name under `root`. `memory` is an
+    agent's at the start of an episode, and what each row gets: that of whoever played is of no use to another.
+    Raises UsageError where there is no such data, or where they do not fit the environment.
+    """
+    rows = _of_minari(source, spaces, env) if source.startswith(MINARI) else _of_run(source, spaces, root, env)
+    number = len(rows.reward)
+    everywhere = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (number, *np.shape(leaf))), memory)
+    return rows._replace(memory=everywhere)
+
+
+def _of_run(source: str, spaces: Spaces, root: Path, env: str) -> Step:
+    run = find(root, source)
+    loaded = checkpoint.load_latest(run.checkpoints_path)
+    played = loaded.meta.get("config", {}).get("env")
+    if played != env:
+        raise UsageError(f"dataset is {run.path}, a run of {played}, but env is {env}; name a run of that one.")
+    like = _like(spaces)
+    for name, needed in snapshot.to_arrays({"state": {"tape": {"like": like}}}).items():
+        found = loaded.arrays.get(name)
+        if found is None or (found.shape, found.dtype) != (needed.shape, needed.dtype):
+            holds = "no such array" if found is None else _described(found)
+            raise UsageError(
+                f"dataset is {run.path}, where {name} is {holds}, but {_described(needed)} is needed here; "
+                "use settings under which both runs see and do the same."
+            )
+    written = int(loaded.arrays[f"{TAPE}written"])
+    rows = jax.tree.map(np.asarray, ring.unpack(loaded.arrays[f"{TAPE}words"], like))
+    return _checked(streams(rows, written), spaces, f"dataset {run.path}")
+
+
+def _like(spaces: Spaces) -> Step:
+    """No rows, but their shapes and dtypes. The memory lies behind all else in a row, and is left there."""
+    observation = np.zeros((0, *spaces.observation_shape), spaces.observation_dtype)
+    return Step(
+        observation=Masked(observation, np.zeros((0, *spaces.legal.shape), bool)) if spaces.masked else observation,
+        action=np.zeros((0, *spaces.action_shape), np.int32),
+        reward=np.zeros(0, np.float32),
+        terminated=np.zeros(0, bool),
+        last=np.zeros(0, bool),
+    )
+
+
+def _described(rows: Shaped[np.ndarray, "rows ..."]) -> str:
+    return f"{rows.dtype}{list(rows.shape[1:])}"
+
+
+def streams(ringed: Step, written: int) -> Step:
+    """The rows `[time, member, env]` of a ring in order of time, each member's and env's after the other `[rows]`.
+
+    The newest row of each is `last`: what follows it is not there.
+    """
+    capacity = len(ringed.reward)
+    size = min(written, capacity)
+
+    def ordered(leaf: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        return np.roll(leaf, -((written - size) % capacity), axis=0)[:size]
+
+    rows = jax.tree.map(ordered, ringed)
+    rows.last[-1:] = True
+    return jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 2).reshape(-1, *leaf.shape[3:]), rows)
+
+
+def _of_minari(source: str, spaces: Spaces, env: str) -> Step:
+    dataset = _opened(source)
+    theirs = check_spaces(dataset, source, embedded=bool(spaces.categories))
+    if not (
+        theirs.action_shape == spaces.action_shape
+        and np.array_equal(theirs.legal, spaces.legal)
+        and np.array_equal(theirs.action_start, spaces.action_start)
+    ):
+        raise UsageError(
+            f"dataset is {source}, whose actions {dataset.action_space} are not those of env={env!r}; "
+            "name the environment that they are of."
+        )
+    seen, needed = (f"{each.observation_dtype}{list(each.observation_shape)}" for each in (theirs, spaces))
+    if seen != needed:
+        raise UsageError(
+            f"dataset is {source}, whose observations are {seen}, but those of env={env!r} are {needed}; "
+            "name the environment that they are of."
+        )
+    episodes = [_episode(episode, spaces, f"{source}, episode {episode.id}") for episode in _episodes(dataset, source)]
+    if not episodes:
+        raise UsageError(f"dataset is {source}, which holds no step; use another.")
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *episodes)
+
+
+def _opened(source: str) -> Any:
+    """The `MinariDataset` of that name."""
+    try:
+        import minari
+        from minari.dataset.minari_storage import MinariStorage
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise UsageError(f"dataset is {source!r}, which needs Minari: pip install 'qdojo[offline]'.") from error
+    name = source.removeprefix(MINARI)
+    folder = get_dataset_path(name) / "data"
+    if not name or not folder.is_dir():
+        raise UsageError(f"There is no {source} in {folder.parent}; get it with `minari download {name or 'ID'}`.")
+    try:
+        # Where the spaces are not written down, Minari would build the environment that the file names to see them.
+        described = MinariStorage.read_raw_metadata(folder)
+        if not {"observation_space", "action_space"} <= described.keys():
+            raise ValueError("it does not say its spaces")
+        return minari.load_dataset(name, download=False)
+    except (OSError, ValueError, KeyError, AssertionError, ImportError) as error:
+        raise _unreadable(source, error) from error
+
+
+def _episodes(dataset: Any, source: str) -> Iterator[Any]:
+    """Those that have a step."""
+    try:
+        for episode in dataset.iterate_episodes():
+            if len(episode.rewards):
+                yield episode
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str, error: Exception) -> UsageError:
+    return UsageError(f"dataset is {source}, which cannot be read ({type(error).__name__}: {error}); get it anew.")
+
+
+def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
+    """The rows of one: its steps, and one for its final observation."""
+    steps = len(episode.rewards)
+    terminated, truncated = (np.asarray(flags, bool) for flags in (episode.terminations, episode.truncations))
+    if (terminated | truncated)[:-1].any():
+        raise UsageError(f"dataset {name} goes on after its end; split it there.")
+    observation = _observations(episode, spaces, name, bool(terminated[-1]))
+    action = _actions(episode.actions, steps, spaces, name)
+    legal = observation.action_mask[-1] if isinstance(observation, Masked) else spaces.legal
+    with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused
+        reward = np.append(np.asarray(episode.rewards), 0.0).astype(np.float32)
+    rows = Step(
+        observation=observation,
+        # It means nothing, but even so it is one that could be taken.
+        action=np.concatenate([action, np.argmax(legal, axis=-1)[None]]).astype(np.int32),
+        reward=reward,
+        terminated=np.append(terminated, False),
+        last=np.arange(steps + 1) == steps,
+    )
+    return _checked(rows, spaces, f"dataset {name}")
+
+
+def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> Observation:
+    """All `steps + 1` of them, as the agent sees them."""
+    masks = (episode.infos or {}).get(MASK) if spaces.mask_source == "info" else None
+    if spaces.mask_source == "info" and masks is None:
+        raise UsageError(
+            f"dataset {name} has no infos, where this environment puts its action masks; "
+            "collect it with DataCollector(env, record_infos=True)."
+        )
+    steps = len(episode.rewards)
+    numbers = {len(leaf) for leaf in jax.tree.leaves(episode.observations)}
+    if numbers != {steps + 1}:
+        raise UsageError(
+            f"dataset {name} has {steps} steps and {min(numbers)} observations, but the final one is needed too; "
+            f"store all {steps + 1}."
+        )
+    seen = []
+    for row in range(steps + 1):
+        shown = jax.tree.map(lambda leaf, row=row: leaf[row], episode.observations)
+        info = None if masks is None else {MASK: masks[row]}
+        try:
+            seen.append(spaces.encode(shown, info, terminated and row == steps))
+        except BadValueError as error:
+            raise UsageError(f"dataset {name}, row {row} has {error}; name the environment that it is of.") from error
+    return jax.tree.map(lambda *rows: np.stack(rows), *seen)
+
+
+def _actions(given: Any, steps: int, spaces: Spaces, name: str) -> Int[np.ndarray, "steps *branches"]:
+    """Counted from 0: the inverse of `Spaces.decode`."""
+    actions = np.asarray(given)
+    if actions.shape != (steps, *spaces.action_shape) or actions.dtype.kind not in "iu":
+        raise UsageError(
+            f"dataset {name} has actions of shape {actions.shape} and dtype {actions.dtype}; "
+            f"integers of shape {(steps, *spaces.action_shape)} are needed."
+        )
+    return actions.astype(np.int64) - spaces.action_start
+
+
+def _checked(rows: Step, spaces: Spaces, name: str) -> Step:
+    """The rows, if there are any and each is one that the environment could have given."""
+    if rows.last.all():
+        raise UsageError(f"{name} holds no step; use another.")
+    legal = np.broadcast_to(spaces.legal, (len(rows.last), *spaces.legal.shape))
+    observation: Any = rows.observation
+    if isinstance(observation, Masked):
+        observation, legal = observation.observation, np.asarray(observation.action_mask)
+    for part, values in {"observation": observation, "reward": rows.reward}.items():
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise UsageError(f"{name}, row {int(np.argmin(finite))}: its {part} is not finite; mend the data.")
+    exists = (rows.action >= 0) & (rows.action < spaces.num_actions)
+    allowed = np.take_along_axis(legal, np.where(exists, rows.action, 0)[..., None], axis=-1)[..., 0] & exists
+    allowed = allowed.reshape(len(rows.last), -1).all(axis=1) | np.asarray(rows.last)
+    if not allowed.all():
+        row = int(np.argmin(allowed))
+        raise UsageError(f"{name}, row {row}: its action {rows.action[row]} is not legal there; mend the data.")
+    return rows

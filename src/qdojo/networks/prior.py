@@ -1,0 +1,42 @@
+"""Randomised prior functions: a network that is never trained, added to the one that learns. Not for ensembles of
+such networks: see `agents/bootstrapped.py`."""
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+from qdojo.types import Network, Observation, Params, Words
+
+
+class Prior(NamedTuple):
+    """Parameters of a network with a prior."""
+
+    learned: Params
+    fixed: Params
+    """Drawn as `learned` is, and never trained."""
+
+
+def with_prior(network: Network, scale: float) -> Network:
+    """f(s) + `scale` * p(s), where f learns and p stays as it was drawn. Osband et al. (2018), section 3, algorithm 1.
+
+    Where nothing was learned yet, each draw has beliefs of its own. `scale` is 0 or more, in units of the network's
+    outputs, so a network that puts illegal actions far below all others still does. Noise goes to the learned part.
+    Statistics of observations go to both: p sees what f sees, and only its weights are fixed.
+    """
+
+    def init(key: Array) -> Prior:
+        learned, fixed = jax.random.split(key)
+        return Prior(network.init(learned), network.init(fixed))
+
+    def apply(params: Prior, observation: Observation) -> Float[Array, "*q"]:
+        fixed = jax.lax.stop_gradient(network.apply(params.fixed, observation))
+        return network.apply(params.learned, observation) + scale * fixed
+
+    def perturb(params: Prior, noise: Words) -> Prior:
+        return params._replace(learned=network.perturb(params.learned, noise))
+
+    def observe(params: Prior, observation: Observation) -> Prior:
+        return Prior(network.observe(params.learned, observation), network.observe(params.fixed, observation))
+
+    return Network(init, apply, perturb, network.words, observe)

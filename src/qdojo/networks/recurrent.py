@@ -1,0 +1,149 @@
+"""A Q-network with a memory that lasts an episode, for DRQN and R2D2. Not for losses: see `agents/recurrent.py`."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qdojo.errors import UsageError
+from qdojo.networks.inputs import Design, Inputs, legal_only, observed
+from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
+from qdojo.types import Memory, Observation, Params, Words
+
+
+class RecurrentNetwork(NamedTuple):
+    """A network with a memory as functions for one observation."""
+
+    init: Callable[[Array], Params]
+    """Parameters from a key."""
+    step: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]
+    """(params, observation, memory) -> Q-values, memory."""
+    memory: Callable[[], Memory]
+    """As it is when an episode starts: zeros."""
+    perturb: Callable[[Params, Words], Params] = lambda params, noise: params
+    """Parameters with the noise of a noisy network in them."""
+    words: int = 0
+    """uint32 words that one `perturb` consumes."""
+    observe: Callable[[Params, Observation], Params] = lambda params, observation: params
+    """As that of a `Network`."""
+
+
+class GRU(eqx.Module):
+    """A gated recurrent unit: its memory is its output.
+
+    Cho et al. (2014), in the form of the first version (arXiv:1406.1078v1), which cuDNN has too: the reset gate weighs
+    U h and not h, so one product with the memory is enough.
+    """
+
+    of_input: Linear
+    of_memory: Linear
+
+    def __init__(self, inputs: int, width: int, key: Array) -> None:
+        input_key, memory_key = jax.random.split(key)
+        self.of_input = Linear(inputs, 3 * width, input_key)
+        self.of_memory = Linear(width, 3 * width, memory_key)
+
+    def __call__(
+        self, x: Float[Array, "inputs"], h: Float[Array, "width"]
+    ) -> tuple[Float[Array, "width"], Float[Array, "width"]]:
+        """r, z = sigmoid(W x + U h); c = tanh(W x + r (U h)); z h + (1 - z) c. Output, and memory."""
+        reset_x, keep_x, new_x = jnp.split(self.of_input(x), 3)
+        reset_h, keep_h, new_h = jnp.split(self.of_memory(h), 3)
+        keep = jax.nn.sigmoid(keep_x + keep_h)
+        new = jnp.tanh(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
+        h = keep * h + (1.0 - keep) * new
+        return h, h
+
+    def memory(self) -> Float[Array, "width"]:
+        return jnp.zeros(self.of_memory.weight.shape[1])
+
+
+class LSTMMemory(NamedTuple):
+    """What an LSTM carries."""
+
+    output: Float[Array, "*rows width"]
+    cell: Float[Array, "*rows width"]
+
+
+class LSTM(eqx.Module):
+    """Long short-term memory: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000)."""
+
+    of_input: Linear
+    of_memory: Linear
+
+    def __init__(self, inputs: int, width: int, key: Array) -> None:
+        """The forget gate's bias is 1 higher, so a new network forgets slowly (Gers et al., 2000, section 4)."""
+        input_key, memory_key = jax.random.split(key)
+        self.of_input = Linear(inputs, 4 * width, input_key)
+        layer = Linear(width, 4 * width, memory_key)
+        self.of_memory = eqx.tree_at(lambda layer: layer.bias, layer, layer.bias.at[width : 2 * width].add(1.0))
+
+    def __call__(self, x: Float[Array, "inputs"], memory: LSTMMemory) -> tuple[Float[Array, "width"], LSTMMemory]:
+        """i, f, g, o of W x + U h: c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c')."""
+        enter, keep, new, leave = jnp.split(self.of_input(x) + self.of_memory(memory.output), 4)
+        cell = jax.nn.sigmoid(keep) * memory.cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
+        output = jax.nn.sigmoid(leave) * jnp.tanh(cell)
+        return output, LSTMMemory(output, cell)
+
+    def memory(self) -> LSTMMemory:
+        nothing = jnp.zeros(self.of_memory.weight.shape[1])
+        return LSTMMemory(nothing, nothing)
+
+
+CELLS: dict[str, Any] = {"gru": GRU, "lstm": LSTM}
+
+
+class RecurrentMLP(eqx.Module):
+    """Hidden layers, a cell as wide as the last of them would be, and a head of one value an action.
+
+    With `dueling` each of the head's two streams has a hidden layer as wide as the cell.
+    """
+
+    inputs: Inputs
+    hidden: list[Hidden]
+    cell: GRU | LSTM
+    head: Linear | Dueling
+
+    def __init__(self, design: Design, cell: str, key: Array) -> None:
+        *shared, width = design.hidden
+        *keys, cell_key, head_key = jax.random.split(key, len(shared) + 2)
+        self.inputs = Inputs(design, jax.random.fold_in(key, 0))
+        self.hidden = layers((design.features, *shared), design.layer_norm, keys)
+        self.cell = CELLS[cell](shared[-1] if shared else design.features, width, cell_key)
+        if design.dueling:
+            self.head = Dueling(width, width, design, 1, head_key)
+        else:
+            self.head = Linear(width, math.prod(design.q_shape), head_key)
+
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Float[Array, "values"], Memory]:
+        x = self.inputs(observation)
+        for layer in self.hidden:
+            x = layer(x)
+        x, memory = self.cell(x, memory)
+        return self.head(x), memory
+
+
+def recurrent(design: Design, cell: Literal["gru", "lstm"]) -> RecurrentNetwork:
+    """Q-values of shape `design.q_shape`, by a memory of width `design.hidden[-1]` behind the other hidden layers.
+
+    Raises UsageError where `design.hidden` has no layer.
+    """
+    if not design.hidden:
+        raise UsageError("hidden has no layer, but the last one is the memory's width; use hidden=[64, 64], say.")
+
+    def step(params: RecurrentMLP, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
+        values, memory = params(observation, memory)
+        return legal_only(values.reshape(design.q_shape), observation), memory
+
+    def init(key: Array) -> RecurrentMLP:
+        return RecurrentMLP(design, cell, key)
+
+    def memory() -> Memory:
+        like = jax.eval_shape(lambda: init(jax.random.key(0)).cell.memory())
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+    return RecurrentNetwork(init=init, step=step, memory=memory, observe=observed)

@@ -1,0 +1,110 @@
+"""Running statistics against NumPy, embeddings and masks by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qdojo.agents.categorical import c51_network
+from qdojo.agents.quantile import qrdqn_network
+from qdojo.networks.implicit import acting, implicit
+from qdojo.networks.inputs import ILLEGAL, MOST_DEVIATIONS, Design, Inputs, Statistics, observed
+from qdojo.networks.mlp import mlp
+from qdojo.networks.noisy import noisy
+from qdojo.types import Masked
+
+KEY = jax.random.key(0)
+PLAIN = Design((3,), 4, (8, 8), layer_norm=True)
+NORMALIZED = PLAIN._replace(normalized=True)
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), seed=st.integers(0, 1000))
+def test_statistics_of_batches_are_those_of_all(sizes: list[int], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    batches = [generator.normal([5.0, -300.0], [0.1, 40.0], (size, 2)).astype(np.float32) for size in sizes]
+    statistics = Statistics(2)
+    for batch in batches:
+        statistics = statistics.including(jnp.asarray(batch))
+    everything = np.concatenate(batches).astype(np.float64)
+    assert statistics.count == sum(sizes)
+    np.testing.assert_allclose(statistics.mean, everything.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(statistics.variance, everything.var(axis=0), rtol=1e-2, atol=1e-4)
+
+
+def test_before_anything_was_seen_numbers_stay_as_they_are() -> None:
+    np.testing.assert_allclose(Statistics(2)(jnp.array([0.5, -2.0])), [0.5, -2.0], rtol=1e-5)
+
+
+def test_numbers_are_brought_to_deviations_from_the_mean_and_cut() -> None:
+    statistics = Statistics(2).including(jnp.array([[1.0, 7.0], [5.0, 7.0]]))
+    # Mean 3 and deviation 2; the second number never moved.
+    np.testing.assert_allclose(statistics(jnp.array([7.0, 7.0])), [2.0, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(statistics(jnp.array([1e6, 8.0])), [MOST_DEVIATIONS, MOST_DEVIATIONS])
+
+
+@pytest.mark.parametrize("is_noisy", [False, True])
+def test_statistics_are_part_of_the_parameters_but_get_no_gradient(is_noisy: bool) -> None:
+    network = noisy(mlp(NORMALIZED)) if is_noisy else mlp(NORMALIZED)
+    params = network.init(KEY)
+    batch = jnp.arange(12.0).reshape(4, 3)
+    after = network.observe(params, batch)
+    learned = after.mean if is_noisy else after
+    np.testing.assert_allclose(learned.inputs.statistics.mean, [4.5, 5.5, 6.5])
+    assert not np.allclose(network.apply(params, batch[0]), network.apply(after, batch[0]))
+    slope = jax.grad(lambda params: jnp.sum(network.apply(params, batch[0])))(after)
+    slope = slope.mean if is_noisy else slope
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope.inputs))
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(slope.hidden))
+
+
+def test_sequences_of_masked_observations_are_seen_too() -> None:
+    seen = Masked(jnp.ones((2, 5, 3)), jnp.ones((2, 5, 4), bool))
+    assert observed(mlp(NORMALIZED).init(KEY), seen).inputs.statistics.count == 10
+
+
+def test_without_statistics_nothing_changes() -> None:
+    params = mlp(PLAIN).init(KEY)
+    assert observed(params, jnp.ones((4, 3))) is params
+
+
+def test_each_category_has_learned_numbers_of_its_own() -> None:
+    design = Design((2,), 3, (4,), layer_norm=False, categories=(3, 2), embedding=5)
+    inputs = Inputs(design, KEY)
+    assert [table.shape for table in inputs.tables] == [(3, 5), (2, 5)]
+    found = inputs(jnp.array([2, 0], jnp.int32))
+    np.testing.assert_array_equal(found, np.concatenate([inputs.tables[0][2], inputs.tables[1][0]]))
+    network = mlp(design)
+    slope = jax.grad(lambda params: jnp.sum(network.apply(params, jnp.array([2, 0]))))(network.init(KEY))
+    moved = [np.flatnonzero(np.any(np.asarray(table) != 0, axis=1)).tolist() for table in slope.inputs.tables]
+    assert moved == [[2], [0]]
+
+
+MASK = jnp.array([True, False, True, False])
+
+
+@pytest.mark.parametrize("kind", ["plain", "noisy", "c51", "qrdqn", "iqn", "fqf"])
+def test_illegal_actions_are_far_below_and_the_others_as_without_a_mask(kind: str) -> None:
+    network = {
+        "plain": lambda: mlp(PLAIN),
+        "noisy": lambda: noisy(mlp(PLAIN)),
+        "c51": lambda: c51_network(mlp(PLAIN, 11), jnp.linspace(0.0, 1.0, 11)),
+        "qrdqn": lambda: qrdqn_network(mlp(PLAIN, 5)),
+        "iqn": lambda: acting(implicit(PLAIN, None), 8, 1.0),
+        "fqf": lambda: acting(implicit(PLAIN, 4), 8, 1.0),
+    }[kind]()
+    params, seen = network.init(KEY), jnp.array([0.5, -1.0, 2.0])
+    q, masked = network.apply(params, seen), network.apply(params, Masked(seen, MASK))
+    np.testing.assert_array_equal(masked, jnp.where(MASK, q, ILLEGAL))
+
+
+def test_branches_have_a_value_for_each_action_and_share_the_states() -> None:
+    """V + A - mean A, with a mean of its own for each branch."""
+    design = PLAIN._replace(action_shape=(2,), dueling=True)
+    network = mlp(design)
+    params = network.init(KEY)
+    q = np.asarray(network.apply(params, jnp.ones(3)))
+    assert q.shape == (2, 4)
+    np.testing.assert_allclose(q.mean(axis=1), np.full(2, q.mean()), rtol=1e-5)
+    assert not np.allclose(q[0], q[1])

@@ -1,0 +1,222 @@
+"""Masks, branches and observations of every kind, from the environment through tape, targets and acting to a policy."""
+
+from typing import Any
+
+import gymnasium as gym
+import jax
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import qdojo
+from qdojo.errors import EnvironmentFailure, UsageError
+from qdojo.types import Masked
+
+SMALL: dict[str, Any] = {
+    "steps": 240,
+    "hidden": (8, 8),
+    "capacity_steps": 200,
+    "warmup_steps": 40,
+    "batch_size": 8,
+    "eval_every_steps": 120,
+    "eval_episodes": 2,
+    "final_eval_episodes": 2,
+}
+DIFFERENT = ["btr", "rainbow", "fqf", "cql", "r2d2", "bootdqn", "pqn"]
+"""Between them they have every network, loss, way to act and way to sample."""
+
+
+class Doors(gym.Env[Any, Any]):
+    """Of four doors some are shut, others at each step; the one that pays most is often shut. A shut door raises."""
+
+    def __init__(self, render_mode: str | None = None, where: str = "info", branches: int = 0) -> None:
+        self.where, self.branches, self.render_mode = where, branches, render_mode
+        self.action_space = spaces.MultiDiscrete([4] * branches) if branches else spaces.Discrete(4)
+        self.shape = (branches, 4) if branches else (4,)
+        plain = spaces.Box(0.0, 1.0, (2,), np.float32)
+        mask = spaces.MultiBinary(self.shape)
+        self.observation_space = spaces.Dict(observation=plain, action_mask=mask) if where == "dict" else plain
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.at = 0
+        return self._seen()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert np.take_along_axis(self.open, np.asarray(action)[..., None], axis=-1).all(), "a shut door was tried"
+        self.at += 1
+        observation, info = self._seen()
+        return observation, float(np.mean(action)), self.at >= 7, False, info
+
+    def _seen(self) -> tuple[Any, dict[str, Any]]:
+        self.open = self.np_random.random(self.shape) < 0.4
+        lucky = self.np_random.integers(3, size=(*self.shape[:-1], 1))
+        np.put_along_axis(self.open, lucky, True, axis=-1)
+        shown = self.np_random.random(2).astype(np.float32)
+        if self.where == "dict":
+            return {"observation": shown, "action_mask": self.open.astype(np.int8)}, {}
+        return shown, {"action_mask": self.open.astype(np.int8)}
+
+
+@pytest.mark.parametrize("preset", DIFFERENT)
+def test_no_agent_ever_tries_an_illegal_action(preset: str, tmp_path: Any) -> None:
+    """In training with much exploration and in evaluation: the environment would raise."""
+    fields = SMALL | (
+        {"collect_steps": 16, "num_envs": 2, "updates_per_step": 1 / 16, "minibatches": 2} if preset == "pqn" else {}
+    )
+    if preset == "pqn":
+        fields["steps"] = 320
+    run = qdojo.train(Doors, preset=preset, root=tmp_path, epsilon_end=0.3, epsilon_start=0.5, **fields)
+    assert np.isfinite(run.result["eval"]["mean"]).all()
+
+
+def test_masks_of_a_dict_observation_and_the_policy_that_comes_of_it(tmp_path: Any) -> None:
+    run = qdojo.train(lambda **kwargs: Doors(where="dict", **kwargs), root=tmp_path, **SMALL)
+    env, policy = Doors(where="dict"), run.policy()
+    observation, _ = env.reset(seed=1)
+    over = False
+    while not over:
+        q = policy.q_values(observation)
+        assert (q[observation["action_mask"] == 0] < -1e8).all()
+        observation, _, over, _, _ = env.step(policy.act(observation))
+
+
+def test_a_policy_needs_the_info_that_holds_the_mask(tmp_path: Any) -> None:
+    policy = qdojo.train(Doors, root=tmp_path, **SMALL).policy()
+    env = Doors()
+    observation, info = env.reset(seed=1)
+    env.step(policy.act(observation, info))
+    with pytest.raises(UsageError, match="info is missing, but this environment puts its action masks there"):
+        policy.act(observation)
+
+
+@pytest.mark.parametrize("preset", ["munchausen", "r2d2", "bootdqn"])
+def test_masked_branches(preset: str, tmp_path: Any) -> None:
+    run = qdojo.train(
+        lambda **kwargs: Doors(branches=2, **kwargs), preset=preset, root=tmp_path, epsilon_start=0.5, **SMALL
+    )
+    tape = run.parts.loop.template().tape
+    assert tape.like.action.shape == (0, 2)
+    assert isinstance(tape.like.observation, Masked)
+    assert run.policy().act(np.zeros(2, np.float32), {"action_mask": np.ones((2, 4), np.int8)}).shape == (2,)
+
+
+class AllShut(Doors):
+    """Nothing is legal at the third step."""
+
+    def _seen(self) -> tuple[Any, dict[str, Any]]:
+        observation, info = super()._seen()
+        return observation, {"action_mask": info["action_mask"] * (self.at != 2)}
+
+
+def test_a_mask_that_allows_nothing_stops_the_run_with_the_environments_name(tmp_path: Any) -> None:
+    with pytest.raises(EnvironmentFailure, match=r"AllShut failed .* it gave an action mask that allows no action"):
+        qdojo.train(AllShut, root=tmp_path, **SMALL)
+
+
+class Levers(gym.Env[Any, Any]):
+    """Three levers of different length, one step; each pays for itself, and its best place is known."""
+
+    BEST = (2, 0, 4)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.action_space = spaces.MultiDiscrete([3, 2, 5], start=[10, 0, -1])
+        self.observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(np.asarray(action))
+        right = np.asarray(action) - self.action_space.start == self.BEST
+        return np.zeros(1, np.float32), float(np.mean(right)), True, False, {}
+
+
+@pytest.mark.parametrize("fields", [{}, {"dueling": True, "prioritized": True}, {"preset": "pqn"}], ids=str)
+def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
+    settings = SMALL | {"steps": 2_000, "capacity_steps": 2_000, "learning_rate": 3e-3, "eval_every_steps": None}
+    if fields:
+        settings |= {"num_envs": 4} if "preset" in fields else {}
+        settings |= {"collect_steps": 32, "updates_per_step": 1 / 32, "minibatches": 4} if "preset" in fields else {}
+    run = qdojo.train(Levers, root=tmp_path, epsilon_decay_steps=1_500, **settings | fields)
+    assert run.evaluate(2).mean.tolist() == [1.0]
+    assert run.policy().act(np.zeros(1, np.float32)).tolist() == [12, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"preset": "c51"}, "distribution='c51' has one value an action, but the actions are MultiDiscrete"),
+        ({"preset": "tutorial"}, "agent='tutorial' has one value an action, but the actions are MultiDiscrete"),
+        ({"embedding": 4}, "embedding is set, but the observations of .* are no Discrete or MultiDiscrete"),
+    ],
+)
+def test_what_branches_cannot_do_is_refused(fields: dict[str, Any], message: str, tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match=message):
+        qdojo.train(Levers, root=tmp_path, **fields)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Rooms(gym.Env[Any, Any]):
+    """A nested observation; the exit is at room 3."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.action_space = spaces.Discrete(2, start=1)
+        inner = spaces.Tuple((spaces.MultiBinary(3), spaces.MultiDiscrete([2, 3])))
+        self.observation_space = spaces.Dict(room=spaces.Discrete(4), inner=inner, far=spaces.Box(-1e3, 1e3, (2,)))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.room = 0
+        return self._seen(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.room = max(0, self.room + (1 if action == 2 else -1))
+        return self._seen(), float(self.room == 3), self.room == 3, False, {}
+
+    def _seen(self) -> Any:
+        far = np.array([500.0 * self.room, -800.0], np.float32)
+        return {"room": self.room, "inner": (np.array([0, 1, 1], np.int8), np.array([1, 2])), "far": far}
+
+
+@pytest.mark.parametrize("fields", [{}, {"normalize_observations": True}], ids=str)
+def test_nested_observations_are_one_vector(fields: dict[str, Any], tmp_path: Any) -> None:
+    make = gym.wrappers.TimeLimit
+    run = qdojo.train(lambda **kwargs: make(Rooms(**kwargs), 20), root=tmp_path, **SMALL | {"steps": 1_000} | fields)
+    assert run.parts.spaces.observation_shape == (4 + 3 + 2 + 3 + 2,)
+    assert run.policy().act(Rooms().reset()[0]) in (1, 2)
+
+
+def test_normalisation_is_learned_in_training_kept_in_evaluation_and_resumed(tmp_path: Any) -> None:
+    settings = SMALL | {"normalize_observations": True, "seeds": 2}
+    run = qdojo.train("CartPole-v1", root=tmp_path, **settings)
+    statistics = run.delivered.params.inputs.statistics
+    assert (np.asarray(statistics.count) >= 8).all()
+    before = jax.tree.map(np.asarray, run.delivered.params)
+    run.evaluate(3)
+    jax.tree.map(np.testing.assert_array_equal, before, run.delivered.params)
+    longer = qdojo.resume(run.path, steps=400)
+    assert (np.asarray(longer.delivered.params.inputs.statistics.count) >= np.asarray(statistics.count)).all()
+
+
+@pytest.mark.parametrize("fields", [{"embedding": 6}, {}, {"embedding": 3, "noisy": True, "dueling": True}], ids=str)
+def test_categories(fields: dict[str, Any], tmp_path: Any) -> None:
+    run = qdojo.train("FrozenLake-v1", root=tmp_path, **SMALL | fields)
+    like = run.parts.loop.template().tape.like.observation
+    assert (like.shape, like.dtype) == (((0, 1), np.int32) if fields else ((0, 16), np.float32))
+    assert run.policy().act(5) in range(4)
+
+
+def test_taxis_masks_are_used(tmp_path: Any) -> None:
+    run = qdojo.train("Taxi-v4", root=tmp_path, embedding=4, **SMALL)
+    env, policy = gym.make("Taxi-v4"), run.policy()
+    observation, info = env.reset(seed=3)
+    for _ in range(20):
+        action = policy.act(observation, info)
+        assert info["action_mask"][action] == 1
+        observation, _, over, _, info = env.step(action)
+        if over:
+            break
