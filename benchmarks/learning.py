@@ -27,6 +27,8 @@ class Study(NamedTuple):
     seeds: int
     settings: dict[str, Any]
     about: str
+    logged: dict[str, Any] | None = None
+    """Settings of a run of one agent, from whose memory this one learns."""
 
 
 STUDIES = {
@@ -40,7 +42,7 @@ STUDIES = {
     "mountaincar": Study("MountainCar-v0", 10, {}, "default agent, 120,000 steps"),
     "lunarlander": Study("LunarLander-v3", 10, {}, "default agent, 100,000 steps"),
 }
-MEMBERS = [name for name in preset_tables() if name not in ("default", "tutorial")]
+MEMBERS = [name for name in preset_tables() if name not in ("default", "tutorial", "cql")]
 STUDIES |= {
     f"cartpole-{name}": Study(
         "CartPole-v1", 10, {"preset": name, "eval_every_steps": 5_120, "eval_episodes": 50}, f"{name} agent"
@@ -49,10 +51,26 @@ STUDIES |= {
 }
 
 
+# The last 50,000 steps of the default agent's training, and as many of random actions.
+LOGS = {"logged": {}, "random": {"epsilon_start": 1.0, "epsilon_end": 1.0, "eval_every_steps": None}}
+STUDIES |= {
+    f"{log}-{name}": Study(
+        "CartPole-v1",
+        10,
+        {"preset": name, "eval_every_steps": 5_000, "eval_episodes": 50},
+        f"{name} on {log} play, never playing",
+        own,
+    )
+    for log, own in LOGS.items()
+    for name in ("cql", "dqn")
+}
+
+
 def learn(name: str, root: Path, docs: bool) -> dict[str, Any]:
     """Train one study's population and say how good it is."""
     study = STUDIES[name]
-    run = qdojo.train(study.env, seeds=study.seeds, root=root, **study.settings)
+    data = {} if study.logged is None else {"dataset": str(qdojo.train(study.env, root=root, **study.logged).path)}
+    run = qdojo.train(study.env, seeds=study.seeds, root=root, **study.settings, **data)
     means = np.array(run.result["eval"]["mean"])
     low, high = bootstrap_interval(means)
     last = [curve.values[-1] for curve in evaluations(run.directory.metrics_path).values()]

@@ -141,6 +141,74 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"distribution": "qrdqn", "cvar": 0.5},
         "cvar is below 1, but only distribution='iqn' can act by it; leave it out.",
     ),
+    "a memory in pqn": (
+        {"preset": "pqn", "recurrent": "gru"},
+        "recurrent is set, but agent='pqn' has no such part; leave it out.",
+    ),
+    "heads in pqn": (
+        {"preset": "pqn", "heads": 2},
+        "heads is set, but agent='pqn' has no such part; leave it out.",
+    ),
+    "a memory of distributions": (
+        {"preset": "c51", "recurrent": "gru"},
+        "recurrent is 'gru', which learns without distribution='c51'; leave one out.",
+    ),
+    "a memory in an ensemble": (
+        {"recurrent": "lstm", "heads": 3},
+        "recurrent is 'lstm', which learns without heads=3; leave one out.",
+    ),
+    "a memory without a layer": (
+        {"recurrent": "lstm", "hidden": []},
+        "recurrent needs a hidden layer, the last of which is the memory; set hidden.",
+    ),
+    "a kind of memory": (
+        {"recurrent": "rnn"},
+        "recurrent is 'rnn': input should be 'gru' or 'lstm'.",
+    ),
+    "heads of fractions": (
+        {"preset": "iqn", "heads": 3},
+        "heads is set, but distribution='iqn' has one network; leave one out.",
+    ),
+    "a prior of fractions": (
+        {"preset": "fqf", "prior_scale": 1.0},
+        "prior_scale is set, but distribution='fqf' has one network; leave one out.",
+    ),
+    "weights of an ensemble": (
+        {"heads": 3, "weights": "a.weights.h5"},
+        "heads is set, but weights are read into a plain network only; leave one out.",
+    ),
+    "a rescaled distribution": (
+        {"preset": "qrdqn", "value_rescaling": True},
+        "value_rescaling is set, but a distribution is of plain returns; leave one out.",
+    ),
+    "statistics of categories": (
+        {"embedding": 4, "normalize_observations": True},
+        "normalize_observations is set, but embedding takes categories; leave one out.",
+    ),
+    "embedding in a Keras model": (
+        {"network": "mine:build", "embedding": 4},
+        "embedding is set, but network is 'mine:build'; use 'mlp', or leave it out.",
+    ),
+    "equal factors down to 0": (
+        {"epsilon_schedule": "exponential", "epsilon_end": 0.0},
+        "epsilon_end is 0, which equal factors never reach; use 0.001, or a linear schedule.",
+    ),
+    "a ladder of one rung": (
+        {"epsilon_ladder": 7.0},
+        "epsilon_ladder is set, but num_envs=1 has no second rung; set num_envs.",
+    ),
+    "boltzmann in the tutorial": (
+        {"preset": "tutorial", "boltzmann": True},
+        "boltzmann is set, but agent='tutorial' has no such part; leave it out.",
+    ),
+    "logged steps in pqn": (
+        {"preset": "pqn", "dataset": "last"},
+        "dataset is set, but agent='pqn' learns from its own steps; leave one out.",
+    ),
+    "several streams of logged steps": (
+        {"dataset": "last", "num_envs": 2},
+        "dataset is set, so no environment is played in training; leave num_envs out.",
+    ),
     "a window in workers": (
         {"render": "human", "vectorization": "async"},
         "vectorization is 'async', but render='human' needs 'sync'; use that, or leave render='human' out.",

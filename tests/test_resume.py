@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def assert_same(a: Run, b: Run) -> None:
     for name, array in best.items():
         np.testing.assert_array_equal(array, same[name], err_msg=name)
     assert rows_of(a) == rows_of(b)
-    assert rows_of(a)["episodes"]
+    assert rows_of(a)["episodes"] or a.result["loop"] == "offline"
     assert rows_of(a)["evaluations"]
     for name in ("steps", "env_steps", "updates", "eval", "solved", "status"):
         assert a.result[name] == b.result[name], name
@@ -167,6 +168,36 @@ def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:
         found = [name for name in arrays if name.startswith(f"state/agents/{part}")]
         assert found, part
         assert any(not np.array_equal(arrays[name], saved.arrays[name]) for name in found), f"{part} did not change"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"preset": "r2d2", "loop": "host", "sequence_steps": 4, "burn_in_steps": 2, "normalize_observations": True},
+        {"preset": "bootdqn", "loop": "device", "heads": 3},
+    ],
+    ids=lambda fields: fields["preset"],
+)
+def test_what_an_agent_carries_through_an_episode_is_kept(fields: dict[str, Any], tmp_path: Path) -> None:
+    fields = fields | {"hidden": (8, 8), "steps": 160, "seeds": 1}
+    whole = train(tmp_path / "whole", **fields)
+    run = stopped(tmp_path / "stopped", after_reports=5, **fields)
+    saved = checkpoint.load_latest(run.directory.checkpoints_path)
+    assert 0 < saved.meta["steps"] < 160
+    assert any(name.startswith("state/memory") for name in saved.arrays)
+    assert_same(whole, qdojo.resume(run.path))
+
+
+def test_learning_from_logged_steps_goes_on_without_them(tmp_path: Path) -> None:
+    alone = {"num_envs": 1, "hidden": (8, 8), "steps": 300}
+    logged = train(tmp_path / "logged", seeds=1, **alone)
+    fields = alone | {"preset": "cql", "dataset": str(logged.path)}
+    whole = train(tmp_path / "whole", **fields)
+    assert whole.result["loop"] == "offline"
+    assert whole.result["env_steps"] == [0, 0]
+    run = stopped(tmp_path / "stopped", after_reports=4, **fields)
+    shutil.rmtree(logged.path)
+    assert_same(whole, qdojo.resume(run.path))
 
 
 def test_a_finished_run_is_left_as_it_is(whole: Run) -> None:

@@ -22,8 +22,8 @@ SMALL: dict[str, Any] = {
     "eval_episodes": 2,
     "final_eval_episodes": 2,
 }
-DIFFERENT = ["btr", "rainbow", "fqf", "cql", "r2d2", "bootdqn", "pqn"]
-"""Between them they have every network, loss, way to act and way to sample."""
+DIFFERENT = ["btr", "cql", "r2d2", "bootdqn", "pqn"]
+"""Between them they have every way to act, to sample and to make a target."""
 
 
 class Doors(gym.Env[Any, Any]):
@@ -90,7 +90,7 @@ def test_a_policy_needs_the_info_that_holds_the_mask(tmp_path: Any) -> None:
         policy.act(observation)
 
 
-@pytest.mark.parametrize("preset", ["munchausen", "r2d2", "bootdqn"])
+@pytest.mark.parametrize("preset", ["munchausen", "r2d2"])
 def test_masked_branches(preset: str, tmp_path: Any) -> None:
     run = qdojo.train(
         lambda **kwargs: Doors(branches=2, **kwargs), preset=preset, root=tmp_path, epsilon_start=0.5, **SMALL
@@ -134,7 +134,7 @@ class Levers(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), float(np.mean(right)), True, False, {}
 
 
-@pytest.mark.parametrize("fields", [{}, {"dueling": True, "prioritized": True}, {"preset": "pqn"}], ids=str)
+@pytest.mark.parametrize("fields", [{"dueling": True, "prioritized": True}, {"preset": "pqn"}], ids=str)
 def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
     settings = SMALL | {"steps": 2_000, "capacity_steps": 2_000, "learning_rate": 3e-3, "eval_every_steps": None}
     if fields:
@@ -182,10 +182,9 @@ class Rooms(gym.Env[Any, Any]):
         return {"room": self.room, "inner": (np.array([0, 1, 1], np.int8), np.array([1, 2])), "far": far}
 
 
-@pytest.mark.parametrize("fields", [{}, {"normalize_observations": True}], ids=str)
-def test_nested_observations_are_one_vector(fields: dict[str, Any], tmp_path: Any) -> None:
+def test_nested_observations_are_one_vector(tmp_path: Any) -> None:
     make = gym.wrappers.TimeLimit
-    run = qdojo.train(lambda **kwargs: make(Rooms(**kwargs), 20), root=tmp_path, **SMALL | {"steps": 1_000} | fields)
+    run = qdojo.train(lambda **kwargs: make(Rooms(**kwargs), 20), root=tmp_path, normalize_observations=True, **SMALL)
     assert run.parts.spaces.observation_shape == (4 + 3 + 2 + 3 + 2,)
     assert run.policy().act(Rooms().reset()[0]) in (1, 2)
 
@@ -202,7 +201,7 @@ def test_normalisation_is_learned_in_training_kept_in_evaluation_and_resumed(tmp
     assert (np.asarray(longer.delivered.params.inputs.statistics.count) >= np.asarray(statistics.count)).all()
 
 
-@pytest.mark.parametrize("fields", [{"embedding": 6}, {}, {"embedding": 3, "noisy": True, "dueling": True}], ids=str)
+@pytest.mark.parametrize("fields", [{}, {"embedding": 3, "noisy": True, "dueling": True}], ids=str)
 def test_categories(fields: dict[str, Any], tmp_path: Any) -> None:
     run = qdojo.train("FrozenLake-v1", root=tmp_path, **SMALL | fields)
     like = run.parts.loop.template().tape.like.observation

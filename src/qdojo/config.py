@@ -277,9 +277,7 @@ class Config(BaseModel):
         if self.epsilon_end > self.epsilon_start:
             raise ValueError(f"epsilon_end is {self.epsilon_end}, above epsilon_start={self.epsilon_start}")
         if self.epsilon_schedule == "exponential" and self.epsilon_end == 0.0 and self.epsilon_start > 0.0:
-            raise ValueError(
-                "epsilon_end is 0, which equal factors never reach; use 0.001, or epsilon_schedule='linear'"
-            )
+            raise ValueError("epsilon_end is 0, which equal factors never reach; use 0.001, or a linear schedule")
         if self.epsilon_ladder > 0.0 and self.num_envs == 1:
             raise ValueError("epsilon_ladder is set, but num_envs=1 has no second rung; set num_envs")
         if self.agent == "tutorial" and (self.boltzmann or self.epsilon_schedule != "linear"):

@@ -21,7 +21,8 @@ def prepare(config: Config, observation_shape: tuple[int, ...], num_actions: int
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     widths = (math.prod(observation_shape), *config.hidden, num_actions)
-    multiply_adds = config.seeds * config.batch_size * sum(a * b for a, b in pairwise(widths))
+    rows = config.burn_in_steps + config.sequence_steps + config.n_step if config.recurrent is not None else 1
+    multiply_adds = config.seeds * config.heads * config.batch_size * rows * sum(a * b for a, b in pairwise(widths))
     known = config.network in ("mlp", "tutorial")
     if not known or multiply_adds > ONE_THREAD_UPDATE or "NPROC" in os.environ:
         return

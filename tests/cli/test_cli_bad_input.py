@@ -18,7 +18,7 @@ BAD_TRAINING = {
     "deprecated environment": (["LunarLander-v2"], "LunarLander-v3"),
     "module that is not there": (["nowhere:Env"], "nowhere"),
     "continuous actions": (["Pendulum-v1"], "actor-critic"),
-    "observations": (["Blackjack-v1"], "observation space Tuple"),
+    "observations": (["written:Words"], "observation space Text"),
     "preset": (["CartPole-v1", "--preset", "defalt"], "did you mean default"),
     "flag": (["CartPole-v1", "--stepz", "3"], "Did you mean --steps?"),
     "field in a file": (["CartPole-v1", "--config", "field.toml"], "did you mean steps"),
@@ -45,6 +45,11 @@ BAD_TRAINING = {
 def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("field.toml").write_text("stepz = 3\n")
     Path("broken.toml").write_text("= = =\n")
+    Path("written.py").write_text(
+        "import gymnasium as gym\nclass Words(gym.Env):\n"
+        "    action_space, observation_space = gym.spaces.Discrete(2), gym.spaces.Text(5)\n"
+        "    def __init__(self, render_mode=None): pass\n"
+    )
     Path("nets.py").write_text(
         "def three():\n"
         "    import keras\n"

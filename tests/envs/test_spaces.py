@@ -1,6 +1,7 @@
 """Any supported space, nested to any depth, becomes one array of the promised shape and dtype, and nothing is lost."""
 
 import copy
+import sys
 from typing import Any
 
 import cloudpickle
@@ -15,6 +16,9 @@ from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
 from qdojo.errors import UsageError
+
+# Workers cannot import a test module, so they are sent its classes themselves.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Shown(gym.Env[Any, Any]):

@@ -229,7 +229,8 @@ class HostLoop:
             action = np.asarray(chosen)
             after = vector.step(action.reshape(-1, *self.action_shape))
             last = ~after.applied.reshape(shape)
-            memory = renewed(self.agent, memory, last)
+            if last.any():
+                memory = renewed(self.agent, memory, last)
             reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
             steps.append(Step(seen, action, reward, terminated, last, carried))
             kept.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
@@ -260,7 +261,8 @@ class HostLoop:
             after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
             shown = after.observation
             running += after.reward.reshape(shape)
-            memory = renewed(self.agent, memory, ~after.applied.reshape(shape))
+            if not after.applied.all():
+                memory = renewed(self.agent, memory, ~after.applied.reshape(shape))
             ended = (after.terminated | after.truncated).reshape(shape)
             for member, copy in np.argwhere(ended & (done < share)):
                 scores[member, copy + done[member, copy] * copies] = running[member, copy]
