@@ -223,6 +223,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qrdqn": {"distribution": "qrdqn"},
     "iqn": {"distribution": "iqn"},
     "fqf": {"distribution": "fqf", "quantiles": 4},
+    "cql": {"distribution": "qrdqn", "conservative": 1.0},
+    "bootdqn, 10 heads": {"heads": 10, "prior_scale": 3.0},
+    "drqn, batch 16 of 20": {"recurrent": "lstm", "stored_state": False, "batch_size": 16},
+    "r2d2, batch 16 of 10 + 20": {
+        "recurrent": "lstm",
+        "batch_size": 16,
+        "burn_in_steps": 10,
+        "dueling": True,
+        "double": True,
+        "prioritized": True,
+        "value_rescaling": True,
+    },
     "rainbow": {
         "double": True,
         "n_step": 3,
