@@ -363,7 +363,6 @@ def test_noisy_presets_end_without_epsilon_where_the_default_is_tuned_to_keep_it
     for preset in ("noisy", "rainbow", "btr"):
         config = make_config(CARTPOLE, preset)
         assert (config.noisy, config.epsilon_start, config.epsilon_end) == (True, 1.0, 0.0)
-        assert config.steps == make_config(CARTPOLE).steps
 
 
 def test_what_follows_from_other_settings_is_written_out() -> None:
