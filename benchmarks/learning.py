@@ -39,13 +39,14 @@ STUDIES = {
     ),
     "tutorial": Study("CartPole-v1", 20, {"preset": "tutorial"}, "the tutorial's agent, 10,000 episodes"),
     "acrobot": Study("Acrobot-v1", 10, {}, "default agent, 100,000 steps"),
+    "acrobot-qrdqn": Study("Acrobot-v1", 10, {"preset": "qrdqn"}, "qrdqn agent, 100,000 steps"),
     "mountaincar": Study("MountainCar-v0", 10, {}, "default agent, 120,000 steps"),
     "lunarlander": Study("LunarLander-v3", 10, {}, "default agent, 100,000 steps"),
 }
 MEMBERS = [name for name in preset_tables() if name not in ("default", "tutorial", "cql")]
 STUDIES |= {
     f"cartpole-{name}": Study(
-        "CartPole-v1", 10, {"preset": name, "eval_every_steps": 5_120, "eval_episodes": 50}, f"{name} agent"
+        "CartPole-v1", 10, {"preset": name, "eval_every_steps": 5_000, "eval_episodes": 50}, f"{name} agent"
     )
     for name in MEMBERS
 }

@@ -11,7 +11,7 @@ from jaxtyping import install_import_hook
 install_import_hook("qdojo", "beartype.beartype")
 # Programs of tests are compiled more often than they are run; `XLA_FLAGS= pytest` compiles them as users have them.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-# Its older way to fuse compiles in half the time; a later XLA has one way only, and refuses flags that it does not know.
+# The older way to fuse compiles in half the time; later versions lack it, and refuse flags that they do not know.
 OLD = " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
 os.environ.setdefault("XLA_FLAGS", QUICK + OLD)
 

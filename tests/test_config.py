@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from qdojo import config as configuring
-from qdojo.config import NO_SETTINGS, Config, make_config, preset_tables, read_config
+from qdojo.config import NO_SETTINGS, READ_ONLY_WITH, Config, make_config, preset_tables, read_config
 from qdojo.errors import UsageError
 
 CARTPOLE = "CartPole-v1"
@@ -139,7 +139,28 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "averse to risk without a distribution": (
         {"distribution": "qrdqn", "cvar": 0.5},
-        "cvar is below 1, but only distribution='iqn' can act by it; leave it out.",
+        "cvar is set, but only distribution='iqn' reads it; set that too, or leave cvar out.",
+    ),
+    "steps of a return in pqn": (
+        {"preset": "pqn", "n_step": 3},
+        "n_step is set, but only agent='dqn' reads it; set that too, or leave n_step out.",
+    ),
+    "priorities without their replay": (
+        {"priority_alpha": 0.5},
+        "priority_alpha is set, but only prioritized=True reads it; set that too, or leave priority_alpha out.",
+    ),
+    "atoms of quantiles": (
+        {"preset": "qrdqn", "vmax": 10.0},
+        "vmax is set, but only distribution='c51' reads it; set that too, or leave vmax out.",
+    ),
+    "quantiles of atoms": (
+        {"preset": "c51", "quantiles": 8},
+        "quantiles is set, but only distribution='qrdqn' or distribution='iqn' or distribution='fqf' reads it; "
+        "set that too, or leave quantiles out.",
+    ),
+    "layers of a network that has its own": (
+        {"network": "mine:build", "hidden": [8]},
+        "hidden is set, but only network='mlp' reads it; set that too, or leave hidden out.",
     ),
     "a memory in pqn": (
         {"preset": "pqn", "recurrent": "gru"},
@@ -356,6 +377,21 @@ def test_what_a_preset_says_of_itself_is_no_setting(name: str) -> None:
     assert name not in Config.model_fields
     with pytest.raises(UsageError, match=f"^There is no field '{name}'"):
         make_config(CARTPOLE, **{name: "x"})
+
+
+@pytest.mark.parametrize("preset", preset_tables())
+def test_the_written_settings_of_a_run_are_accepted_again(preset: str) -> None:
+    """They name every field, those that nothing reads among them, and those that followed from another budget."""
+    config = make_config(CARTPOLE, preset, steps=7_000)
+    assert make_config(**tomllib.loads(config.to_toml())) == config
+
+
+def test_no_setting_is_idle_under_every_preset() -> None:
+    """A misspelt value in the table would make it so."""
+    configs = [make_config(CARTPOLE, preset) for preset in preset_tables()] + [make_config(CARTPOLE, boltzmann=True)]
+    for decisive, values, names in READ_ONLY_WITH:
+        assert any(getattr(config, decisive) in values for config in configs)
+        assert set(names) < set(Config.model_fields)
 
 
 def test_noisy_presets_end_without_epsilon_where_the_default_is_tuned_to_keep_it() -> None:

@@ -103,8 +103,8 @@ def test_a_run_gives_the_transitions_of_its_tape(logged: Logged) -> None:
 
     # All rows but the newest of each stream: what follows that one is not written yet.
     member, env, row = (grid.ravel() for grid in jnp.meshgrid(jnp.arange(2), jnp.arange(2), jnp.arange(size - 1)))
-    expected = jax.vmap(of_run)(member, env, row)
-    found = jax.vmap(of_data)(2 * member + env, row)
+    expected = jax.jit(jax.vmap(of_run))(member, env, row)
+    found = jax.jit(jax.vmap(of_data))(2 * member + env, row)
     counts = np.asarray(expected.weight) > 0
     assert 200 < counts.sum() < 252
     np.testing.assert_array_equal(found.weight, expected.weight)

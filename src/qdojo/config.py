@@ -169,7 +169,8 @@ class Config(BaseModel):
     """Tutorial agent: what epsilon is multiplied by after each replay."""
 
     eval_every_steps: Positive | None = 5_000
-    """Env steps between greedy evaluations; the run delivers the best of them. None: it delivers the last agent."""
+    """Env steps between greedy evaluations, one more at the end; the run delivers the best. None: it delivers the last
+    agent."""
     eval_episodes: Positive = 10
     """Episodes of each such evaluation."""
     final_eval_episodes: Positive = 100
@@ -249,8 +250,6 @@ class Config(BaseModel):
             raise ValueError("normalize_observations is set, but embedding takes categories; leave one out")
         if self.vmin >= self.vmax:
             raise ValueError(f"vmin is {self.vmin:g}, but it must be below vmax={self.vmax:g}")
-        if self.cvar < 1.0 and self.distribution != "iqn":
-            raise ValueError("cvar is below 1, but only distribution='iqn' can act by it; leave it out")
 
     def _check_memory_and_heads(self) -> None:
         """Whether a network with a memory, and several of them, go with the rest."""
@@ -369,6 +368,26 @@ NO_SETTINGS = {"about", "extends", "env", "evidence"}
 """What a preset's tables say of it, beside settings: `evidence` is what an environment's figures were."""
 
 
+READ_ONLY_WITH: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
+    ("agent", ("dqn",), ("n_step", "double", "error", "target_tau", "target_sync_updates")),
+    ("agent", ("dqn", "tutorial"), ("batch_size", "capacity_steps")),
+    ("agent", ("dqn", "pqn"), ("epsilon_decay_steps", "epsilon_ladder", "max_grad_norm")),
+    ("agent", ("dqn", "pqn"), ("learning_rate_end", "learning_rate_decay_steps")),
+    ("agent", ("pqn",), ("epochs", "minibatches", "trace_decay")),
+    ("agent", ("tutorial",), ("epsilon_decay",)),
+    ("network", ("mlp",), ("hidden", "layer_norm")),
+    ("recurrent", ("gru", "lstm"), ("sequence_steps", "burn_in_steps", "stored_state")),
+    ("munchausen", (True,), ("munchausen_alpha", "munchausen_temperature", "munchausen_floor")),
+    ("distribution", (None,), ("error",)),
+    ("distribution", ("c51",), ("atoms", "vmin", "vmax")),
+    ("distribution", ("qrdqn", "iqn", "fqf"), ("quantiles",)),
+    ("distribution", ("iqn",), ("cvar",)),
+    ("prioritized", (True,), ("priority_alpha", "priority_beta", "priority_beta_steps")),
+    ("boltzmann", (True,), ("temperature_start", "temperature_end")),
+)
+"""A field, some of its values, and the fields that nothing reads under others."""
+
+
 @cache
 def preset_tables() -> dict[str, Any]:
     """The presets as data: settings by preset name, and under `env` those tuned for one environment. With `extends` a
@@ -384,7 +403,26 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
     for name in fields:
         if name not in Config.model_fields:
             raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}.")
-    return _resolved(_checked({"env": env, "preset": preset} | _settings(tables, preset, env) | fields))
+    begun = {"env": env, "preset": preset} | _settings(tables, preset, env)
+    config = _resolved(_checked(begun | fields))
+    idle = {name: decisive for name, decisive in _idle(config).items() if name in fields}
+    if idle:
+        without = _resolved(_checked(begun | {name: value for name, value in fields.items() if name not in idle}))
+        for name, decisive in idle.items():
+            # A config file names every field, so that what changes nothing is no mistake.
+            if getattr(config, name) != getattr(without, name):
+                raise UsageError(f"{name} is set, but only {decisive} reads it; set that too, or leave {name} out.")
+    return config
+
+
+def _idle(config: Config) -> dict[str, str]:
+    """The fields that nothing reads under the others, each with the setting that it needs. Presets may hold some."""
+    return {
+        name: " or ".join(f"{decisive}={value!r}" for value in values)
+        for decisive, values, names in READ_ONLY_WITH
+        if getattr(config, decisive) not in values
+        for name in names
+    }
 
 
 def _settings(tables: dict[str, Any], preset: str, env: str) -> dict[str, Any]:

@@ -172,14 +172,15 @@ class Trainer:
             self._check_finite(report)
             self._check_support(report)
             scores = None
-            every = self.config.eval_every_steps
-            if every and report.steps // every > self._steps // every:
+            every, spent = self.config.eval_every_steps, self._budget_spent(state)
+            # What was learned last is often the best, so the end is judged too, whether or not it is a multiple.
+            if every and (spent or report.steps // every > self._steps // every):
                 scores = self._evaluate(state.agents.params, report.steps, self.config.eval_episodes).mean(axis=1)
                 self._best = keep_best(self._best, state.agents.params, scores)
             self._record(metrics, report, scores)
             self._steps = report.steps
             self.observer.reported(report, scores)
-            if stop.is_set() or self._budget_spent(state) or (scores is not None and self._solved()):
+            if stop.is_set() or spent or (scores is not None and self._solved()):
                 break
             if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
                 self._save(metrics, state)

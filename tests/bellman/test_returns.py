@@ -13,6 +13,8 @@ from qdojo.bellman.returns import lambda_return, n_step_return
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
+n_step_jit, lambda_jit = jax.jit(n_step_return), jax.jit(lambda_return)
+
 
 class Window(NamedTuple):
     rewards: list[float]
@@ -52,7 +54,7 @@ def arrays(window: Window) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "jit"])
 def test_a_window_worked_out_by_hand(name: str, compiled: bool) -> None:
-    function = jax.jit(n_step_return) if compiled else n_step_return
+    function = n_step_jit if compiled else n_step_return
     total, discount = function(*arrays(CASES[name]))
     assert total == pytest.approx(CASES[name].total, abs=1e-6)
     assert discount == pytest.approx(CASES[name].discount, abs=1e-7)
@@ -84,9 +86,7 @@ def test_any_window_against_a_plain_loop(rewards: list[float], length: int, ends
     length = min(length, n)
     terminated, alive = np.zeros(n, bool), np.arange(n) < length
     terminated[length - 1] = ends
-    total, discount = n_step_return(
-        jnp.array(rewards, jnp.float32), jnp.array(terminated), jnp.array(alive), jnp.float32(gamma)
-    )
+    total, discount = n_step_jit(np.array(rewards, np.float32), terminated, alive, np.float32(gamma))
     np.testing.assert_allclose(total, sum(gamma**i * rewards[i] for i in range(length)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(discount, 0.0 if ends else gamma**length, rtol=1e-5, atol=1e-30)
 
@@ -147,7 +147,7 @@ def columns(course: Course) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array,
 @pytest.mark.parametrize("name", COURSES)
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "jit"])
 def test_lambda_returns_worked_out_by_hand(name: str, compiled: bool) -> None:
-    function = jax.jit(lambda_return) if compiled else lambda_return
+    function = lambda_jit if compiled else lambda_return
     found = function(*columns(COURSES[name]))
     np.testing.assert_allclose(found, COURSES[name].returns, rtol=1e-6)
     assert found.dtype == jnp.float32
@@ -176,12 +176,12 @@ def test_any_lambda_return_is_the_mean_of_the_n_step_returns(
     n = len(steps)
     of_n_steps = [sum(gamma**i * rewards[i] for i in range(k)) + gamma**k * values[k - 1] for k in range(1, n + 1)]
     shares = [(1.0 - lambda_) * lambda_ ** (k - 1) for k in range(1, n)] + [lambda_ ** (n - 1)]
-    found = lambda_return(
-        jnp.array(rewards, jnp.float32),
-        jnp.full(n, gamma, jnp.float32),
-        jnp.array(values, jnp.float32),
-        jnp.ones(n, bool),
-        jnp.float32(lambda_),
+    found = lambda_jit(
+        rewards.astype(np.float32),
+        np.full(n, gamma, np.float32),
+        values.astype(np.float32),
+        np.ones(n, bool),
+        np.float32(lambda_),
     )
     np.testing.assert_allclose(found[0], np.dot(shares, of_n_steps), rtol=1e-4, atol=1e-4)
 

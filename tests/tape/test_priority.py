@@ -40,8 +40,8 @@ write_jit = jax.jit(write)
 
 def block(last: np.ndarray) -> Step:
     """Rows `[time, member, env]` of which nothing matters but `last`."""
-    number = jnp.zeros(last.shape, jnp.float32)
-    return Step(number, number.astype(jnp.int32), number, number > 0, jnp.asarray(last, bool))
+    number = np.zeros(last.shape, np.float32)
+    return Step(number, number.astype(np.int32), number, number > 0, last.astype(bool))
 
 
 def blank(capacity: int, envs: int, members: int = 1) -> Tape:
