@@ -140,19 +140,25 @@ def test_the_numbers_of_the_config_are_those_of_the_agents_state() -> None:
         temperature_start=2.0,
         temperature_end=0.5,
         target_tau=0.5,
+        prioritized=True,
         priority_alpha=0.375,
         priority_beta=0.875,
+        boltzmann=True,
         steps=1_000,
     )
     state = parts.agent.init(jax.random.key(0))
     exploration = [0.75, 0.0625, 33.0, 3.0, 2.0, 0.5]
     expected = [0.25, 0.125, 77.0, 0.5, *exploration, 0.5, 0.375, 0.875, 1_000.0]
     assert [float(number) for number in jax.tree.leaves(state.hyper)] == expected
-    assert state.priorities == ()
-    assert parts.agent.update_words == 64
     assert [layer.linear.weight.shape for layer in state.params.hidden] == [(64, 4), (64, 64)]
     assert all(layer.norm is not None for layer in state.params.hidden)
     assert state.params.head.weight.shape == (2, 64)
+
+
+def test_a_plain_agent_has_no_priorities_and_draws_a_word_an_example() -> None:
+    agent = parts_of(batch_size=64).agent
+    assert agent.init(jax.random.key(0)).priorities == ()
+    assert agent.update_words == 64
 
 
 def test_a_config_that_was_not_resolved_builds_too() -> None:
@@ -237,6 +243,7 @@ TINY: dict[str, Any] = {
     "quantiles": 4,
     "report_every_steps": 64,
 }
+"""Not through `make_config`, which refuses those that a preset does not read."""
 
 
 # Those of the shared learner meet the device loop on the probe environments.
@@ -248,7 +255,7 @@ BOTH_LOOPS = [(name, "host") for name in preset_tables()] + [
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
 @pytest.mark.parametrize(("preset", "loop"), BOTH_LOOPS)
 def test_every_preset_trains_on_both_loops(preset: str, loop: str) -> None:
-    parts = parts_of(preset=preset, loop=loop, **TINY)
+    parts = build(make_config(CARTPOLE, preset, loop=loop).model_copy(update=TINY))
     try:
         start = parts.loop.init()
         before = jax.tree.map(np.array, start.agents.params)

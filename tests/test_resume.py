@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
@@ -25,14 +25,14 @@ from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
-from qdojo.runs.directory import list_runs, read_result, status
+from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
 
 SETTINGS: dict[str, Any] = {
     "env": "CartPole-v1",
     "seed": 3,
     "seeds": 2,
     "num_envs": 2,
-    "steps": 1_000,
+    "steps": 800,
     "hidden": (8,),
     "capacity_steps": 200,
     "batch_size": 8,
@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "report_every_steps": 20,
     "eval_every_steps": 100,
     "eval_episodes": 2,
-    "final_eval_episodes": 3,
+    "final_eval_episodes": 2,
     "checkpoint_every_seconds": 0.0,
 }
 CHILD = """
@@ -76,8 +76,7 @@ def killed(chance: random.Random, root: Path, **order: Any) -> None:
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
     )
     with process:
-        reports = chance.randint(3, 15)
-        for _ in range(reports):
+        for _ in range(chance.randint(3, 10)):
             assert process.stdout.readline(), "the run ended before it could be killed"
         time.sleep(chance.uniform(0.0, 0.05))
         process.kill()
@@ -115,10 +114,51 @@ def assert_same(a: Run, b: Run) -> None:
         assert a.result[name] == b.result[name], name
 
 
+class Pair(NamedTuple):
+    """A run that nothing happened to, and its directory as it was in the middle, which a kill would have left."""
+
+    whole: Run
+    stopped: Run
+
+
+def pair(root: Path, after_reports: int, **changes: Any) -> Pair:
+    """Its last checkpoint is the one before the report at which it stops; what came after that is on no disk."""
+
+    class Copy(Observer):
+        run, seen = Path(), 0
+
+        def started(self, run: RunDirectory, config: Any, loop: str) -> None:
+            self.run = run.path
+
+        def reported(self, report: Any, scores: Any) -> None:
+            self.seen += 1
+            if self.seen == after_reports:
+                shutil.copytree(self.run, root / "stopped" / self.run.name)
+
+    whole = train(root / "whole", observer=Copy(), **changes)
+    (directory,) = list_runs(root / "stopped")
+    saved = checkpoint.load_latest(directory.checkpoints_path).meta["steps"]
+    assert 0 < saved < whole.result["steps"]
+    assert status(directory) == "interrupted"
+    return Pair(whole, Run(directory))
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run that nothing happened to."""
-    return train(tmp_path_factory.mktemp("whole"))
+def both(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("both"), after_reports=12)
+
+
+@pytest.fixture
+def whole(both: Pair) -> Run:
+    return both.whole
+
+
+@pytest.fixture
+def stopped(both: Pair, tmp_path: Path) -> Run:
+    """A copy that a test may change."""
+    path = tmp_path / both.stopped.path.name
+    shutil.copytree(both.stopped.path, path)
+    return Run(RunDirectory(path))
 
 
 def test_a_run_killed_twice_ends_with_the_same_bits(whole: Run, tmp_path: Path) -> None:
@@ -135,9 +175,10 @@ def test_a_run_killed_twice_ends_with_the_same_bits(whole: Run, tmp_path: Path) 
 
 
 def test_a_run_on_gymnasium_killed_in_mid_episode_ends_with_the_same_bits(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain", loop="host")
+    fields = {"loop": "host", "steps": 600}
+    plain = train(tmp_path / "plain", **fields)
     root = tmp_path / "killed"
-    order = {k: v for k, v in SETTINGS.items() if k != "env"} | {"loop": "host"}
+    order = {k: v for k, v in SETTINGS.items() if k != "env"} | fields
     killed(random.Random(), root, do="train", what=SETTINGS["env"], **order)
     (directory,) = list_runs(root)
     loaded = checkpoint.load_latest(directory.checkpoints_path)
@@ -147,21 +188,22 @@ def test_a_run_on_gymnasium_killed_in_mid_episode_ends_with_the_same_bits(tmp_pa
 
 @pytest.mark.parametrize("loop", ["device", "host"])
 def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: str, tmp_path: Path) -> None:
-    fields = {"loop": loop, "learning_rate_decay_steps": 200, "learning_rate_end": 1e-4, "priority_beta_steps": 200}
-    long = train(tmp_path / "long", steps=400, **fields)
-    short = train(tmp_path / "short", steps=200, **fields)
-    assert_same(long, qdojo.resume(short.path, steps=400))
+    fields = {"loop": loop, "learning_rate_decay_steps": 100, "learning_rate_end": 1e-4}
+    fields |= {"prioritized": True, "priority_beta_steps": 100}
+    long = train(tmp_path / "long", steps=200, **fields)
+    short = train(tmp_path / "short", steps=100, **fields)
+    assert_same(long, qdojo.resume(short.path, steps=200))
 
 
-RAINBOW: dict[str, Any] = {"preset": "rainbow", "hidden": (8, 8), "atoms": 5, "steps": 300}
+def test_an_end_between_two_evaluations_is_judged_too(tmp_path: Path) -> None:
+    run = train(tmp_path, steps=130, loop="host")
+    assert sorted({steps for steps, *_ in rows_of(run)["evaluations"]}) == [100, 140]
 
 
 def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:
     """Priorities, noisy weights and all else: stopped between two evaluations and resumed, to the same bits."""
-    whole = train(tmp_path / "whole", **RAINBOW)
-    run = stopped(tmp_path / "stopped", after_reports=7, **RAINBOW)
+    whole, run = pair(tmp_path, after_reports=7, preset="rainbow", hidden=(8,), atoms=5, steps=200)
     saved = checkpoint.load_latest(run.directory.checkpoints_path)
-    assert 0 < saved.meta["steps"] < RAINBOW["steps"]
     assert_same(whole, qdojo.resume(run.path))
     arrays = checkpoint.load_latest(whole.directory.checkpoints_path).arrays
     for part in ("params/mean", "params/spread", "target_params/spread", "priorities/levels/0", "priorities/highest"):
@@ -173,30 +215,31 @@ def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"preset": "r2d2", "loop": "host", "sequence_steps": 4, "burn_in_steps": 2, "normalize_observations": True},
-        {"preset": "bootdqn", "loop": "device", "heads": 3},
+        {
+            "preset": "r2d2",
+            "loop": "host",
+            "hidden": (8, 8),
+            "sequence_steps": 4,
+            "burn_in_steps": 2,
+            "normalize_observations": True,
+        },
+        {"preset": "bootdqn", "loop": "device", "hidden": (8,), "heads": 3},
     ],
     ids=lambda fields: fields["preset"],
 )
 def test_what_an_agent_carries_through_an_episode_is_kept(fields: dict[str, Any], tmp_path: Path) -> None:
-    fields = fields | {"hidden": (8, 8), "steps": 160, "seeds": 1}
-    whole = train(tmp_path / "whole", **fields)
-    run = stopped(tmp_path / "stopped", after_reports=5, **fields)
+    whole, run = pair(tmp_path, after_reports=5, steps=160, seeds=1, **fields)
     saved = checkpoint.load_latest(run.directory.checkpoints_path)
-    assert 0 < saved.meta["steps"] < 160
     assert any(name.startswith("state/memory") for name in saved.arrays)
     assert_same(whole, qdojo.resume(run.path))
 
 
-def test_learning_from_logged_steps_goes_on_without_them(tmp_path: Path) -> None:
-    alone = {"num_envs": 1, "hidden": (8, 8), "steps": 300}
-    logged = train(tmp_path / "logged", seeds=1, **alone)
-    fields = alone | {"preset": "cql", "dataset": str(logged.path)}
-    whole = train(tmp_path / "whole", **fields)
+def test_learning_from_logged_steps_goes_on_without_them(stopped: Run, tmp_path: Path) -> None:
+    fields = {"preset": "cql", "num_envs": 1, "hidden": (8,), "quantiles": 4, "capacity_steps": 400, "steps": 200}
+    whole, run = pair(tmp_path, after_reports=4, dataset=str(stopped.path), **fields)
     assert whole.result["loop"] == "offline"
     assert whole.result["env_steps"] == [0, 0]
-    run = stopped(tmp_path / "stopped", after_reports=4, **fields)
-    shutil.rmtree(logged.path)
+    shutil.rmtree(stopped.path)
     assert_same(whole, qdojo.resume(run.path))
 
 
@@ -227,31 +270,13 @@ class Heard(Observer):
         self.warnings.append(message)
 
 
-def stopped(root: Path, after_reports: int = 12, **changes: Any) -> Run:
-    """A run whose last checkpoint is not its end."""
-
-    class Stop(Observer):
-        seen = 0
-
-        def reported(self, report: Any, scores: Any) -> None:
-            self.seen += 1
-            if self.seen == after_reports:
-                raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        train(root, observer=Stop(), **changes)
-    (directory,) = list_runs(root)
-    return Run(directory)
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end(whole: Run, tmp_path: Path) -> None:
-    run = stopped(tmp_path)
-    newest = checkpoint.load_latest(run.directory.checkpoints_path).path / checkpoint.ARRAYS
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end(whole: Run, stopped: Run) -> None:
+    newest = checkpoint.load_latest(stopped.directory.checkpoints_path).path / checkpoint.ARRAYS
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
     heard = Heard()
-    resumed = qdojo.resume(run.path, observer=heard)
+    resumed = qdojo.resume(stopped.path, observer=heard)
     assert len(heard.warnings) == 1
     assert str(newest) in heard.warnings[0]
     assert_same(whole, resumed)
@@ -263,22 +288,26 @@ def edit(run: Run, old: str, new: str) -> None:
     run.directory.config_path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_under_it(tmp_path: Path) -> None:
-    run = stopped(tmp_path)
-    edit(run, "learning_rate = 0.001", "learning_rate = 0.25")
-    edit(run, "discount = 0.99", "discount = 0.5")
-    before = run.directory.metrics_path.read_bytes(), sorted(p.name for p in run.directory.checkpoints_path.iterdir())
+def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_under_it(
+    stopped: Run, tmp_path: Path
+) -> None:
+    edit(stopped, "learning_rate = 0.001", "learning_rate = 0.25")
+    edit(stopped, "discount = 0.99", "discount = 0.5")
+    before = (
+        stopped.directory.metrics_path.read_bytes(),
+        sorted(p.name for p in stopped.directory.checkpoints_path.iterdir()),
+    )
     with pytest.raises(UsageError) as refused:
-        qdojo.resume(run.path)
+        qdojo.resume(stopped.path)
     message = str(refused.value)
     assert "learning_rate was 0.001, is 0.25" in message
     assert "discount was 0.99, is 0.5" in message
     assert "--fork" in message
-    fork = qdojo.resume(run.path, root=tmp_path, fork=True)
-    assert fork.path != run.path
+    fork = qdojo.resume(stopped.path, root=tmp_path, fork=True)
+    assert fork.path != stopped.path
     assert before == (
-        run.directory.metrics_path.read_bytes(),
-        sorted(p.name for p in run.directory.checkpoints_path.iterdir()),
+        stopped.directory.metrics_path.read_bytes(),
+        sorted(p.name for p in stopped.directory.checkpoints_path.iterdir()),
     )
     assert fork.result["steps"] == SETTINGS["steps"]
     arrays = checkpoint.load_latest(fork.directory.checkpoints_path).arrays
@@ -287,25 +316,22 @@ def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_und
 
 
 @pytest.mark.parametrize("hidden", [[9], [8, 8], []], ids=["wider", "deeper", "shallower"])
-def test_a_fork_that_does_not_fit_leaves_nothing_behind(hidden: list[int], tmp_path: Path) -> None:
-    run = stopped(tmp_path)
-    edit(run, "hidden = [\n    8,\n]", f"hidden = {hidden}")
+def test_a_fork_that_does_not_fit_leaves_nothing_behind(hidden: list[int], stopped: Run, tmp_path: Path) -> None:
+    edit(stopped, "hidden = [\n    8,\n]", f"hidden = {hidden}")
     with pytest.raises(UsageError, match="this config needs"):
-        qdojo.resume(run.path, root=tmp_path, fork=True)
+        qdojo.resume(stopped.path, root=tmp_path, fork=True)
     assert len(list_runs(tmp_path)) == 1
 
 
-def test_other_versions_are_refused_with_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stopped(tmp_path)
+def test_other_versions_are_refused_with_the_difference(stopped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qdojo.api.versions", lambda: {"jax": "99.0", "jaxlib": "99.0", "numpy": np.__version__})
     with pytest.raises(UsageError, match=rf"jax was {jax.__version__}, is 99\.0; jaxlib was .*--fork"):
-        qdojo.resume(run.path)
+        qdojo.resume(stopped.path)
 
 
-def test_a_run_that_is_being_written_cannot_be_resumed(tmp_path: Path) -> None:
-    run = stopped(tmp_path)
-    with run.directory.lock(), pytest.raises(UsageError, match="being written by another process"):
-        qdojo.resume(run.path)
+def test_a_run_that_is_being_written_cannot_be_resumed(stopped: Run) -> None:
+    with stopped.directory.lock(), pytest.raises(UsageError, match="being written by another process"):
+        qdojo.resume(stopped.path)
 
 
 def pays_after(steps: int, reward: float) -> NativeEnvironment:

@@ -22,6 +22,9 @@ SMALL: dict[str, Any] = {
     "eval_episodes": 2,
     "final_eval_episodes": 2,
 }
+ON_POLICY: dict[str, Any] = {
+    name: value for name, value in SMALL.items() if name not in ("batch_size", "capacity_steps")
+} | {"collect_steps": 32, "updates_per_step": 1 / 32, "num_envs": 4, "minibatches": 4}
 DIFFERENT = ["btr", "cql", "r2d2", "bootdqn", "pqn"]
 """Between them they have every way to act, to sample and to make a target."""
 
@@ -61,11 +64,7 @@ class Doors(gym.Env[Any, Any]):
 @pytest.mark.parametrize("preset", DIFFERENT)
 def test_no_agent_ever_tries_an_illegal_action(preset: str, tmp_path: Any) -> None:
     """In training with much exploration and in evaluation: the environment would raise."""
-    fields = SMALL | (
-        {"collect_steps": 16, "num_envs": 2, "updates_per_step": 1 / 16, "minibatches": 2} if preset == "pqn" else {}
-    )
-    if preset == "pqn":
-        fields["steps"] = 320
+    fields = ON_POLICY | {"steps": 320, "eval_every_steps": 160} if preset == "pqn" else SMALL
     run = qdojo.train(Doors, preset=preset, root=tmp_path, epsilon_end=0.3, epsilon_start=0.5, **fields)
     assert np.isfinite(run.result["eval"]["mean"]).all()
 
@@ -134,13 +133,17 @@ class Levers(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), float(np.mean(right)), True, False, {}
 
 
-@pytest.mark.parametrize("fields", [{"dueling": True, "prioritized": True}, {"preset": "pqn"}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        SMALL | {"dueling": True, "prioritized": True, "capacity_steps": 2_000},
+        ON_POLICY | {"preset": "pqn"},
+    ],
+    ids=["dqn", "pqn"],
+)
 def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
-    settings = SMALL | {"steps": 2_000, "capacity_steps": 2_000, "learning_rate": 3e-3, "eval_every_steps": None}
-    if fields:
-        settings |= {"num_envs": 4} if "preset" in fields else {}
-        settings |= {"collect_steps": 32, "updates_per_step": 1 / 32, "minibatches": 4} if "preset" in fields else {}
-    run = qdojo.train(Levers, root=tmp_path, epsilon_decay_steps=1_500, **settings | fields)
+    settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": None}
+    run = qdojo.train(Levers, root=tmp_path, **fields | settings)
     assert run.evaluate(2).mean.tolist() == [1.0]
     assert run.policy().act(np.zeros(1, np.float32)).tolist() == [12, 0, 3]
 

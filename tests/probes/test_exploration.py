@@ -16,7 +16,7 @@ from qdojo.networks.prior import with_prior
 from qdojo.tape.windows import transitions
 from qdojo.types import Agent
 
-LENGTH, STEPS, MEMBERS, HEADS = 30, 40_000, 3, 10
+LENGTH, STEPS, MEMBERS, HEADS = 30, 40_000, 2, 10
 NETWORK = mlp(Design((LENGTH,), 2, (32,), layer_norm=False))
 RULE = Rule(double=True, error="mse")
 STRUCTURE = Structure(Choosing(2), 32, transitions(1), 1, None)

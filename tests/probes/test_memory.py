@@ -19,8 +19,8 @@ from qdojo.tape import windows
 from qdojo.types import Agent
 
 CORRIDOR, MEMBERS, ENVS, ROWS, CAPACITY_ROWS = 10, 3, 8, 4, 1000
-UPDATES = 400
-DESIGN = Design(observation_shape=(3,), num_actions=2, hidden=(16, 32), layer_norm=False)
+UPDATES = 300
+DESIGN = Design(observation_shape=(3,), num_actions=2, hidden=(32,), layer_norm=False)
 HYPER = Hyper(
     learning_rate_start=3e-3,
     learning_rate_end=3e-3,
@@ -33,7 +33,7 @@ HYPER = Hyper(
 )
 UNIFORM = Structure(
     choosing=Choosing(num_actions=2, num_envs=ENVS),
-    batch_size=32,
+    batch_size=16,
     window=windows.transitions(3),
     target_sync_updates=1,
     max_grad_norm=None,

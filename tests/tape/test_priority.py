@@ -36,6 +36,7 @@ put_jit, sample_jit = jax.jit(put), jax.jit(sample)
 update_jit = jax.jit(update, static_argnums=5)
 advance_jit = jax.jit(advance, static_argnums=2)
 write_jit = jax.jit(write)
+full_once = functools.cache(full)
 
 
 def block(last: np.ndarray) -> Step:
@@ -44,6 +45,7 @@ def block(last: np.ndarray) -> Step:
     return Step(number, number.astype(np.int32), number, number > 0, last.astype(bool))
 
 
+@functools.cache
 def blank(capacity: int, envs: int, members: int = 1) -> Tape:
     return empty(capacity, members, envs, jax.ShapeDtypeStruct((), jnp.float32))
 
@@ -53,11 +55,11 @@ def tape_of_one(capacity: int, envs: int, written: int) -> Tape:
 
 
 def words(seed: int, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.bits(jax.random.key(seed), shape, jnp.uint32)
+    return jnp.asarray(np.random.default_rng(seed).integers(2**32, size=shape, dtype=np.uint32))
 
 
 def tree_of(leaves: np.ndarray, envs: int) -> SumTree:
-    tree = full(len(leaves) // envs, envs)
+    tree = full_once(len(leaves) // envs, envs)
     return put_jit(tree, jnp.arange(len(leaves)), jnp.asarray(leaves, jnp.float32))
 
 
@@ -70,7 +72,7 @@ def leaves_of(tree: SumTree, number: int) -> np.ndarray:
 def assert_sums_are_exact(tree: SumTree) -> None:
     """Bit by bit those of a tree that is built at once, which in turn are the sums up to float32 rounding."""
     leaves = np.asarray(tree.levels[0]).ravel()
-    fresh = full(len(leaves) - 1, 1)
+    fresh = full_once(len(leaves) - 1, 1)
     fresh = put_jit(fresh, jnp.arange(len(leaves) - 1), jnp.asarray(leaves[:-1]))
     for ours, built in zip(tree.levels, fresh.levels, strict=True):
         np.testing.assert_array_equal(ours, built)
@@ -112,13 +114,13 @@ SHAPES = [Shape(6, 1, 1), Shape(9, 5, 2), Shape(4, 2, 4), Shape(40, 30, 8)]
 def test_a_life_of_the_tree(data: st.DataObject, shape: Shape, before: int) -> None:
     """Writes and updates in turn, and every leaf as a plain array says; the ring goes round up to four times."""
     capacity, envs, rows = shape
-    tree, tape = full(capacity, envs), blank(capacity, envs)
+    tree, tape = full_once(capacity, envs), blank(capacity, envs)
     leaves, highest = np.ones((capacity, envs), np.float32), np.float32(1.0)
     lasts = np.zeros((capacity, envs), bool)
     cycles = data.draw(st.integers(1, 4 * capacity // rows))
     ended = data.draw(arrays(bool, (before + cycles, rows, 1, envs)))
     errors = data.draw(arrays(np.float32, (cycles, 4), elements=st.sampled_from([0.0, 0.5, 3.0, 8.0, 1e9])))
-    noise = words(data.draw(st.integers(0, 99)), (cycles, 4))
+    noise = np.asarray(words(data.draw(st.integers(0, 99)), (cycles, 4)))
     for i in range(before + cycles):
         for t in range(rows):
             # One at a time: then any capacity is a multiple of the block.
