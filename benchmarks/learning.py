@@ -108,9 +108,10 @@ def main() -> None:
         row = learn(name, arguments.runs, arguments.docs)
         rows.append(row)
         means = np.array(row["means"])
+        last = "" if row["last_agent_iqm"] is None else f"last agents' iqm {row['last_agent_iqm']:7.1f}  "
         print(
             f"{name:16} {row['about']:36} seeds {row['seeds']:3}  iqm {row['iqm']:7.1f} "
-            f"[{row['interval'][0]:.1f}, {row['interval'][1]:.1f}]  min {row['min']:7.1f}  "
+            f"[{row['interval'][0]:.1f}, {row['interval'][1]:.1f}]  min {row['min']:7.1f}  {last}"
             f"at 500: {int((means == 500).sum())}  at 475: {int((means >= 475).sum())}  "
             f"{row['seconds']['total']:.0f} s",
             flush=True,

@@ -65,14 +65,15 @@ def curve_png(metrics_path: Path, title: str, path: Path) -> None:
     figure = Figure(figsize=(10, 6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    if curve is None:
+    if curve is None and not dots:
         axes.text(0.5, 0.5, "no episode has ended yet", ha="center", va="center", transform=axes.transAxes)
-    else:
+    if curve is not None:
         _draw_returns(axes, curve)
     _draw_evaluations(axes, dots)
     axes.set_title(title, parse_math=False, fontfamily=fonts, fontsize=15)
     axes.set_xlabel("Environment steps", fontsize=12)
-    axes.set_ylabel(f"Return (mean of the last {WINDOW_EPISODES} episodes)", fontsize=12)
+    # What learns from logged steps plays in evaluations only.
+    axes.set_ylabel(f"Return (mean of the last {WINDOW_EPISODES} episodes)" if curve else "Return", fontsize=12)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -22,7 +22,7 @@ from qdojo.build import Loop, Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
 from qdojo.export.keras import export, keras_model
-from qdojo.loops.state import Best, TrainState, keep_best, member_keys
+from qdojo.loops.state import Best, TrainState, defended, keep_best, member_keys, none_best
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
 from qdojo.runs import checkpoint
@@ -63,7 +63,7 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
         except BaseException:
             shutil.rmtree(run.path)  # there is nothing yet that a resume could go on from
             raise
-        nothing_yet = Best(jnp.full(config.seeds, -jnp.inf), state.agents.params)
+        nothing_yet = none_best(state.agents.params)
         Trainer(run, config, parts, observer).train(state, jax.tree.map(jnp.copy, nothing_yet))
     return run
 
@@ -120,8 +120,7 @@ def with_settings_of(config: Config, parts: Parts, arrays: snapshot.Arrays) -> s
 
 def best_template(template: TrainState) -> Best:
     """Shapes and dtypes of the best agents."""
-    members = len(template.tally.episodes)
-    return Best(jax.eval_shape(lambda: jnp.zeros(members)), template.agents.params)
+    return jax.eval_shape(none_best, template.agents.params)
 
 
 class Trainer:
@@ -175,8 +174,7 @@ class Trainer:
             every, spent = self.config.eval_every_steps, self._budget_spent(state)
             # What was learned last is often the best, so the end is judged too, whether or not it is a multiple.
             if every and (spent or report.steps // every > self._steps // every):
-                scores = self._evaluate(state.agents.params, report.steps, self.config.eval_episodes).mean(axis=1)
-                self._best = keep_best(self._best, state.agents.params, scores)
+                scores = self._judge(state.agents.params, report.steps)
             self._record(metrics, report, scores)
             self._steps = report.steps
             self.observer.reported(report, scores)
@@ -198,6 +196,21 @@ class Trainer:
             return False
         again = self._evaluate(self._best.params, CONFIRMING_SEED + self._steps, self.config.final_eval_episodes)
         return bool((again.mean(axis=1) >= threshold).all())
+
+    def _judge(self, params: Params, steps: int) -> Float[np.ndarray, "member"]:
+        """Greedy scores, by which the best agent is kept.
+
+        Where they reach those of the best so far, it plays the same starts, and all of its episodes count: otherwise
+        the luckiest of many evaluations would be delivered, not the best agent.
+        """
+        episodes = self.config.eval_episodes
+        scores = self._evaluate(params, steps, episodes).mean(axis=1)
+        challenged = (jnp.asarray(scores) >= self._best.score) & (self._best.episodes > 0)
+        if challenged.any():
+            again = self._evaluate(self._best.params, steps, episodes).mean(axis=1)
+            self._best = defended(self._best, challenged, jnp.asarray(again), episodes)
+        self._best = keep_best(self._best, params, jnp.asarray(scores), episodes)
+        return scores
 
     def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
         began, compiled = time.perf_counter(), self.loop.programs.compile_seconds
@@ -287,8 +300,8 @@ class Trainer:
 
     def _delivered(self, state: TrainState) -> Best:
         """What the run hands out: the best evaluated agents; the last ones where none were evaluated."""
-        if bool(np.isneginf(self._best.score).all()):
-            return Best(self._best.score, state.agents.params)
+        if not self._best.episodes.any():
+            return none_best(state.agents.params)
         return self._best
 
     def _save_weights(self) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +24,10 @@ class Tally(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The parameters with the highest greedy evaluation so far, a member each."""
+    """The parameters with the highest greedy score so far, a member each; `score` is a mean over `episodes`."""
 
     score: Float[Array, "member"]
+    episodes: Int[Array, "member"]
     params: PyTree[Shaped[Array, "member ..."]]
 
 
@@ -110,15 +112,33 @@ def renewed(
     return jax.tree.map(choose, memory, agent.memory())
 
 
-@jax.jit
-def keep_best(best: Best, params: PyTree[Shaped[Array, "member ..."]], score: Float[Array, "member"]) -> Best:
-    """The better of two, for each member; of equals the later, which has learned longer."""
-    better = score >= best.score
+def none_best(params: PyTree[Shaped[Array, "member ..."]]) -> Best:
+    """Before any evaluation: whatever is judged first is better."""
+    members = jax.tree.leaves(params)[0].shape[0]
+    return Best(jnp.full(members, -jnp.inf), jnp.zeros(members, jnp.int32), params)
+
+
+@partial(jax.jit, static_argnames="episodes")
+def defended(best: Best, challenged: Bool[Array, "member"], score: Float[Array, "member"], episodes: int) -> Best:
+    """The best after `episodes` more, with mean `score`, where it was challenged; its score is the mean of all."""
+    total = best.episodes + episodes
+    pooled = best.score + (score - best.score) * (episodes / total)
+    return best._replace(
+        score=jnp.where(challenged, pooled, best.score), episodes=jnp.where(challenged, total, best.episodes)
+    )
+
+
+@partial(jax.jit, static_argnames="episodes")
+def keep_best(
+    best: Best, params: PyTree[Shaped[Array, "member ..."]], score: Float[Array, "member"], episodes: int
+) -> Best:
+    """The better of two, for each member; of equals the earlier, for which more episodes speak."""
+    better = score > best.score
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
 
-    return Best(jnp.where(better, score, best.score), jax.tree.map(choose, params, best.params))
+    return jax.tree.map(choose, Best(score, jnp.full_like(best.episodes, episodes), params), best)
 
 
 def fresh_tally(members: int, envs: int) -> Tally:
