@@ -1,4 +1,4 @@
-"""How well the agents learn: greedy scores on unseen episodes, over seeds. `python -m benchmarks.learning STUDY ...`
+"""How well the agents learn: greedy scores on unseen episodes, over seeds. `python -m benchmarks.learning [STUDY ...]`
 
 Each study prints one row a run, with the interquartile mean over seeds and its 95 % bootstrap interval, and with
 `--docs` draws its curve into docs/images. Not for speed: see `benchmarks.speed`.
@@ -96,15 +96,17 @@ def learn(name: str, root: Path, docs: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the studies that were named, one after the other."""
+    """Run the studies that were named, or all, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="+", choices=sorted(STUDIES))
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"by default all: {', '.join(STUDIES)}")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go")
     parser.add_argument("--docs", action="store_true", help="draw the curves into docs/images")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
+    if unknown := set(arguments.studies) - set(STUDIES):
+        parser.error(f"there is no study {', '.join(sorted(unknown))}; --help names them all")
     rows = []
-    for name in arguments.studies:
+    for name in arguments.studies or STUDIES:
         row = learn(name, arguments.runs, arguments.docs)
         rows.append(row)
         means = np.array(row["means"])
