@@ -170,13 +170,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"preset": "pqn", "heads": 2},
         "heads is set, but agent='pqn' has no such part; leave it out.",
     ),
-    "a memory of distributions": (
-        {"preset": "c51", "recurrent": "gru"},
-        "recurrent is 'gru', which learns without distribution='c51'; leave one out.",
-    ),
     "a memory in an ensemble": (
         {"recurrent": "lstm", "heads": 3},
-        "recurrent is 'lstm', which learns without heads=3; leave one out.",
+        "heads is set, but each network would need a memory of its own; leave recurrent out.",
     ),
     "a memory without a layer": (
         {"recurrent": "lstm", "hidden": []},
@@ -186,13 +182,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"recurrent": "rnn"},
         "recurrent is 'rnn': input should be 'gru' or 'lstm'.",
     ),
-    "heads of fractions": (
-        {"preset": "iqn", "heads": 3},
-        "heads is set, but distribution='iqn' has one network; leave one out.",
-    ),
-    "a prior of fractions": (
-        {"preset": "fqf", "prior_scale": 1.0},
-        "prior_scale is set, but distribution='fqf' has one network; leave one out.",
+    "fractions that join nothing learned": (
+        {"preset": "iqn", "hidden": [64]},
+        "distribution='iqn' needs two hidden layers or more, not hidden=[64].",
     ),
     "weights of an ensemble": (
         {"heads": 3, "weights": "a.weights.h5"},
@@ -200,7 +192,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a rescaled distribution": (
         {"preset": "qrdqn", "value_rescaling": True},
-        "value_rescaling is set, but a distribution is of plain returns; leave one out.",
+        "value_rescaling is set, but distribution='qrdqn' acts by the mean of returns, which is not that of rescaled "
+        "ones; leave one out.",
     ),
     "statistics of categories": (
         {"embedding": 4, "normalize_observations": True},

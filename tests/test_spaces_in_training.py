@@ -137,9 +137,11 @@ class Levers(gym.Env[Any, Any]):
     "fields",
     [
         SMALL | {"dueling": True, "prioritized": True, "capacity_steps": 2_000},
+        SMALL | {"preset": "c51", "vmin": -1.0, "vmax": 2.0, "atoms": 7, "capacity_steps": 2_000},
+        SMALL | {"preset": "iqn", "heads": 2, "capacity_steps": 2_000},
         ON_POLICY | {"preset": "pqn"},
     ],
-    ids=["dqn", "pqn"],
+    ids=["dqn", "c51", "iqn", "pqn"],
 )
 def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
     settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": None}
@@ -151,7 +153,6 @@ def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_p
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"preset": "c51"}, "distribution='c51' has one value an action, but the actions are MultiDiscrete"),
         ({"preset": "tutorial"}, "agent='tutorial' has one value an action, but the actions are MultiDiscrete"),
         ({"embedding": 4}, "embedding is set, but the observations of .* are no Discrete or MultiDiscrete"),
     ],

@@ -21,7 +21,7 @@ from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_age
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.pqn import capacity_rows as pqn_rows
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
-from qdojo.agents.recurrent import q_network, recurrent_actor, recurrent_loss
+from qdojo.agents.recurrent import first_values, reading, recurrent_actor, recurrent_loss
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
@@ -35,13 +35,13 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.networks.implicit import acting, implicit
+from qdojo.networks.implicit import ImplicitNetwork, acting, implicit
 from qdojo.networks.inputs import Design
 from qdojo.networks.keras import keras_network, read_weights, tutorial_network
 from qdojo.networks.mlp import mlp
-from qdojo.networks.noisy import noisy, noisy_quantiles, noisy_recurrent
+from qdojo.networks.noisy import noisy
 from qdojo.networks.prior import with_prior
-from qdojo.networks.recurrent import recurrent
+from qdojo.networks.recurrent import head_design, recurrent
 from qdojo.processor import prepare
 from qdojo.tape import priority, ring, windows
 from qdojo.tape.windows import Window
@@ -121,46 +121,53 @@ def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
     rule = Rule(config.double, config.error, munchausen, config.value_rescaling)
     if config.recurrent is not None:
         return _recurrent_variant(config, design, rule)
-    if config.distribution in ("iqn", "fqf"):
-        network, loss = _implicit_variant(config, design, munchausen)
-    else:
-        network, loss = _explicit_variant(config, design, model, rule)
-    if config.conservative:
-        loss = conservative(loss, network, config.conservative)
+    q, loss = _valued(config, _network(config, design, model), rule)
     window = windows.transitions(config.n_step)
     if config.heads == 1:
-        return Variant(network, loss, actor_of(network), window)
-    ensemble = bootstrapped(network, config.heads)
-    return Variant(ensemble, bootstrapped_loss(loss, config.heads), bootstrapped_actor(network, config.heads), window)
+        return Variant(q, loss, actor_of(q), window)
+    ensemble, acting_head = bootstrapped(q, config.heads), bootstrapped_actor(q, config.heads)
+    return Variant(ensemble, bootstrapped_loss(loss, config.heads), acting_head, window)
 
 
 def _recurrent_variant(config: Config, design: Design, rule: Rule) -> Variant:
     assert config.recurrent is not None
-    network = recurrent(design, config.recurrent)
-    network = noisy_recurrent(network) if config.noisy else network
-    loss = recurrent_loss(network, rule, config.burn_in_steps, config.stored_state)
+    head = _outputs(config, head_design(design, config.distribution in ("iqn", "fqf")))
+    network = recurrent(design, config.recurrent, head)
+    network = noisy(network) if config.noisy else network
+    q, loss = _valued(config, reading(network.head), rule)
+    loss = recurrent_loss(loss, network, config.sequence_steps, config.burn_in_steps, config.stored_state)
     window = windows.sequences(config.burn_in_steps, config.sequence_steps, config.n_step)
-    return Variant(q_network(network), loss, recurrent_actor(network), window)
+    return Variant(first_values(network, q), loss, recurrent_actor(network, q), window)
 
 
-def _implicit_variant(config: Config, design: Design, munchausen: Munchausen | None) -> tuple[Network, Loss]:
-    proposed = config.quantiles if config.distribution == "fqf" else None
-    network = implicit(design, proposed)
-    network = noisy_quantiles(network) if config.noisy else network
-    if proposed is None:
-        loss = iqn_loss(network, config.double, munchausen, cvar=config.cvar)
-    else:
-        loss = fqf_loss(network, config.double, munchausen)
-    return acting(network, config.quantiles, config.cvar), loss
-
-
-def _explicit_variant(config: Config, design: Design, model: Any, rule: Rule) -> tuple[Network, Loss]:
+def _network(config: Config, design: Design, model: Any) -> Network | ImplicitNetwork:
+    """What one member, or one head of an ensemble, learns."""
+    network = _outputs(config, design)
     if model is not None:
         network = keras_network(model, design.observation_shape, design.num_actions)
-    else:
-        network = mlp(design, {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or ""))
     network = noisy(network) if config.noisy else network
-    network = with_prior(network, config.prior_scale) if config.prior_scale else network
+    return with_prior(network, config.prior_scale) if config.prior_scale else network
+
+
+def _outputs(config: Config, design: Design) -> Network | ImplicitNetwork:
+    """Layers that give Q-values, or what describes the distribution of returns."""
+    if config.distribution in ("iqn", "fqf"):
+        return implicit(design, config.quantiles if config.distribution == "fqf" else None)
+    return mlp(design, {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or ""))
+
+
+def _valued(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> tuple[Network, Loss]:
+    """The Q-values of what a network gives, and the loss that it learns by."""
+    q, loss = _head(config, network, rule)
+    return q, conservative(loss, q, config.conservative) if config.conservative else loss
+
+
+def _head(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> tuple[Network, Loss]:
+    if isinstance(network, ImplicitNetwork):
+        q = acting(network, config.quantiles, config.cvar)
+        if config.distribution == "fqf":
+            return q, fqf_loss(network, rule.double, rule.munchausen)
+        return q, iqn_loss(network, rule.double, rule.munchausen, cvar=config.cvar)
     if config.distribution == "c51":
         support = jnp.linspace(config.vmin, config.vmax, config.atoms)
         return c51_network(network, support), c51_loss(network, support, rule.double, rule.munchausen)
@@ -170,19 +177,15 @@ def _explicit_variant(config: Config, design: Design, model: Any, rule: Rule) ->
 
 
 def _check_model(config: Config, spaces: Spaces, model: Any) -> None:
-    """Whether a Keras model, or an agent or loss for Discrete actions alone, can do what is asked."""
+    """Whether a Keras model, or the tutorial's agent, can do what is asked."""
     if model is not None and config.parts_of_the_mlp:
         raise UsageError(
             f"{config.parts_of_the_mlp[0]} is set, but the network is a Keras model; leave one of them out."
         )
     if not spaces.action_shape:
         return
-    unable = "a Keras model" if model is not None else None
-    if config.distribution is not None:
-        unable = f"distribution={config.distribution!r}"
-    elif config.agent == "tutorial":
-        unable = "agent='tutorial'"
-    if unable is not None:
+    unable = "agent='tutorial'" if config.agent == "tutorial" else "a Keras model"
+    if model is not None:
         raise UsageError(f"{unable} has one value an action, but the actions are MultiDiscrete; leave it out.")
 
 

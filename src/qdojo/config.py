@@ -242,7 +242,7 @@ class Config(BaseModel):
             raise ValueError(f"{not_plain[0]} is set, but weights are read into a plain network only; leave one out")
         if self.dueling and not self.hidden:
             raise ValueError("dueling needs a hidden layer for each stream; set hidden")
-        if self.distribution in ("iqn", "fqf") and len(self.hidden) < 2:
+        if self.distribution in ("iqn", "fqf") and self.recurrent is None and len(self.hidden) < 2:
             raise ValueError(
                 f"distribution={self.distribution!r} needs two hidden layers or more, not hidden={list(self.hidden)}"
             )
@@ -253,23 +253,17 @@ class Config(BaseModel):
 
     def _check_memory_and_heads(self) -> None:
         """Whether a network with a memory, and several of them, go with the rest."""
-        if self.recurrent is not None:
-            for name, is_set in {
-                f"distribution={self.distribution!r}": self.distribution is not None,
-                f"heads={self.heads}": self.heads > 1,
-                "conservative": self.conservative > 0.0,
-                "prior_scale": self.prior_scale > 0.0,
-            }.items():
-                if is_set:
-                    raise ValueError(f"recurrent is {self.recurrent!r}, which learns without {name}; leave one out")
-            if not self.hidden:
-                raise ValueError("recurrent needs a hidden layer, the last of which is the memory; set hidden")
-        implicit = self.distribution in ("iqn", "fqf")
-        if implicit and (self.heads > 1 or self.prior_scale > 0.0):
-            name = "heads" if self.heads > 1 else "prior_scale"
-            raise ValueError(f"{name} is set, but distribution={self.distribution!r} has one network; leave one out")
+        several = {"heads": self.heads > 1, "prior_scale": self.prior_scale > 0.0}
+        for name, is_set in several.items():
+            if self.recurrent is not None and is_set:
+                raise ValueError(f"{name} is set, but each network would need a memory of its own; leave recurrent out")
+        if self.recurrent is not None and not self.hidden:
+            raise ValueError("recurrent needs a hidden layer, the last of which is the memory; set hidden")
         if self.value_rescaling and self.distribution is not None:
-            raise ValueError("value_rescaling is set, but a distribution is of plain returns; leave one out")
+            raise ValueError(
+                f"value_rescaling is set, but distribution={self.distribution!r} acts by the mean of returns, which is "
+                "not that of rescaled ones; leave one out"
+            )
 
     def _check_exploration(self) -> None:
         """Whether the ways to explore are whole."""

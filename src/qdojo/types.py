@@ -115,6 +115,10 @@ class Network(NamedTuple):
     observe: Callable[[Params, Observation], Params] = _as_they_are
     """Parameters after a batch of observations `[batch, ...]`: where statistics of them are kept, and not learned."""
 
+    def through(self, view: Callable[[Params], Params]) -> "Network":
+        """The same, of what `view` makes of the parameters."""
+        return self._replace(apply=lambda params, *at: self.apply(view(params), *at))
+
 
 class Actor(NamedTuple):
     """How parameters play an episode: Q-values for one observation after the other, and what is kept between them."""

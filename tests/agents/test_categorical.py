@@ -157,3 +157,45 @@ def test_descent_on_a_real_network_finds_the_distribution_of_the_reward() -> Non
     params = learn(params)
     np.testing.assert_allclose(jax.nn.softmax(logits.apply(params, jnp.ones(1))[1]), [0.5, 0.0, 0.5], atol=0.02)
     assert c51_network(logits, SUPPORT).apply(params, jnp.ones(1))[1] == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("munchausen", [None, Munchausen(0.5, 2.0, -9.0)], ids=["plain", "munchausen"])
+def test_branches_share_the_mixture_of_their_targets(munchausen: Munchausen | None, double: bool) -> None:
+    """Twins are as one branch; and of two that differ the loss is the mean cross-entropy with the mean target."""
+    support = jnp.array([0.0, 1.0, 2.0])
+    keys = jax.random.split(jax.random.key(0), 4)
+    # [observation, branch, action, atom]
+    online, target = (jax.random.normal(key, (2, 2, 2, 3)) for key in keys[:2])
+    both = Network(init=lambda key: jnp.zeros((2, 2, 2, 3)), apply=lambda params, observation: params[observation])
+    action, reward = jnp.array([1, 0]), jnp.float32(0.3)
+    batch = Batch(jnp.int32(0), action, reward, jnp.float32(0.5), jnp.int32(1), jnp.float32(1.0))
+    of = c51_loss(both, support, double, munchausen).of
+
+    def of_branch(i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities, and the target, of one branch alone."""
+        alone = c51_loss(both, support, double, munchausen).of
+        one = batch._replace(action_tm1=action[i])
+
+        def slope(logits: Array) -> Array:
+            return alone(online[:, i].at[0].set(logits), target[:, i], one, NO_NOISE)[0]
+
+        logits = online[0, i]
+        # The gradient of the cross-entropy is the softmax less the target.
+        gap = jax.grad(slope)(logits)[action[i]]
+        probabilities = jax.nn.softmax(logits[action[i]])
+        return np.asarray(jnp.log(probabilities)), np.asarray(probabilities - gap)
+
+    twins = jnp.stack([online[:, 0]] * 2, axis=1), jnp.stack([target[:, 0]] * 2, axis=1)
+    same = batch._replace(action_tm1=jnp.array([1, 1]))
+    value, priority, _ = of(*twins, same, NO_NOISE)
+    alone, _, _ = of(online[:, 0], target[:, 0], batch._replace(action_tm1=jnp.int32(1)), NO_NOISE)
+    np.testing.assert_allclose([value, priority], [alone, alone], rtol=1e-5)
+    if munchausen is not None:
+        return  # the bonus is a mean over branches too, so that each alone has another one
+    (first, goal), (second, other) = of_branch(0), of_branch(1)
+    mixture = (goal + other) / 2
+    value, _, metrics = of(online, target, batch, NO_NOISE)
+    np.testing.assert_allclose(value, -(mixture @ first + mixture @ second) / 2, rtol=1e-5)
+    expected = (np.exp(first) @ np.asarray(support) + np.exp(second) @ np.asarray(support)) / 2
+    np.testing.assert_allclose(metrics["q_mean"], expected, rtol=1e-5)

@@ -286,3 +286,36 @@ def test_descent_on_a_real_network_finds_the_distribution_of_the_reward(name: st
     q = network.apply(learn(params), jnp.ones(1))
     # The Huber part draws the quantiles of such a distribution together a little.
     assert float(q[1]) == pytest.approx(1.0, abs=0.3)
+
+
+def test_branches_share_the_mixture_of_their_quantiles() -> None:
+    """Branch 0 is the table's first action in both states, branch 1 its second: 1 + 0.5 * (-2, 0) and 1 + 0.5 * (2, 8),
+    so that each branch learns the quantiles of (0, 1, 2, 5)."""
+    branches = Network(TABLE.init, lambda params, observation: params[observation][:, None, :])
+    batch = example()._replace(action_tm1=jnp.array([0, 0]))
+    value, priority, metrics = qrdqn_loss(branches, False, None).of(ONLINE, TARGET, batch, NO_NOISE)
+    mixture = jnp.array([0.0, 1.0, 2.0, 5.0])
+    each = [float(quantile_huber(ONLINE[0, i], jnp.array([0.25, 0.75]), mixture)) for i in range(2)]
+    assert float(value) == pytest.approx(np.mean(each))
+    assert float(metrics["q_mean"]) == pytest.approx((9.0 + 0.5) / 2)
+    assert float(priority) == pytest.approx(abs(2.0 - 4.75))
+
+
+@pytest.mark.parametrize("munchausen", [None, SOFT], ids=["plain", "munchausen"])
+@pytest.mark.parametrize("kind", ["iqn", "fqf"])
+def test_twin_branches_are_as_one(kind: str, munchausen: Munchausen | None) -> None:
+    design = Design((3,), 2, (6, 5), layer_norm=False)
+    single = implicit(design, 3 if kind == "fqf" else None)
+    quantiles = single.quantiles
+    twins = single._replace(quantiles=lambda *at: jnp.stack([quantiles(*at)] * 2, axis=1))
+
+    def loss(network: ImplicitNetwork) -> Loss:
+        return fqf_loss(network, True, munchausen) if kind == "fqf" else iqn_loss(network, False, munchausen)
+
+    params, target = (single.init(key) for key in jax.random.split(jax.random.key(0)))
+    seen, after = jax.random.normal(jax.random.key(1), (2, 3))
+    batch = example()._replace(obs_tm1=seen, obs_t=after)
+    noise = jax.random.bits(jax.random.key(2), (loss(single).words,), jnp.uint32)
+    one = loss(single).of(params, target, batch, noise)
+    two = loss(twins).of(params, target, batch._replace(action_tm1=jnp.array([1, 1])), noise)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, two)

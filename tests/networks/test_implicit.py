@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax import Array
 
-from qdojo.errors import UsageError
 from qdojo.networks.implicit import PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, _cosine, acting, implicit
-from qdojo.networks.inputs import Design
+from qdojo.networks.inputs import ILLEGAL, Design
 from qdojo.networks.mlp import Dueling, Hidden
+from qdojo.types import Masked
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -64,10 +64,24 @@ def test_quantiles_differ_from_fraction_to_fraction() -> None:
     assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
 
 
-@pytest.mark.parametrize("hidden", [(), (64,)])
-def test_fewer_than_two_hidden_layers_are_refused(hidden: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match=rf"hidden has {len(hidden)} layer"):
-        implicit(Design((4,), 2, hidden, False, False), None)
+def test_with_one_layer_the_fraction_joins_the_observation_itself() -> None:
+    network = implicit(Design((4,), 2, (8,), False, False), None)
+    params = network.init(KEY)
+    assert (params.features, params.embedding.weight.shape) == ([], (4, 64))
+    np.testing.assert_array_equal(params.psi(jnp.arange(4.0)), jnp.arange(4.0))
+
+
+def test_branches_have_an_axis_of_their_own() -> None:
+    """The same values as one long branch of six actions, and each branch's mask in its place."""
+    design = Design((4,), 3, (8, 8), False, False, action_shape=(2,))
+    network, flat = implicit(design, None), implicit(design._replace(num_actions=6, action_shape=()), None)
+    params, fractions = network.init(KEY), jnp.array([0.2, 0.8])
+    found = network.quantiles(params, jnp.ones(4), fractions)
+    assert found.shape == (2, 2, 3)
+    np.testing.assert_array_equal(found.reshape(2, 6), flat.quantiles(params, jnp.ones(4), fractions))
+    mask = jnp.array([[True, False, True], [True, True, False]])
+    q = acting(network, 4, 1.0).apply(params, Masked(jnp.ones(4), mask))
+    np.testing.assert_array_equal(q == ILLEGAL, ~mask)
 
 
 def test_no_two_layers_share_their_draw_and_every_key_is_a_member() -> None:

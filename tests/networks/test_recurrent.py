@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from qdojo.errors import UsageError
-from qdojo.networks.inputs import ILLEGAL, Design
-from qdojo.networks.mlp import Dueling, LayerNorm, Linear
-from qdojo.networks.noisy import Noisy, noisy_recurrent
-from qdojo.networks.recurrent import GRU, LSTM, LSTMMemory, RecurrentNetwork, recurrent
-from qdojo.types import Masked
+from qdojo.networks.implicit import implicit
+from qdojo.networks.inputs import Design
+from qdojo.networks.mlp import Dueling, LayerNorm, Linear, mlp
+from qdojo.networks.noisy import Noisy, noisy
+from qdojo.networks.recurrent import GRU, LSTM, LSTMMemory, RecurrentNetwork, head_design, recurrent
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -22,6 +22,11 @@ KEY = jax.random.key(5)
 DESIGN = Design(observation_shape=(3,), num_actions=2, hidden=(6, 4), layer_norm=True)
 Cell = Literal["gru", "lstm"]
 BOTH = pytest.mark.parametrize("cell", ["gru", "lstm"])
+
+
+def with_q(design: Design, cell: Cell) -> RecurrentNetwork:
+    """A network of plain Q-values."""
+    return recurrent(design, cell, mlp(head_design(design, implicit=False)))
 
 
 def with_arrays(layer: Linear, weight: Any, bias: Any) -> Linear:
@@ -92,19 +97,21 @@ def test_a_new_lstm_forgets_slowly() -> None:
 
 @BOTH
 def test_an_episode_starts_with_zeros_and_the_memory_keeps_its_form(cell: Cell) -> None:
-    network = recurrent(DESIGN, cell)
+    network = with_q(DESIGN, cell)
     memory = network.memory()
     assert jax.tree.map(jnp.shape, jax.tree.leaves(memory)) == [(4,)] * (1 if cell == "gru" else 2)
     assert not any(leaf.any() for leaf in jax.tree.leaves(memory))
-    q, after = jax.jit(network.step)(network.init(KEY), jnp.ones(3), memory)
-    assert q.shape == (2,)
+    params = network.init(KEY)
+    features, after = jax.jit(network.step)(params, jnp.ones(3), memory)
+    assert features.shape == (4,)
+    assert network.head.apply(params, features).shape == (2,)
     assert jax.tree.structure(after) == jax.tree.structure(memory)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(after))
 
 
 @BOTH
 def test_what_was_seen_before_changes_the_values(cell: Cell) -> None:
-    network = recurrent(DESIGN, cell)
+    network = with_q(DESIGN, cell)
     params, step = network.init(KEY), jax.jit(network.step)
     after_one, after_other = (step(params, jnp.full(3, x), network.memory())[1] for x in (1.0, -1.0))
     now = jnp.zeros(3)
@@ -114,46 +121,49 @@ def test_what_was_seen_before_changes_the_values(cell: Cell) -> None:
 @BOTH
 @pytest.mark.parametrize("dueling", [False, True])
 def test_parts_and_widths(cell: Cell, dueling: bool) -> None:
-    params = recurrent(DESIGN._replace(dueling=dueling), cell).init(KEY)
+    params = with_q(DESIGN._replace(dueling=dueling), cell).init(KEY)
     assert [layer.linear.weight.shape for layer in params.hidden] == [(6, 3)]
     gates = 3 if cell == "gru" else 4
     assert params.cell.of_input.weight.shape == (gates * 4, 6)
     assert params.cell.of_memory.weight.shape == (gates * 4, 4)
     leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, LayerNorm))
     assert sum(isinstance(leaf, LayerNorm) for leaf in leaves) == (3 if dueling else 1)
+    head = params.head.head
     if dueling:
-        assert isinstance(params.head, Dueling)
-        assert params.head.value_hidden.linear.weight.shape == (4, 4)
-        assert params.head.advantage.weight.shape == (2, 4)
+        assert isinstance(head, Dueling)
+        assert head.value_hidden.linear.weight.shape == (4, 4)
+        assert head.advantage.weight.shape == (2, 4)
     else:
-        assert params.head.weight.shape == (2, 4)
+        assert head.weight.shape == (2, 4)
 
 
 def test_one_layer_is_the_memory_alone() -> None:
-    params = recurrent(DESIGN._replace(hidden=(5,)), "gru").init(KEY)
+    params = with_q(DESIGN._replace(hidden=(5,)), "gru").init(KEY)
     assert params.hidden == []
     assert params.cell.of_input.weight.shape == (15, 3)
 
 
 def test_no_layer_is_refused() -> None:
     with pytest.raises(UsageError, match="hidden has no layer"):
-        recurrent(DESIGN._replace(hidden=()), "gru")
+        with_q(DESIGN._replace(hidden=()), "gru")
 
 
-@BOTH
-def test_branches_and_masks(cell: Cell) -> None:
-    network = recurrent(DESIGN._replace(action_shape=(2,), num_actions=3), cell)
-    params, step = network.init(KEY), jax.jit(network.step)
-    mask = jnp.array([[True, False, True], [False, False, True]])
-    plain, memory = step(params, jnp.ones(3), network.memory())
-    masked, same = step(params, Masked(jnp.ones(3), mask), network.memory())
-    assert plain.shape == (2, 3)
-    np.testing.assert_array_equal(masked, np.where(mask, plain, np.float32(ILLEGAL)))
-    jax.tree.map(np.testing.assert_array_equal, memory, same)
+def test_heads_begin_with_the_features() -> None:
+    """Of two branches with three actions: plain values, atoms, and quantiles at any fraction."""
+    design = DESIGN._replace(action_shape=(2,), num_actions=3)
+    plain, joined = head_design(design, implicit=False), head_design(design, implicit=True)
+    assert (plain.observation_shape, plain.hidden, joined.hidden) == ((4,), (), (4,))
+    features = jnp.ones(4)
+    values = recurrent(design, "gru", mlp(plain))
+    assert values.head.apply(values.init(KEY), features).shape == (2, 3)
+    atoms = recurrent(design, "gru", mlp(plain, 5))
+    assert atoms.head.apply(atoms.init(KEY), features).shape == (2, 3, 5)
+    quantiles = recurrent(design, "gru", implicit(joined, None))
+    assert quantiles.head.quantiles(quantiles.init(KEY), features, jnp.array([0.1, 0.9])).shape == (2, 2, 3)
 
 
 def test_statistics_are_kept_of_whole_sequences() -> None:
-    network = recurrent(DESIGN._replace(normalized=True), "gru")
+    network = with_q(DESIGN._replace(normalized=True), "gru")
     seen = jax.random.normal(KEY, (5, 7, 3)) * 3.0 + 1.0
     found = network.observe(network.init(KEY), seen).inputs.statistics
     assert float(found.count) == 35
@@ -162,7 +172,7 @@ def test_statistics_are_kept_of_whole_sequences() -> None:
 
 @BOTH
 def test_members_differ_and_are_each_as_alone(cell: Cell) -> None:
-    network = recurrent(DESIGN, cell)
+    network = with_q(DESIGN, cell)
     keys = jax.random.split(KEY, 2)
 
     def first(key: jax.Array) -> jax.Array:
@@ -176,8 +186,8 @@ def test_members_differ_and_are_each_as_alone(cell: Cell) -> None:
 @BOTH
 def test_noise_reaches_the_cell_and_is_left_out_where_nothing_was_perturbed(cell: Cell) -> None:
     """Words: inputs + outputs of 3 -> 6, of 6 and 4 -> gates * 4, and of 4 -> 2."""
-    plain: RecurrentNetwork = recurrent(DESIGN, cell)
-    network = noisy_recurrent(plain)
+    plain: RecurrentNetwork = with_q(DESIGN, cell)
+    network = noisy(plain)
     gates = 3 if cell == "gru" else 4
     assert network.words == (3 + 6) + (6 + 4 * gates) + (4 + 4 * gates) + (4 + 2)
     params = network.init(KEY)
@@ -195,6 +205,6 @@ def test_noise_reaches_the_cell_and_is_left_out_where_nothing_was_perturbed(cell
 
 
 def test_noisy_statistics_are_of_the_means() -> None:
-    network = noisy_recurrent(recurrent(DESIGN._replace(normalized=True), "gru"))
+    network = noisy(with_q(DESIGN._replace(normalized=True), "gru"))
     params = network.observe(network.init(KEY), jnp.ones((2, 4, 3)))
     assert float(params.mean.inputs.statistics.count) == 8

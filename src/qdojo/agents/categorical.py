@@ -4,18 +4,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from qdojo.agents.dqn import munchausen_bonus
 from qdojo.agents.learner import Loss
-from qdojo.bellman import targets
-from qdojo.bellman.distributions import categorical_projection, chosen, cross_entropy
-from qdojo.bellman.targets import Munchausen
+from qdojo.bellman.distributions import by_branch, categorical_projection, chosen, chosen_by_branch, cross_entropy
+from qdojo.bellman.targets import Munchausen, log_policy
 from qdojo.networks.inputs import legal_only
 from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
 
 
 def c51_network(logits: Network, support: Float[Array, "atoms"]) -> Network:
-    """Q-values, sum_i p_i z_i, where the network gives logits `[actions, atoms]`. Bellemare et al. (2017), alg. 1."""
+    """Q-values, sum_i p_i z_i, where the network gives logits `[*branches, actions, atoms]`. Bellemare et al. (2017),
+    algorithm 1."""
 
-    def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
+    def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
         return legal_only(jax.nn.softmax(logits.apply(params, observation)) @ support, observation)
 
     return logits._replace(apply=q)
@@ -27,7 +28,8 @@ def c51_loss(logits: Network, support: Float[Array, "atoms"], double: bool, munc
     Bellemare et al. (2017), algorithm 1. The next action is the target network's choice, or with `double` the online
     network's (Hessel et al., 2018, section 3). With `munchausen` the reward has its bonus and the next distribution is
     the mixture, over the actions of the soft policy, of atoms shifted by -tau log pi (for C51 in no paper; the mean is
-    that of Vieillard et al., 2020, equation 6).
+    that of Vieillard et al., 2020, equation 6). The branches of a MultiDiscrete action share one target: the mixture of
+    theirs, which has the mean of Tavakoli et al. (2018), equation 6.
 
     The priority is the cross-entropy; Hessel et al. take the divergence, which is less by the target's own entropy.
     The metric `clipped` is the share of the target's mass that lay outside the support and was moved to its ends.
@@ -35,26 +37,27 @@ def c51_loss(logits: Network, support: Float[Array, "atoms"], double: bool, munc
     q_network = c51_network(logits, support)
 
     def target(params: Params, target_params: Params, batch: Batch) -> tuple[Float[Array, "atoms"], Float[Array, ""]]:
-        probabilities = jax.nn.softmax(logits.apply(target_params, batch.obs_t))
-        selector = q_network.apply(params if double else target_params, batch.obs_t)
+        probabilities = by_branch(jax.nn.softmax(logits.apply(target_params, batch.obs_t)))
+        selector = q_network.apply(params if double else target_params, batch.obs_t).reshape(probabilities.shape[:2])
         if munchausen is None:
-            probabilities = chosen(probabilities, jnp.argmax(selector))
-            return _project(batch.reward_t + batch.discount_t * support, probabilities, support)
+            following = jnp.mean(jax.vmap(chosen)(probabilities, jnp.argmax(selector, axis=1)), axis=0)
+            return _project(batch.reward_t + batch.discount_t * support, following, support)
         q_tm1 = q_network.apply(target_params, batch.obs_tm1)
-        bonus = targets.munchausen_bonus(q_tm1, batch.action_tm1, *munchausen)
-        scaled = targets.log_policy(selector, munchausen.temperature)
+        reward_t = batch.reward_t + munchausen_bonus(q_tm1, batch.action_tm1, munchausen)
+        scaled = jax.vmap(log_policy, in_axes=(0, None))(selector, munchausen.temperature)
         policy = jnp.exp(scaled / munchausen.temperature)
-        atoms = batch.reward_t + bonus + batch.discount_t * (support[None, :] - scaled[:, None])
-        projected, clipped = jax.vmap(_project, in_axes=(0, 0, None))(atoms, probabilities, support)
-        return policy @ projected, policy @ clipped
+        atoms = reward_t + batch.discount_t * (support[None, None, :] - scaled[:, :, None])
+        each = jax.vmap(jax.vmap(_project, in_axes=(0, 0, None)), in_axes=(0, 0, None))
+        projected, clipped = each(atoms, probabilities, support)
+        return jnp.mean(jax.vmap(jnp.matmul)(policy, projected), axis=0), jnp.mean(jax.vmap(jnp.dot)(policy, clipped))
 
     def loss(
         params: Params, target_params: Params, batch: Batch, noise: Words
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-        logits_tm1 = chosen(logits.apply(params, batch.obs_tm1), batch.action_tm1)
+        logits_tm1 = chosen_by_branch(logits.apply(params, batch.obs_tm1), batch.action_tm1)
         projected, clipped = jax.lax.stop_gradient(target(params, target_params, batch))
-        error = cross_entropy(logits_tm1, projected)
-        return error, error, {"q_mean": jax.nn.softmax(logits_tm1) @ support, "clipped": clipped}
+        error = jnp.mean(jax.vmap(cross_entropy, in_axes=(0, None))(logits_tm1, projected))
+        return error, error, {"q_mean": jnp.mean(jax.nn.softmax(logits_tm1) @ support), "clipped": clipped}
 
     return Loss(loss)
 

@@ -73,18 +73,25 @@ def target_value(
     The branches of a MultiDiscrete action share one target, of their mean value (Tavakoli et al., 2018, equation 6); a
     Discrete action is one branch.
     """
-    q_t, selector_t, q_before = (q.reshape(-1, q.shape[-1]) for q in values)
+    q_t, selector_t = (q.reshape(-1, q.shape[-1]) for q in (values.q_t, values.selector_t))
     if rule.munchausen is None:
         value_t = jax.vmap(targets.double_value)(q_t, selector_t)
     else:
-        bonus = jax.vmap(targets.munchausen_bonus, in_axes=(0, 0, None, None, None))
-        reward_t = reward_t + jnp.mean(bonus(q_before, action_tm1.reshape(-1), *rule.munchausen))
+        reward_t = reward_t + munchausen_bonus(values.q_before, action_tm1, rule.munchausen)
         soft = jax.vmap(targets.double_soft_value, in_axes=(0, 0, None))
         value_t = soft(q_t, selector_t, rule.munchausen.temperature)
     if not rule.rescaled:
         return jax.lax.stop_gradient(targets.bellman_target(reward_t, discount_t, jnp.mean(value_t)))
     value = jnp.mean(targets.unrescaled(value_t))
     return jax.lax.stop_gradient(targets.rescaled(targets.bellman_target(reward_t, discount_t, value)))
+
+
+def munchausen_bonus(
+    q_tm1: Float[Array, "*branches actions"], action_tm1: Int[Array, "*branches"], munchausen: Munchausen
+) -> Float[Array, ""]:
+    """What joins the reward; the mean over branches. `q_tm1` is the target network's."""
+    each = jax.vmap(targets.munchausen_bonus, in_axes=(0, 0, None, None, None))
+    return jnp.mean(each(q_tm1.reshape(-1, q_tm1.shape[-1]), action_tm1.reshape(-1), *munchausen))
 
 
 def distance(

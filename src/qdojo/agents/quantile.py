@@ -9,10 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from qdojo.agents.dqn import munchausen_bonus
 from qdojo.agents.learner import Loss
-from qdojo.bellman import targets
-from qdojo.bellman.distributions import chosen, fraction_loss, midpoints, quantile_huber
-from qdojo.bellman.targets import Munchausen
+from qdojo.bellman.distributions import (
+    by_branch,
+    chosen,
+    chosen_by_branch,
+    fraction_loss,
+    midpoints,
+    quantile_huber,
+)
+from qdojo.bellman.targets import Munchausen, log_policy
 from qdojo.networks.implicit import ImplicitNetwork, acting
 from qdojo.networks.inputs import legal_only
 from qdojo.noise import uniform
@@ -23,10 +30,11 @@ ACTING_FRACTIONS = 32
 
 
 def qrdqn_network(quantiles: Network) -> Network:
-    """Q-values, the mean quantiles, of a network that gives `[actions, n]`. Dabney et al. (2018a), algorithm 1."""
+    """Q-values, the mean quantiles, of a network that gives `[*branches, actions, n]`. Dabney et al. (2018a), algorithm
+    1."""
 
-    def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
-        return legal_only(jnp.mean(quantiles.apply(params, observation), axis=1), observation)
+    def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
+        return legal_only(jnp.mean(quantiles.apply(params, observation), axis=-1), observation)
 
     return quantiles._replace(apply=q)
 
@@ -39,10 +47,10 @@ def qrdqn_loss(quantiles: Network, double: bool, munchausen: Munchausen | None) 
         params: Params, target_params: Params, batch: Batch, noise: Words
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         following = quantiles.apply(target_params, batch.obs_t)
-        selector = q_network.apply(params, batch.obs_t) if double else legal_only(jnp.mean(following, 1), batch.obs_t)
+        selector = q_network.apply(params, batch.obs_t) if double else legal_only(jnp.mean(following, -1), batch.obs_t)
         goal = _targets(q_network, following, selector, target_params, batch, munchausen)
-        found = chosen(quantiles.apply(params, batch.obs_tm1), batch.action_tm1)
-        return _regression(found, midpoints(found.shape[0]), goal)
+        found = chosen_by_branch(quantiles.apply(params, batch.obs_tm1), batch.action_tm1)
+        return _regression(found, midpoints(found.shape[1]), goal)
 
     return Loss(loss)
 
@@ -68,13 +76,13 @@ def iqn_loss(
         params: Params, target_params: Params, batch: Batch, noise: Words
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         fractions, target_fractions = jnp.split(uniform(noise), [online_samples])
-        following = network.quantiles(target_params, batch.obs_t, target_fractions).T
+        following = _at(network, target_params, batch.obs_t, target_fractions)
         if double or cvar < 1.0:
             selector = q_network.apply(params if double else target_params, batch.obs_t)
         else:
-            selector = legal_only(jnp.mean(following, axis=1), batch.obs_t)
+            selector = legal_only(jnp.mean(following, axis=-1), batch.obs_t)
         goal = _targets(q_network, following, selector, target_params, batch, munchausen)
-        found = chosen(network.quantiles(params, batch.obs_tm1, fractions).T, batch.action_tm1)
+        found = chosen_by_branch(_at(network, params, batch.obs_tm1, fractions), batch.action_tm1)
         return _regression(found, fractions, goal)
 
     return Loss(loss, online_samples + target_samples)
@@ -98,47 +106,62 @@ def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | No
         edges = proposal(params, batch.obs_tm1)
         fixed = jax.lax.stop_gradient(edges)
         inner, middles, widths = fixed[1:-1], 0.5 * (fixed[:-1] + fixed[1:]), fixed[1:] - fixed[:-1]
-        following = network.quantiles(target_params, batch.obs_t, middles).T
+        following = _at(network, target_params, batch.obs_t, middles)
         selector = q_network.apply(params, batch.obs_t) if double else legal_only(following @ widths, batch.obs_t)
         goal = _targets(q_network, following, selector, target_params, batch, munchausen)
-        found = chosen(network.quantiles(params, batch.obs_tm1, middles).T, batch.action_tm1)
-        at_inner = chosen(network.quantiles(params, batch.obs_tm1, inner).T, batch.action_tm1)
-        proposing = fraction_loss(edges[1:-1], at_inner, found[:-1], found[1:])
+        found = chosen_by_branch(_at(network, params, batch.obs_tm1, middles), batch.action_tm1)
+        at_inner = chosen_by_branch(_at(network, params, batch.obs_tm1, inner), batch.action_tm1)
+        proposing = jax.vmap(fraction_loss, in_axes=(None, 0, 0, 0))(edges[1:-1], at_inner, found[:, :-1], found[:, 1:])
         error, priority, metrics = _regression(found, middles, goal, widths)
-        return error + proposing, priority, metrics
+        return error + jnp.mean(proposing), priority, metrics
 
     return Loss(loss)
 
 
+def _at(
+    network: ImplicitNetwork, params: Params, observation: Observation, fractions: Float[Array, "n"]
+) -> Float[Array, "*branches actions n"]:
+    """The quantiles with their fractions last, as a network of fixed ones has them."""
+    return jnp.moveaxis(network.quantiles(params, observation, fractions), 0, -1)
+
+
 def _targets(
     q_network: Network,
-    following: Float[Array, "actions m"],
-    selector: Float[Array, "actions"],
+    following: Float[Array, "*branches actions m"],
+    selector: Float[Array, "*branches actions"],
     target_params: Params,
     batch: Batch,
     munchausen: Munchausen | None,
-) -> Float[Array, "m"]:
+) -> Float[Array, "branches m"]:
     """r + discount * the quantiles, of the target network's `following`, that the next action has; without gradient.
 
     That action is the one with the largest `selector`: with Double Q-values of the online network (van Hasselt et al.,
     2016), else of the target network.
     """
+    following = by_branch(following)
+    selector = selector.reshape(following.shape[:2])
     if munchausen is None:
-        reward, value = batch.reward_t, chosen(following, jnp.argmax(selector))
+        reward, value = batch.reward_t, jax.vmap(chosen)(following, jnp.argmax(selector, axis=1))
     else:
         q_tm1 = q_network.apply(target_params, batch.obs_tm1)
-        reward = batch.reward_t + targets.munchausen_bonus(q_tm1, batch.action_tm1, *munchausen)
-        scaled = targets.log_policy(selector, munchausen.temperature)
-        value = jnp.exp(scaled / munchausen.temperature) @ (following - scaled[:, None])
+        reward = batch.reward_t + munchausen_bonus(q_tm1, batch.action_tm1, munchausen)
+        scaled = jax.vmap(log_policy, in_axes=(0, None))(selector, munchausen.temperature)
+        policy = jnp.exp(scaled / munchausen.temperature)
+        value = jax.vmap(jnp.matmul)(policy, following - scaled[:, :, None])
     return jax.lax.stop_gradient(reward + batch.discount_t * value)
 
 
 def _regression(
-    quantiles: Float[Array, "n"],
+    quantiles: Float[Array, "branches n"],
     fractions: Float[Array, "n"],
-    goal: Float[Array, "m"],
+    goal: Float[Array, "branches m"],
     widths: Float[Array, "n"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-    """Loss, priority, metrics. Where the parts of [0, 1] differ in width, means are weighted by `widths`."""
-    mean, goal_mean = (jnp.mean(x) if widths is None else widths @ x for x in (quantiles, goal))
-    return quantile_huber(quantiles, fractions, goal), jnp.abs(goal_mean - mean), {"q_mean": mean}
+    """Loss, priority, metrics. Where the parts of [0, 1] differ in width, means are weighted by `widths`.
+
+    The branches of a MultiDiscrete action share one target: the mixture of theirs, whose quantiles are all of `goal`,
+    and whose mean is that of Tavakoli et al. (2018), equation 6.
+    """
+    mean, goal_mean = (jnp.mean(x if widths is None else x @ widths) for x in (quantiles, goal))
+    loss = jnp.mean(jax.vmap(quantile_huber, in_axes=(0, None, None))(quantiles, fractions, goal.reshape(-1)))
+    return loss, jnp.abs(goal_mean - mean), {"q_mean": mean}

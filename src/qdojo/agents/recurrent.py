@@ -1,101 +1,139 @@
-"""DRQN and R2D2: Q-learning on sequences, by a network with a memory. Not for the cells: see `networks/recurrent.py`.
+"""DRQN and R2D2: any loss on sequences, by a network with a memory. Not for the cells: see `networks/recurrent.py`.
 
 Hausknecht and Stone (2015) start each sequence from an empty memory; Kapturowski et al. (2019) from the one that the
 agent had when it saw the first row, and let the network warm up over some rows before it learns.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from qdojo.agents.dqn import Rule, Values, distance, target_value
 from qdojo.agents.learner import Loss
+from qdojo.networks.implicit import ImplicitNetwork
+from qdojo.networks.inputs import in_place, plain
 from qdojo.networks.recurrent import RecurrentNetwork
-from qdojo.types import Actor, Memory, Metrics, Network, Observation, Params, Sequence, Words
+from qdojo.types import Actor, Batch, Memory, Metrics, Network, Observation, Params, Sequence, Words
 
 LARGEST_SHARE = 0.9
 """eta of Kapturowski et al. (2019), section 2.3: the share of the largest error in a sequence's priority."""
 
 
-def q_network(network: RecurrentNetwork) -> Network:
+class Target(NamedTuple):
+    """The target network's parameters, so marked that its head reads features of its own."""
+
+    params: Params
+
+
+def reading(head: Network | ImplicitNetwork) -> Network | ImplicitNetwork:
+    """The head of a network with a memory, as a network for losses: any of the family learns from sequences by it.
+
+    What each of the two networks makes of all that came before is not the same, so its observation is the features of
+    both, the online network's first. A `Target` reads the second.
+    """
+
+    def own(function: Callable[..., Any]) -> Callable[..., Any]:
+        def read(params: Params, features: Observation, *rest: Any) -> Any:
+            of_online, of_target = plain(features)
+            if isinstance(params, Target):
+                return function(params.params, in_place(features, of_target), *rest)
+            return function(params, in_place(features, of_online), *rest)
+
+        return read
+
+    if isinstance(head, Network):
+        return head._replace(apply=own(head.apply))
+    return head._replace(quantiles=own(head.quantiles), proposal=head.proposal and own(head.proposal))
+
+
+def first_values(network: RecurrentNetwork, q: Network) -> Network:
     """The same parameters as a network without a memory: Q-values of an episode's first observation."""
+    step = recurrent_actor(network, q).values
 
     def apply(params: Params, observation: Observation) -> Float[Array, "*q"]:
-        return network.step(params, observation, network.memory())[0]
+        return step(params, observation, network.memory())[0]
 
     return Network(network.init, apply, network.perturb, network.words, network.observe)
 
 
-def recurrent_actor(network: RecurrentNetwork) -> Actor:
-    """Plays with the memory, and with the network's noise while it explores."""
+def recurrent_actor(network: RecurrentNetwork, q: Network) -> Actor:
+    """Plays with the memory, and with the network's noise while it explores. `q` has the Q-values of what is `reading`
+    the network's head."""
+
+    def values(params: Params, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
+        features, memory = network.step(params, observation, memory)
+        return q.apply(params, in_place(observation, jnp.stack([features, features]))), memory
 
     def exploring(
         params: Params, observation: Observation, memory: Memory, noise: Words
     ) -> tuple[Float[Array, "*q"], Memory]:
-        return network.step(network.perturb(params, noise), observation, memory)
+        return values(network.perturb(params, noise), observation, memory)
 
-    return Actor(network.step, exploring, network.memory, network.words)
+    return Actor(values, exploring, network.memory, network.words)
 
 
 def unrolled(
     network: RecurrentNetwork, params: Params, observations: Observation, last: Bool[Array, "time"], memory: Memory
-) -> tuple[Float[Array, "time *q"], Memory]:
-    """Q-values of successive observations `[time, ...]`, and the memory after them.
+) -> tuple[Float[Array, "time *features"], Memory]:
+    """Features of successive observations `[time, ...]`, and the memory after them.
 
     An episode starts after each row that is `last`, and with it the memory, as it does when the loops act.
     """
 
-    def row(memory: Memory, seen: tuple[Observation, Bool[Array, ""]]) -> tuple[Memory, Float[Array, "*q"]]:
+    def row(memory: Memory, seen: tuple[Observation, Bool[Array, ""]]) -> tuple[Memory, Float[Array, "*features"]]:
         observation, last = seen
-        q, memory = network.step(params, observation, memory)
-        return jax.tree.map(lambda old, new: jnp.where(last, new, old), memory, network.memory()), q
+        features, memory = network.step(params, observation, memory)
+        return jax.tree.map(lambda old, new: jnp.where(last, new, old), memory, network.memory()), features
 
-    memory, q = jax.lax.scan(row, memory, (observations, last))
-    return q, memory
+    memory, features = jax.lax.scan(row, memory, (observations, last))
+    return features, memory
 
 
-def recurrent_loss(network: RecurrentNetwork, rule: Rule, burn_in: int, stored_state: bool) -> Loss:
-    """The mean of the DQN loss over the transitions of a `Sequence`, whose first `burn_in` rows only make the memory.
+def recurrent_loss(loss: Loss, network: RecurrentNetwork, length: int, burn_in: int, stored_state: bool) -> Loss:
+    """The mean of `loss` over the transitions of a `Sequence`, `length` rows that come after `burn_in` others, which
+    only make the memory. `loss` is built on `reading(network.head)`.
 
     Online and target network each go over all rows, from the stored memory or from an empty one; no gradient goes
-    through the burn-in. Kapturowski et al. (2019), sections 2.3 and 3; from an empty memory and without burn-in, the
-    "bootstrapped random updates" of Hausknecht and Stone (2015).
+    through the burn-in, nor through what follows a transition. Kapturowski et al. (2019), sections 2.3 and 3; from an
+    empty memory and without burn-in, the "bootstrapped random updates" of Hausknecht and Stone (2015).
     """
+    burnt, learned = slice(burn_in), slice(burn_in, None)
 
-    def q_values(params: Params, sequence: Sequence) -> Float[Array, "time *q"]:
+    def at(observations: PyTree[Array], rows: slice | Int[Array, "some"]) -> PyTree[Array]:
+        return jax.tree.map(lambda leaf: leaf[rows], observations)
+
+    def features(params: Params, sequence: Sequence) -> Float[Array, "time *features"]:
         """Of all rows after the burn-in."""
         memory = sequence.memory if stored_state else network.memory()
-        early = jax.tree.map(lambda leaf: leaf[:burn_in], sequence.obs_tm1)
-        later = jax.tree.map(lambda leaf: leaf[burn_in:], sequence.obs_tm1)
-        _, memory = unrolled(network, jax.lax.stop_gradient(params), early, sequence.last[:burn_in], memory)
-        return unrolled(network, params, later, sequence.last[burn_in:], memory)[0]
+        seen, last = sequence.obs_tm1, sequence.last
+        _, memory = unrolled(network, jax.lax.stop_gradient(params), at(seen, burnt), last[burnt], memory)
+        return unrolled(network, params, at(seen, learned), last[learned], memory)[0]
 
-    def loss(
+    def of(
         params: Params, target_params: Params, sequence: Sequence, noise: Words
     ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-        q, target_q = q_values(params, sequence), q_values(target_params, sequence)
-        learned = sequence.starts.shape[0]
-        after = sequence.after_t - burn_in
-        values = Values(
-            q_t=target_q[after],
-            selector_t=jax.lax.stop_gradient(q)[after] if rule.double else target_q[after],
-            q_before=target_q[:learned],
-        )
-        target = jax.vmap(target_value, in_axes=(None, 0, 0, 0, 0))(
-            rule, values, sequence.action_tm1, sequence.reward_t, sequence.discount_t
-        )
-        losses, errors, metrics = jax.vmap(distance, in_axes=(None, 0, 0, 0))(
-            rule, q[:learned], sequence.action_tm1, target
-        )
-
+        both = jnp.stack([features(params, sequence), features(target_params, sequence)], axis=1)
+        seen = in_place(at(sequence.obs_tm1, learned), both)
         real = sequence.starts.astype(jnp.float32)
+        transitions = Batch(
+            obs_tm1=at(seen, slice(length)),
+            action_tm1=sequence.action_tm1,
+            reward_t=sequence.reward_t,
+            discount_t=sequence.discount_t,
+            obs_t=jax.lax.stop_gradient(at(seen, sequence.after_t - burn_in)),
+            weight=real,
+        )
+        losses, errors, metrics = jax.vmap(loss.of, in_axes=(None, None, 0, 0))(
+            params, Target(target_params), transitions, noise.reshape(length, loss.words)
+        )
 
         def mean(x: Float[Array, "learned"]) -> Float[Array, ""]:
             """Over the rows that start a transition."""
             return jnp.sum(real * x) / jnp.maximum(jnp.sum(real), 1.0)
 
-        largest = jnp.max(real * errors)
-        priority = LARGEST_SHARE * largest + (1.0 - LARGEST_SHARE) * mean(errors)
+        priority = LARGEST_SHARE * jnp.max(real * errors) + (1.0 - LARGEST_SHARE) * mean(errors)
         return mean(losses), priority, jax.tree.map(mean, metrics)
 
-    return Loss(loss)
+    return Loss(of, length * loss.words)

@@ -13,6 +13,18 @@ def chosen(values: Float[Array, "actions n"], action: Int[Array, ""]) -> Float[A
     return jnp.sum(jnp.where((jnp.arange(values.shape[0]) == action)[:, None], values, 0.0), axis=0)
 
 
+def by_branch(values: Float[Array, "*branches actions n"]) -> Float[Array, "branches actions n"]:
+    """With an axis for the branches of a MultiDiscrete action; a Discrete one is one branch."""
+    return values.reshape(-1, *values.shape[-2:])
+
+
+def chosen_by_branch(
+    values: Float[Array, "*branches actions n"], action: Int[Array, "*branches"]
+) -> Float[Array, "branches n"]:
+    """The row of the action in each branch."""
+    return jax.vmap(chosen)(by_branch(values), action.reshape(-1))
+
+
 def categorical_projection(
     atoms_t: Float[Array, "atoms"], probabilities_t: Float[Array, "atoms"], support: Float[Array, "atoms"]
 ) -> Float[Array, "atoms"]:

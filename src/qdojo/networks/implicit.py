@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qdojo.errors import UsageError
 from qdojo.networks.inputs import Design, Inputs, legal_only, observed
 from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
 from qdojo.types import Network, Observation, Params, Words
@@ -38,8 +37,8 @@ class ImplicitNetwork(NamedTuple):
 
     init: Callable[[Array], Params]
     """Parameters from a key."""
-    quantiles: Callable[[Params, Observation, Float[Array, "n"]], Float[Array, "n actions"]]
-    """(params, observation, fractions) -> the return's quantile at each fraction, for each action."""
+    quantiles: Callable[[Params, Observation, Float[Array, "n"]], Float[Array, "n *branches actions"]]
+    """(params, observation, fractions) -> the return's quantile at each fraction, for each action (of each branch)."""
     proposal: Callable[[Params, Observation], Float[Array, "edges"]] | None = None
     """(params, observation) -> rising fractions from 0 to 1 (FQF), or None (IQN). No gradient reaches the features."""
     perturb: Callable[[Params, Words], Params] = lambda params, noise: params
@@ -48,6 +47,14 @@ class ImplicitNetwork(NamedTuple):
     """uint32 words that one `perturb` consumes."""
     observe: Callable[[Params, Observation], Params] = lambda params, observation: params
     """As that of a `Network`."""
+
+    def through(self, view: Callable[[Params], Params]) -> "ImplicitNetwork":
+        """The same, of what `view` makes of the parameters."""
+        proposal = self.proposal
+        return self._replace(
+            quantiles=lambda params, *at: self.quantiles(view(params), *at),
+            proposal=None if proposal is None else lambda params, *at: proposal(view(params), *at),
+        )
 
 
 class ImplicitMLP(eqx.Module):
@@ -64,7 +71,7 @@ class ImplicitMLP(eqx.Module):
     def __init__(self, design: Design, proposed: int | None, key: Array) -> None:
         *shared, last = design.hidden
         keys = jax.random.split(key, len(shared) + 4)
-        width, actions = shared[-1], math.prod(design.q_shape)
+        width, actions = shared[-1] if shared else design.features, math.prod(design.q_shape)
         self.inputs = Inputs(design, jax.random.fold_in(key, 0))
         self.features = layers((design.features, *shared), design.layer_norm, keys)
         self.embedding = Linear(COSINES, width, keys[-4])
@@ -86,7 +93,7 @@ class ImplicitMLP(eqx.Module):
         """relu(W cos(pi i tau) + b), i = 0 .. 63. Dabney et al. (2018b), equation 4."""
         return jax.nn.relu(self.embedding(_cosine(jnp.arange(COSINES, dtype=jnp.float32) * fraction)))
 
-    def values(self, x: Float[Array, "features"]) -> Float[Array, "actions"]:
+    def values(self, x: Float[Array, "features"]) -> Float[Array, "values"]:
         return self.head(x if self.last is None else self.last(x))
 
 
@@ -105,18 +112,14 @@ def _cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def implicit(design: Design, proposed: int | None) -> ImplicitNetwork:
     """A quantile function over flattened observations; `proposed` is the number of parts that FQF proposes, or None.
 
-    psi(x) is all hidden layers but the last. Dabney et al. (2018b), section 3; Yang et al. (2019), section 3.3.
-    Raises UsageError for fewer than two hidden layers.
+    psi(x) is all hidden layers but the last; with one layer it is x itself, which suits features that were learned
+    before. Dabney et al. (2018b), section 3; Yang et al. (2019), section 3.3.
     """
-    if len(design.hidden) < 2:
-        raise UsageError(
-            f"hidden has {len(design.hidden)} layer(s), but IQN and FQF join observation and fraction between two; "
-            "use hidden=[64, 64], say."
-        )
 
-    def quantiles(params: ImplicitMLP, observation: Observation, fractions: Float[Array, "n"]) -> Float[Array, "n a"]:
+    def quantiles(params: ImplicitMLP, observation: Observation, fractions: Float[Array, "n"]) -> Float[Array, "n *q"]:
         features = params.psi(observation)
-        return jax.vmap(lambda fraction: params.values(features * params.phi(fraction)))(fractions)
+        values = jax.vmap(lambda fraction: params.values(features * params.phi(fraction)))(fractions)
+        return values.reshape(-1, *design.q_shape)
 
     def proposal(params: ImplicitMLP, observation: Observation) -> Float[Array, "edges"]:
         """Yang et al. (2019), section 3.3: sums of a softmax. The features learn from the quantiles alone."""
@@ -146,10 +149,10 @@ def acting(network: ImplicitNetwork, count: int, cvar: float) -> Network:
 
     propose = network.proposal or (lambda params, observation: jnp.linspace(0.0, 1.0, count + 1))
 
-    def q(params: Params, observation: Observation) -> Float[Array, "actions"]:
+    def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
         edges = propose(params, observation)
         middles = 0.5 * (edges[:-1] + edges[1:])
-        q = (edges[1:] - edges[:-1]) @ network.quantiles(params, observation, cvar * middles)
+        q = jnp.tensordot(edges[1:] - edges[:-1], network.quantiles(params, observation, cvar * middles), axes=1)
         return legal_only(q, observation)
 
     return Network(network.init, q, network.perturb, network.words, network.observe)

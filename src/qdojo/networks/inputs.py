@@ -109,6 +109,11 @@ def plain(observation: Observation) -> Shaped[Array, "*observation"]:
     return jnp.asarray(observation.observation if isinstance(observation, Masked) else observation)
 
 
+def in_place(observation: Observation, x: Shaped[Array, "*other"]) -> Shaped[Array, "*other"] | Masked:
+    """Something else in place of what was seen, with the mask that came with it."""
+    return observation._replace(observation=x) if isinstance(observation, Masked) else x
+
+
 def legal_only(q: Float[Array, "*branches actions"], observation: Observation) -> Float[Array, "*branches actions"]:
     """Q-values of which no illegal action can be the largest, nor have a share in a soft maximum."""
     return jnp.where(observation.action_mask, q, ILLEGAL) if isinstance(observation, Masked) else q

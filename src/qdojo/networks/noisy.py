@@ -5,7 +5,7 @@ Factorised Gaussian noise, as Fortunato et al. (2018) have it in section 3 (b).
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import equinox as eqx
 import jax
@@ -19,6 +19,7 @@ from qdojo.noise import normal
 from qdojo.types import Network, Observation, Params, Words
 
 SIGMA_0 = 0.5
+AnyNetwork = TypeVar("AnyNetwork", bound=Network | ImplicitNetwork | RecurrentNetwork)
 
 
 class Noisy(NamedTuple):
@@ -42,44 +43,15 @@ class NoisyFunctions(NamedTuple):
     """uint32 words that one `perturb` consumes: inputs + outputs of every layer."""
 
 
-def noisy(network: Network) -> Network:
-    """The network with noise on all its `Linear` layers; `apply` adds none to parameters that were not perturbed.
+def noisy(network: AnyNetwork) -> AnyNetwork:
+    """The network with noise on all its `Linear` layers; it adds none to parameters that were not perturbed.
 
     Raises `ValueError` where the network has no such layer.
     """
     functions = noisy_functions(network.init)
-    return Network(
-        init=functions.init,
-        apply=lambda params, observation: network.apply(functions.means(params), observation),
-        perturb=functions.perturb,
-        words=functions.words,
-        observe=seen_by_means(network.observe),
-    )
-
-
-def noisy_quantiles(network: ImplicitNetwork) -> ImplicitNetwork:
-    """The same for a quantile function."""
-    functions, proposal = noisy_functions(network.init), network.proposal
-    return ImplicitNetwork(
-        init=functions.init,
-        quantiles=lambda params, *at: network.quantiles(functions.means(params), *at),
-        proposal=None if proposal is None else lambda params, *at: proposal(functions.means(params), *at),
-        perturb=functions.perturb,
-        words=functions.words,
-        observe=seen_by_means(network.observe),
-    )
-
-
-def noisy_recurrent(network: RecurrentNetwork) -> RecurrentNetwork:
-    """The same for a network with a memory, whose cell is made of such layers too."""
-    functions = noisy_functions(network.init)
-    return RecurrentNetwork(
-        init=functions.init,
-        step=lambda params, *at: network.step(functions.means(params), *at),
-        memory=network.memory,
-        perturb=functions.perturb,
-        words=functions.words,
-        observe=seen_by_means(network.observe),
+    of_means: Any = network.through(functions.means)
+    return of_means._replace(
+        init=functions.init, perturb=functions.perturb, words=functions.words, observe=seen_by_means(network.observe)
     )
 
 

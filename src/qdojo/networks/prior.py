@@ -1,12 +1,16 @@
 """Randomised prior functions: a network that is never trained, added to the one that learns. Not for ensembles of
 such networks: see `agents/bootstrapped.py`."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from qdojo.networks.implicit import ImplicitNetwork
 from qdojo.types import Network, Observation, Params, Words
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network | ImplicitNetwork)
 
 
 class Prior(NamedTuple):
@@ -17,21 +21,24 @@ class Prior(NamedTuple):
     """Drawn as `learned` is, and never trained."""
 
 
-def with_prior(network: Network, scale: float) -> Network:
+def with_prior(network: AnyNetwork, scale: float) -> AnyNetwork:
     """f(s) + `scale` * p(s), where f learns and p stays as it was drawn. Osband et al. (2018), section 3, algorithm 1.
 
     Where nothing was learned yet, each draw has beliefs of its own. `scale` is 0 or more, in units of the network's
-    outputs, so a network that puts illegal actions far below all others still does. Noise goes to the learned part.
-    Statistics of observations go to both: p sees what f sees, and only its weights are fixed.
+    outputs, so a network that puts illegal actions far below all others still does; of a quantile function both parts
+    are asked at the same fractions, which the learned part proposes. Noise goes to the learned part. Statistics of
+    observations go to both: p sees what f sees, and only its weights are fixed.
     """
 
     def init(key: Array) -> Prior:
         learned, fixed = jax.random.split(key)
         return Prior(network.init(learned), network.init(fixed))
 
-    def apply(params: Prior, observation: Observation) -> Float[Array, "*q"]:
-        fixed = jax.lax.stop_gradient(network.apply(params.fixed, observation))
-        return network.apply(params.learned, observation) + scale * fixed
+    def sum_of(function: Callable[..., Array]) -> Callable[..., Array]:
+        def both(params: Prior, *at: Any) -> Array:
+            return function(params.learned, *at) + scale * jax.lax.stop_gradient(function(params.fixed, *at))
+
+        return both
 
     def perturb(params: Prior, noise: Words) -> Prior:
         return params._replace(learned=network.perturb(params.learned, noise))
@@ -39,4 +46,7 @@ def with_prior(network: Network, scale: float) -> Network:
     def observe(params: Prior, observation: Observation) -> Prior:
         return Prior(network.observe(params.learned, observation), network.observe(params.fixed, observation))
 
-    return Network(init, apply, perturb, network.words, observe)
+    learned: Any = network.through(lambda params: params.learned)._replace(init=init, perturb=perturb, observe=observe)
+    if isinstance(network, ImplicitNetwork):
+        return learned._replace(quantiles=sum_of(network.quantiles))
+    return learned._replace(apply=sum_of(network.apply))

@@ -1,6 +1,5 @@
-"""A Q-network with a memory that lasts an episode, for DRQN and R2D2. Not for losses: see `agents/recurrent.py`."""
+"""Networks with a memory that lasts an episode, for DRQN and R2D2. Not for losses: see `agents/recurrent.py`."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -10,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError
-from qdojo.networks.inputs import Design, Inputs, legal_only, observed
-from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
-from qdojo.types import Memory, Observation, Params, Words
+from qdojo.networks.implicit import ImplicitNetwork
+from qdojo.networks.inputs import Design, Inputs, observed
+from qdojo.networks.mlp import Hidden, Linear, layers
+from qdojo.types import Memory, Network, Observation, Params, Words
 
 
 class RecurrentNetwork(NamedTuple):
@@ -20,8 +20,10 @@ class RecurrentNetwork(NamedTuple):
 
     init: Callable[[Array], Params]
     """Parameters from a key."""
-    step: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]
-    """(params, observation, memory) -> Q-values, memory."""
+    step: Callable[[Params, Observation, Memory], tuple[Float[Array, "*features"], Memory]]
+    """(params, observation, memory) -> features, memory."""
+    head: Network | ImplicitNetwork
+    """What makes Q-values, or a distribution, of features in place of the observation; of the same parameters."""
     memory: Callable[[], Memory]
     """As it is when an episode starts: zeros."""
     perturb: Callable[[Params, Words], Params] = lambda params, noise: params
@@ -30,6 +32,10 @@ class RecurrentNetwork(NamedTuple):
     """uint32 words that one `perturb` consumes."""
     observe: Callable[[Params, Observation], Params] = lambda params, observation: params
     """As that of a `Network`."""
+
+    def through(self, view: Callable[[Params], Params]) -> "RecurrentNetwork":
+        """The same, of what `view` makes of the parameters."""
+        return self._replace(step=lambda params, *at: self.step(view(params), *at), head=self.head.through(view))
 
 
 class GRU(eqx.Module):
@@ -98,52 +104,55 @@ CELLS: dict[str, Any] = {"gru": GRU, "lstm": LSTM}
 
 
 class RecurrentMLP(eqx.Module):
-    """Hidden layers, a cell as wide as the last of them would be, and a head of one value an action.
-
-    With `dueling` each of the head's two streams has a hidden layer as wide as the cell.
-    """
+    """Hidden layers and a cell as wide as the last of them would be; and the parameters of the head on it."""
 
     inputs: Inputs
     hidden: list[Hidden]
     cell: GRU | LSTM
-    head: Linear | Dueling
+    head: Params
 
-    def __init__(self, design: Design, cell: str, key: Array) -> None:
+    def __init__(self, design: Design, cell: str, head: Callable[[Array], Params], key: Array) -> None:
         *shared, width = design.hidden
         *keys, cell_key, head_key = jax.random.split(key, len(shared) + 2)
         self.inputs = Inputs(design, jax.random.fold_in(key, 0))
         self.hidden = layers((design.features, *shared), design.layer_norm, keys)
         self.cell = CELLS[cell](shared[-1] if shared else design.features, width, cell_key)
-        if design.dueling:
-            self.head = Dueling(width, width, design, 1, head_key)
-        else:
-            self.head = Linear(width, math.prod(design.q_shape), head_key)
+        self.head = head(head_key)
 
-    def __call__(self, observation: Observation, memory: Memory) -> tuple[Float[Array, "values"], Memory]:
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Float[Array, "width"], Memory]:
         x = self.inputs(observation)
         for layer in self.hidden:
             x = layer(x)
-        x, memory = self.cell(x, memory)
-        return self.head(x), memory
+        return self.cell(x, memory)
 
 
-def recurrent(design: Design, cell: Literal["gru", "lstm"]) -> RecurrentNetwork:
-    """Q-values of shape `design.q_shape`, by a memory of width `design.hidden[-1]` behind the other hidden layers.
+def head_design(design: Design, implicit: bool) -> Design:
+    """What a head is built for that begins with the features of `recurrent(design, ...)`.
 
-    Raises UsageError where `design.hidden` has no layer.
+    The streams of a dueling head and an `implicit` one have a hidden layer as wide as the cell. Raises UsageError where
+    `design.hidden` has no layer.
     """
     if not design.hidden:
         raise UsageError("hidden has no layer, but the last one is the memory's width; use hidden=[64, 64], say.")
+    width = design.hidden[-1]
+    hidden = (width,) if design.dueling or implicit else ()
+    return design._replace(observation_shape=(width,), hidden=hidden, categories=(), normalized=False)
 
-    def step(params: RecurrentMLP, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
-        values, memory = params(observation, memory)
-        return legal_only(values.reshape(design.q_shape), observation), memory
+
+def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network | ImplicitNetwork) -> RecurrentNetwork:
+    """A memory of width `design.hidden[-1]` behind the other hidden layers, and a head built by `head_design`."""
 
     def init(key: Array) -> RecurrentMLP:
-        return RecurrentMLP(design, cell, key)
+        return RecurrentMLP(design, cell, head.init, key)
 
     def memory() -> Memory:
         like = jax.eval_shape(lambda: init(jax.random.key(0)).cell.memory())
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
 
-    return RecurrentNetwork(init=init, step=step, memory=memory, observe=observed)
+    return RecurrentNetwork(
+        init=init,
+        step=lambda params, *at: params(*at),
+        head=head.through(lambda params: params.head),
+        memory=memory,
+        observe=observed,
+    )
