@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qdojo.noise import bernoulli, integer, normal, uniform
+from qdojo.noise import bernoulli, gumbel, integer, normal, uniform
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -51,3 +51,10 @@ def test_normal_draws_are_finite_and_symmetric() -> None:
     np.testing.assert_array_equal(normal(~WORDS), -normal(WORDS))
     assert np.isfinite(normal(ENDS)).all()
     assert float(normal(ENDS[2])) == pytest.approx(5.295, abs=0.01)
+
+
+def test_gumbel_draws_have_the_gumbel_distribution_and_are_finite() -> None:
+    assert stats.kstest(np.asarray(gumbel(WORDS)), "gumbel_r").pvalue > 0.01
+    found = np.asarray(gumbel(ENDS))
+    middles = np.array([2.0**-24, 0.5 + 2.0**-24, 1.0 - 2.0**-24])
+    np.testing.assert_allclose(found, -np.log(-np.log(middles)), rtol=1e-5)

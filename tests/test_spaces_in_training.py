@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import qdojo
 from qdojo.errors import EnvironmentFailure, UsageError
@@ -223,3 +224,12 @@ def test_taxis_masks_are_used(tmp_path: Any) -> None:
         observation, _, over, _, info = env.step(action)
         if over:
             break
+
+
+def test_a_memory_on_copies_that_wait_is_refused(tmp_path: Any) -> None:
+    def make() -> Any:
+        return SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    with pytest.raises(UsageError, match=r"recurrent is set, but copies of .* wait while others restart"):
+        qdojo.train(make, preset="drqn", num_envs=2, collect_steps=8, root=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -77,6 +77,11 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
+    if config.recurrent is not None and spec.pauses:
+        raise UsageError(
+            f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
+            "give the vector AutoresetMode.NEXT_STEP."
+        )
     prepare(config, spaces.observation_shape, spaces.num_actions)
     model = _model(config, spaces, network)
     variant = _variant(config, spaces, model)
@@ -111,6 +116,7 @@ def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
         layer_norm=config.layer_norm,
         dueling=config.dueling,
         action_shape=spaces.action_shape,
+        branch_sizes=() if spaces.legal.all() else tuple(spaces.legal.sum(axis=-1).tolist()),
         categories=spaces.categories,
         embedding=config.embedding or 0,
         normalized=config.normalize_observations,
@@ -226,7 +232,7 @@ def _agent(config: Config, spaces: Spaces, variant: Variant) -> Agent:
         epsilon_end=config.epsilon_end,
         decay_steps=config.epsilon_decay_steps,
         ladder=config.epsilon_ladder,
-        temperature_start=config.temperature_start,
+        temperature_start=config.temperature_start if initial is None else config.temperature_end,
         temperature_end=config.temperature_end,
     )
     choosing = Choosing(

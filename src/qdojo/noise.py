@@ -27,6 +27,14 @@ def bernoulli(words: UInt32[Array, "*shape"], probability: Float[Array, ""] | fl
     return uniform(words) < probability
 
 
+def gumbel(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Draws from the standard Gumbel distribution, -log(-log(u)), one a word, each of them finite.
+
+    u is the middle of one of 2**23 intervals, as in `normal`: of the float32 next to 1 the draw would be infinite.
+    """
+    return -jnp.log(-jnp.log(((words >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2**-23)))
+
+
 def normal(words: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Draws from the standard normal distribution, one a word, by its inverse distribution function.
 

@@ -21,6 +21,8 @@ Act = Callable[[Observation], Any]
 Frame = UInt8[np.ndarray, "height width 3"]
 
 _USUAL_FPS = 30
+_WATCHED = 2**31
+"""The number of the copy that is watched: training has none so high, so its episodes are others."""
 # Viewers play a GIF whose frames are shorter than this at a tenth of a second a frame.
 _SHORTEST_GIF_FRAME_MS = 20
 
@@ -50,7 +52,7 @@ def watch(
     env = _make(spec, "human" if record is None else "rgb_array")
     try:
         speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
-        copy = SeededCopy(env, spaces, seed, 0)
+        copy = SeededCopy(env, spaces, seed, _WATCHED)
         returns: list[float] = []
         if record is None:
             # The environment's own window keeps the time, by this entry.
@@ -112,7 +114,7 @@ def _play(
         total, step, over = 0.0, 0, False
         while True:
             if FAILURE in info:
-                where = f"episode seed {episode_seed(seed, 0, episode)}, step {step}"
+                where = f"episode seed {episode_seed(seed, _WATCHED, episode)}, step {step}"
                 raise EnvironmentFailure(f"{name} failed while it was watched ({where}): {info[FAILURE]}.")
             yield
             if over:

@@ -90,6 +90,10 @@ def test_the_same_way_by_equal_factors(position: int, value: float) -> None:
     assert exponential(1.0, 0.01, 100.0, jnp.float32(position)) == pytest.approx(value, rel=1e-5)
 
 
+def test_equal_factors_from_nothing_to_nothing_are_nothing() -> None:
+    assert exponential(0.0, 0.0, 100.0, jnp.float32(50.0)) == 0.0
+
+
 class State(NamedTuple):
     """What acting asks of an agent's state."""
 
@@ -201,3 +205,13 @@ def test_branches_take_their_own_best_explore_together_and_draw_apart() -> None:
     tried = np.asarray(jax.vmap(lambda noise: choose(choosing, q, ragged, jnp.float32(1.0), 1.0, noise))(words))
     assert set(tried[:, 0]) == {0, 1, 2}
     assert set(tried[:, 1]) == {0}
+
+
+def test_no_word_and_no_temperature_lifts_an_illegal_action() -> None:
+    """The largest of all words for the one action that is illegal, and Q-values that heat makes equal."""
+    legal = jnp.array([True, True, False])
+    q = legal_only(jnp.array([1.0, 2.0, 3.0]), Masked(jnp.zeros(1), legal))
+    choosing = Choosing(3, boltzmann=True)
+    noise = jnp.array([0, 0, 0, 0, 2**32 - 1], jnp.uint32)
+    for temperature in (1.0, 1e30):
+        assert choose(choosing, q, legal, 0.0, temperature, noise) != 2

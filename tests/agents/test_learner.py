@@ -406,3 +406,32 @@ def test_a_noisy_network_explores_in_training_only_and_learns_its_spread() -> No
     assert not np.array_equal(after.params.mean.head.weight, state.params.mean.head.weight)
     # The target network has spreads too, and goes where the online ones went (tau is 1).
     np.testing.assert_array_equal(after.target_params.spread.head.weight, after.params.spread.head.weight)
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_both_networks_have_the_same_statistics_of_observations(every: int) -> None:
+    """However seldom and however slowly the weights are synced."""
+    network = mlp(Design((1,), 2, (4,), layer_norm=False, normalized=True))
+    structure = STRUCTURE._replace(target_sync_updates=every)
+    learner = replay_agent(network, dqn_loss(network, Rule(False, "mse")), hyper(target_tau=0.01), structure)
+    tape = tape_of(*[(0, 1.0, False, False)] * 6)
+    tape = one_member(tape)
+    state = learner.init(jax.random.key(0))
+    noise = jax.random.bits(jax.random.key(1), (learner.update_words,), jnp.uint32)
+    for i in range(3):
+        state, _ = learner.update(state, tape, noise, Clock(jnp.int32(10 + i), jnp.int32(i)))
+    ours, target = state.params.inputs.statistics, state.target_params.inputs.statistics
+    assert float(ours.count) == 3 * structure.batch_size
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, target)
+    assert not np.array_equal(state.params.head.weight, state.target_params.head.weight)
+
+
+def test_metrics_are_of_rows_that_start_a_transition() -> None:
+    """Q is 2 for action 0 and 5 for action 1; the rows with action 1 are final observations."""
+    learner = agent(hyper(learning_rate_start=0.0, learning_rate_end=0.0))
+    tape = tape_of((0, 1.0, True, False), (1, 0.0, False, True), (0, 1.0, True, False), (1, 0.0, False, True))
+    words = jax.random.bits(jax.random.key(3), (learner.update_words,), jnp.uint32)
+    _, metrics = learner.update(
+        learner.init(jax.random.key(0)), one_member(tape), words, Clock(jnp.int32(4), jnp.int32(0))
+    )
+    assert float(metrics["q_mean"]) == pytest.approx(2.0)

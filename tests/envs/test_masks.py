@@ -1,5 +1,6 @@
 """Action masks: both conventions, in this process, in workers and in ready-made vectors; and all that may be wrong."""
 
+import dataclasses
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from safetensors.numpy import load, save
 
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import EnvSpec, resolve
-from qdojo.envs.spaces import check_spaces
+from qdojo.envs.spaces import BadValueError, check_spaces
 from qdojo.errors import EnvironmentFailure
+from qdojo.types import Masked
 
 # Workers cannot import a test module, so they are sent its classes themselves.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -126,7 +128,7 @@ WRONG = [
     (wrong_later(np.zeros(3, np.int8)), "it gave an action mask that allows no action."),
     (wrong_later(np.ones(4, bool)), "it gave an action mask of shape (4,) where (3,) is needed."),
     (wrong_later(np.array([0, 1, 2])), "it gave an action mask that holds other numbers than 0 and 1."),
-    (wrong_later(np.ones(3)), "it gave an action mask of dtype float64 where bool or integers are needed."),
+    (wrong_later(np.array(["a"] * 3)), "it gave an action mask of dtype <U1 where bool or numbers are needed."),
 ]
 
 
@@ -166,15 +168,28 @@ def test_an_observation_without_its_part_is_a_failure() -> None:
         found.encode(np.zeros(2, np.float32))
 
 
-def test_a_dict_with_other_keys_is_no_mask() -> None:
+def test_what_else_lies_beside_a_mask_is_the_observation() -> None:
     class Other(Stairs):
-        observation_space = spaces.Dict(x=spaces.Discrete(2), action_mask=spaces.MultiBinary(3))
+        observation_space = spaces.Dict(
+            x=spaces.Discrete(2), action_mask=spaces.MultiBinary(3), y=spaces.Box(-1.0, 1.0, (2,))
+        )
 
         def __init__(self) -> None:
             self.action_space = spaces.Discrete(3)
 
     found = check_spaces(Other())
-    assert (found.masked, found.observation_shape) == (False, (5,))
+    assert (found.masked, found.observation_shape) == (True, (4,))
+    shown = found.encode({"x": 1, "action_mask": np.array([1.0, 0.0, 1.0]), "y": np.array([0.5, -0.5], np.float32)})
+    assert isinstance(shown, Masked)
+    np.testing.assert_array_equal(shown.observation, [0.0, 1.0, 0.5, -0.5])
+    np.testing.assert_array_equal(shown.action_mask, [True, False, True])
+
+
+def test_a_mask_that_comes_after_a_first_reset_without_one_is_not_ignored() -> None:
+    plain = check_spaces(Stairs())
+    plain = dataclasses.replace(plain, mask_source=None, masked=False)
+    with pytest.raises(BadValueError, match="an action mask, although its first reset gave none"):
+        plain.encode(Stairs().observation_space.sample(), {"action_mask": np.ones(3, bool)})
 
 
 @given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3), as_ints=st.booleans())

@@ -16,6 +16,7 @@ from probes.training import HYPER, STILL, ZERO, device_loop, host_loop, small_ag
 
 from qdojo.agents.explore import Exploration
 from qdojo.envs.copies import episode_seed
+from qdojo.envs.resolve import resolve
 from qdojo.errors import UsageError
 from qdojo.loops.host import HostLoop, evaluation_seed
 from qdojo.loops.learning import Rhythm
@@ -315,3 +316,14 @@ def test_a_vector_of_another_size_is_refused() -> None:
     loop = host_loop(functools.partial(same_step_vector, 3), small_agent(ZERO))
     with pytest.raises(UsageError, match="vector of 3 environments, but 2 are asked"):
         loop.init()
+
+
+def test_a_pause_takes_no_memory_from_the_copies_that_wait() -> None:
+    """Copies of 3 and 5 steps: each counts the steps of its own episode, whatever the other does."""
+    spec = resolve(lambda: same_step_vector(2))
+    loop = host_loop(lambda: same_step_vector(2), counting(small_network(1)), envs=2)
+    assert spec.pauses
+    rows = run(loop)[0].tape.rows
+    memory, shown = np.asarray(rows.memory)[:, 0], np.asarray(rows.observation)[:, 0, :, 0]
+    np.testing.assert_array_equal(memory[:16], shown[:16])
+    assert memory.max() >= 3

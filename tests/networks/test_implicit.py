@@ -166,3 +166,11 @@ def test_noise_is_passed_on() -> None:
 def test_the_polynomial_is_the_cosine() -> None:
     x = np.linspace(0.0, 63.0, 5001).astype(np.float32)
     np.testing.assert_allclose(_cosine(jnp.asarray(x)), np.cos(np.pi * x.astype(np.float64)), atol=1e-5)
+
+
+def test_the_mean_moves_no_fraction() -> None:
+    network = implicit(Design((4,), 2, (8, 8), False, False), 5)
+    q = acting(network, 99, 1.0)
+    slope = jax.grad(lambda params: jnp.sum(q.apply(params, jnp.ones(4))))(network.init(KEY))
+    assert not jnp.any(slope.proposal.weight)
+    assert jnp.any(slope.head.weight)

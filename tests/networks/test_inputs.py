@@ -1,11 +1,13 @@
 """Running statistics against NumPy, embeddings and masks by hand."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from qdojo.agents.categorical import c51_network
 from qdojo.agents.quantile import qrdqn_network
@@ -109,3 +111,24 @@ def test_branches_have_a_value_for_each_action_and_share_the_states() -> None:
     assert q.shape == (2, 4)
     np.testing.assert_allclose(q.mean(axis=1), np.full(2, q.mean()), rtol=1e-5)
     assert not np.allclose(q[0], q[1])
+
+
+def test_the_mean_over_a_branch_is_of_the_actions_that_it_has() -> None:
+    """Branches of 4 and 2 actions: what lies behind the second's two does not move its values."""
+    design = PLAIN._replace(action_shape=(2,), branch_sizes=(4, 2), dueling=True)
+    network = mlp(design)
+    params = network.init(KEY)
+    q = np.asarray(network.apply(params, jnp.ones(3)))
+    assert q[0].mean() == pytest.approx(q[1, :2].mean(), abs=1e-6)
+    bias = params.head.advantage.bias.at[6:].add(100.0)
+    moved = network.apply(eqx.tree_at(lambda p: p.head.advantage.bias, params, bias), jnp.ones(3))
+    np.testing.assert_array_equal(moved[1, :2], q[1, :2])
+
+
+def test_the_tables_of_an_embedding_are_no_layers_draw() -> None:
+    """Both are monotone in their random bits, so that a shared key would order them alike."""
+    design = Design((1,), 3, (8,), layer_norm=False, categories=(6,), embedding=5)
+    for params in (mlp(design).init(KEY), implicit(design._replace(hidden=(8, 8)), None).init(KEY)):
+        layer = params.hidden[0] if hasattr(params, "hidden") else params.features[0]
+        table, weight = params.inputs.tables[0].ravel(), layer.linear.weight.ravel()[:30]
+        assert abs(stats.spearmanr(table, weight).statistic) < 0.7

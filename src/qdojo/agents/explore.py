@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from qdojo.noise import integer, uniform
+from qdojo.noise import gumbel, integer, uniform
 from qdojo.types import Actor, Clock, Masked, Memory, Network, Observation, Params, Words
 
 Scalar: TypeAlias = Float[Array, ""] | float
@@ -107,8 +107,10 @@ def linear(start: Scalar, end: Scalar, duration: Scalar, position: Scalar) -> Fl
 
 
 def exponential(start: Scalar, end: Scalar, duration: Scalar, position: Scalar) -> Float[Array, ""]:
-    """The same way by equal factors; both ends above 0."""
-    return start * jnp.power(end / start, jnp.clip(position / duration, 0.0, 1.0))
+    """The same way by equal factors; both ends above 0, or both 0."""
+    start = jnp.asarray(start, jnp.float32)
+    factor = end / jnp.where(start > 0.0, start, 1.0)
+    return start * jnp.power(factor, jnp.clip(position / duration, 0.0, 1.0))
 
 
 def legal_actions(observation: Observation) -> Bool[Array, "*branches actions"] | None:
@@ -126,8 +128,7 @@ def choose(
 ) -> Int[Array, "*branches"]:
     """The best action, or one drawn by exp(Q / temperature); or with probability `epsilon` any legal action.
 
-    Drawn for this env alone. The branches of a MultiDiscrete action explore together and draw apart. Illegal actions
-    have Q-values far below all others (`networks/inputs.py`).
+    Drawn for this env alone. The branches of a MultiDiscrete action explore together and draw apart.
     """
     coin, noise = noise[0], noise[1:]
     branches = choosing.action_shape
@@ -135,7 +136,10 @@ def choose(
     preferred = q
     if choosing.boltzmann:
         # The largest of Q / temperature + Gumbel noise is such a draw (Maddison et al., 2014, section 2).
-        preferred = q / temperature - jnp.log(-jnp.log(uniform(noise.reshape(q.shape)) + 2.0**-25))
+        preferred = q / temperature + gumbel(noise.reshape(q.shape))
+    if legal is not None:
+        # Illegal actions have very low Q-values already; a high temperature would lift them.
+        preferred = jnp.where(legal, preferred, -jnp.inf)
     best = jnp.argmax(preferred, axis=-1).astype(jnp.int32)
     return jnp.where(uniform(coin) < epsilon, any_action(drawing, choosing.num_actions, legal), best)
 

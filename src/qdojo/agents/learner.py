@@ -109,7 +109,10 @@ def replay_agent(
         words = example_words.reshape(structure.batch_size, loss.words)
         losses, errors, metrics = jax.vmap(loss.of, in_axes=(None, None, 0, 0))(params, target, batch, words)
         mean = jnp.mean(batch.weight * losses)
-        return mean, (errors, {"loss": mean} | jax.tree.map(jnp.mean, metrics))
+        # Rows that start no transition tell nothing; importance weights are for the loss.
+        real = (batch.weight > 0.0).astype(jnp.float32)
+        share = real / jnp.maximum(jnp.sum(real), 1.0)
+        return mean, (errors, {"loss": mean} | jax.tree.map(lambda each: jnp.dot(share, each), metrics))
 
     def sample(
         state: LearnerState, tape: Tape, noise: Words, clock: Clock
@@ -143,22 +146,24 @@ def replay_agent(
         rate = learning_rate(state.hyper, position(clock, num_envs))
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
         params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
-        target_params = sync_target(params, state, clock)
+        # Both networks have seen the same observations, whatever else is synced, and when.
+        before = network.observe(state.target_params, batch.obs_tm1)
+        target_params = sync_target(params, before, state.hyper, clock)
         return LearnerState(params, target_params, optimizer_state, state.hyper, ranked(errors)), metrics
 
-    def sync_target(params: Params, state: LearnerState, clock: Clock) -> Params:
+    def sync_target(params: Params, target_params: Params, hyper: Hyper, clock: Clock) -> Params:
         def move() -> Params:
-            tau = state.hyper.target_tau
+            tau = hyper.target_tau
             return jax.tree.map(
                 lambda new, old: tau * new + (1.0 - tau) * old if eqx.is_inexact_array(old) else new,
                 params,
-                state.target_params,
+                target_params,
             )
 
         if structure.target_sync_updates == 1:
             return move()
         due = (clock.updates + 1) % structure.target_sync_updates == 0
-        return jax.lax.cond(due, move, lambda: state.target_params)
+        return jax.lax.cond(due, move, lambda: target_params)
 
     return Agent(
         init=init,

@@ -149,7 +149,8 @@ def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnH
     The successor of the newest of them is the newest row of all, which only tells what comes next.
     """
     age, env = jnp.meshgrid(jnp.arange(rollout, -1, -1), jnp.arange(tape.num_envs), indexing="ij")
-    rows = jax.tree.map(jnp.asarray, take(tape, newest(tape, age), env))
+    # At the start of a run the oldest of them was never written; the one after it stands in its place.
+    rows = jax.tree.map(jnp.asarray, take(tape, newest(tape, jnp.minimum(age, tape.size - 1)), env))
     q = jax.vmap(jax.vmap(network.apply, in_axes=(None, 0)), in_axes=(None, 0))(params, rows.observation)
     # The branches of a MultiDiscrete action share one value, their mean (Tavakoli et al., 2018, equation 6).
     value = jnp.mean(jax.vmap(greedy_value)(q.reshape(-1, q.shape[-1])).reshape(*age.shape, -1), axis=-1)

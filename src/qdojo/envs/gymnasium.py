@@ -36,6 +36,8 @@ class HostStep(NamedTuple):
     truncated: Bool[np.ndarray, "size"]
     applied: Bool[np.ndarray, "size"]
     """False where the action was ignored: what was shown before this step starts no transition."""
+    begun: Bool[np.ndarray, "size"]
+    """True where an episode starts with what is shown now. A pause is neither applied nor begun."""
 
 
 class HostEnvironment:
@@ -120,7 +122,7 @@ class HostEnvironment:
         except CopyError as failure:
             raise self._failure(failure, choices) from failure
         observation, reward, terminated, truncated, paused = moved
-        applied = np.zeros(self.size, bool) if paused else self._next_applied
+        applied, begun = np.zeros(self.size, bool) if paused else self._next_applied, ~self._next_applied
         note, logs = self._note, self._log
         for row, over in enumerate(self._over):
             if over:
@@ -129,7 +131,7 @@ class HostEnvironment:
                 note(logs[row], choices[row])
         self._mark_over(terminated | truncated)
         self.observation = observation
-        return HostStep(observation, reward, terminated, truncated, applied)
+        return HostStep(observation, reward, terminated, truncated, applied, begun)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that `restore` needs, as arrays with a leading `size` axis; call it after the first `reset`.

@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs import registration
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from qdojo.envs.spaces import MASK
 from qdojo.errors import UsageError
@@ -37,6 +37,8 @@ class EnvSpec:
     """The time limit, where the environment declares one."""
     reward_threshold: float | None
     """The mean return at which Gymnasium calls the environment solved, where it does."""
+    pauses: bool = False
+    """Whether it is a vector whose copies have to wait while others restart; see `ready_made.py`."""
     masks_in_info: bool = False
     """Whether its first reset gave `info["action_mask"]`: which actions are legal."""
 
@@ -156,6 +158,7 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         action_space=env.single_action_space if is_vector else env.action_space,
         observation_space=env.single_observation_space if is_vector else env.observation_space,
         is_vector=is_vector,
+        pauses=is_vector and env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP,
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
         reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
         masks_in_info=_gives_masks(env),

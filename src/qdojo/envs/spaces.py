@@ -18,7 +18,8 @@ else:
     Observation = Shaped[np.ndarray, "*observation"] | tuple[Any, Any]
 
 OBSERVATION, MASK = "observation", "action_mask"
-"""Keys of an observation space that carries masks; the second also of an `info` that does."""
+"""Keys of an observation space that carries masks; the second also of an `info` that does. Other keys beside the mask
+are one observation together."""
 
 Encode = Callable[[Any], np.ndarray]
 Array = Shaped[np.ndarray, "..."]
@@ -71,7 +72,9 @@ class Spaces:
     def show(self, observation: Any, info: Any, terminated: bool = False) -> Array | dict[str, Array]:
         """What `encode` gives, as Gymnasium has it: an array, or a dict of observation and mask."""
         shown = self.encoder(observation)
-        return {OBSERVATION: shown, MASK: self.mask(observation, info, terminated)} if self.masked else shown
+        if not self.masked and (info is None or MASK not in info):
+            return shown
+        return {OBSERVATION: shown, MASK: self.mask(observation, info, terminated)}
 
     def mask(self, observation: Any, info: Any, terminated: bool = False) -> Bool[np.ndarray, "*branches actions"]:
         """The legal actions at one raw observation. Not to be written to.
@@ -80,6 +83,8 @@ class Spaces:
         legal. Raises BadValueError for any other mask that leaves no choice or does not fit.
         """
         if self.mask_source is None:
+            if info is not None and MASK in info:
+                raise BadValueError("an action mask, although its first reset gave none; give one at every observation")
             return self.legal
         source = info if self.mask_source == "info" else observation
         given = None if source is None else source.get(MASK)
@@ -110,8 +115,8 @@ class Spaces:
             flat = np.asarray(given)
             if flat.shape != (self.legal.sum(),):
                 raise BadValueError(f"an action mask of shape {flat.shape} where ({self.legal.sum()},) is needed")
-        if flat.dtype.kind not in "biu":
-            raise BadValueError(f"an action mask of dtype {flat.dtype} where bool or integers are needed")
+        if flat.dtype.kind not in "biuf":
+            raise BadValueError(f"an action mask of dtype {flat.dtype} where bool or numbers are needed")
         if flat.dtype.kind != "b" and ((flat != 0) & (flat != 1)).any():
             raise BadValueError("an action mask that holds other numbers than 0 and 1")
         return flat
@@ -139,8 +144,12 @@ def check_spaces(env: Any, name: str | None = None, embedded: bool = False) -> S
     counts, start = _check_action(action, name)
     legal = np.arange(np.max(counts)) < counts[..., None]
     source: Literal["info", "observation"] | None = "info" if getattr(env, "masks_in_info", False) else None
-    if isinstance(observation, spaces.Dict) and set(observation.spaces) == {OBSERVATION, MASK}:
-        source, observation = "observation", observation.spaces[OBSERVATION]
+    beside_mask: Callable[[Encode, Any], np.ndarray] | None = None
+    if isinstance(observation, spaces.Dict) and MASK in observation.spaces:
+        source, parts = "observation", {key: part for key, part in observation.spaces.items() if key != MASK}
+        plain = set(parts) == {OBSERVATION}
+        observation = parts[OBSERVATION] if plain else spaces.Dict(parts)
+        beside_mask = _encode_inner if plain else _encode_others
     shape, dtype, encode = _top_encoder(observation, name, embedded)
     return Spaces(
         action_shape=counts.shape,
@@ -152,7 +161,7 @@ def check_spaces(env: Any, name: str | None = None, embedded: bool = False) -> S
         observation_shape=shape,
         observation_dtype=dtype,
         categories=tuple(_counts(observation).ravel().tolist()) if embedded else (),
-        encoder=functools.partial(_encode_inner, encode) if source == "observation" else encode,
+        encoder=encode if beside_mask is None else functools.partial(beside_mask, encode),
     )
 
 
@@ -352,3 +361,10 @@ def _encode_inner(encode: Encode, value: Any) -> Shaped[np.ndarray, "*observatio
     if not isinstance(value, Mapping) or OBSERVATION not in value:
         raise BadValueError(f"an observation without {OBSERVATION!r}, which its Dict space has")
     return encode(value[OBSERVATION])
+
+
+def _encode_others(encode: Encode, value: Any) -> Shaped[np.ndarray, "*observation"]:
+    """The parts of a Dict beside its mask."""
+    if not isinstance(value, Mapping):
+        raise BadValueError(f"an observation of type {type(value).__name__} where its space is a Dict")
+    return encode({key: part for key, part in value.items() if key != MASK})

@@ -26,6 +26,7 @@ from qdojo.loops.state import (
     fresh_tally,
     member_keys,
     renewed,
+    where,
 )
 from qdojo.tape import ring
 from qdojo.types import Agent, AnyArray, Clock, Memory, Observation, Params, Report, Step
@@ -229,8 +230,7 @@ class HostLoop:
             action = np.asarray(chosen)
             after = vector.step(action.reshape(-1, *self.action_shape))
             last = ~after.applied.reshape(shape)
-            if last.any():
-                memory = renewed(self.agent, memory, last)
+            memory = self._remembered(carried, memory, after)
             reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
             steps.append(Step(seen, action, reward, terminated, last, carried))
             kept.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
@@ -257,18 +257,24 @@ class HostLoop:
         memory = fresh_memory(self.agent, *shape)
         shown = vector.reset()
         while (done < share).any():
-            action, memory = greedy(params, _split(shown, shape), memory)
+            action, thought = greedy(params, _split(shown, shape), memory)
             after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
+            memory = self._remembered(memory, thought, after)
             shown = after.observation
             running += after.reward.reshape(shape)
-            if not after.applied.all():
-                memory = renewed(self.agent, memory, ~after.applied.reshape(shape))
             ended = (after.terminated | after.truncated).reshape(shape)
             for member, copy in np.argwhere(ended & (done < share)):
                 scores[member, copy + done[member, copy] * copies] = running[member, copy]
                 done[member, copy] += 1
             running[ended] = 0.0
         return scores
+
+    def _remembered(self, before: Memory, after: Memory, moved: Any) -> Memory:
+        """What each copy carries on: nothing yet where an episode begins, and in a pause what it had before."""
+        if moved.applied.all():
+            return after
+        begun, applied = (x.reshape(self.members, -1) for x in (moved.begun, moved.applied))
+        return renewed(self.agent, where(applied, after, before), begun)
 
     def _greedy(self, params: Params, observation: Observation, memory: Memory) -> tuple[Array, Memory]:
         member = jax.vmap(self.agent.values, in_axes=(None, 0, 0))

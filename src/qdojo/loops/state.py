@@ -105,11 +105,16 @@ def renewed(
     agent: Agent, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[AnyArray, "member env"]
 ) -> PyTree[Shaped[Array, "member env ..."]]:
     """The memory after a row: as at a start where that row closed an episode."""
+    return where(over, agent.memory(), memory)
 
-    def choose(old: Array, new: Array) -> Array:
-        return jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 2)), new, old)
 
-    return jax.tree.map(choose, memory, agent.memory())
+def where(condition: Bool[AnyArray, "*rows"], then: PyTree[Array], otherwise: PyTree[Array]) -> PyTree[Array]:
+    """For each row all that the one tree has, or the other."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (jnp.ndim(b) - condition.ndim)), a, b)
+
+    return jax.tree.map(choose, then, otherwise)
 
 
 def none_best(params: PyTree[Shaped[Array, "member ..."]]) -> Best:
@@ -133,12 +138,7 @@ def keep_best(
     best: Best, params: PyTree[Shaped[Array, "member ..."]], score: Float[Array, "member"], episodes: int
 ) -> Best:
     """The better of two, for each member; of equals the earlier, for which more episodes speak."""
-    better = score > best.score
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, Best(score, jnp.full_like(best.episodes, episodes), params), best)
+    return where(score > best.score, Best(score, jnp.full_like(best.episodes, episodes), params), best)
 
 
 def fresh_tally(members: int, envs: int) -> Tally:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qdojo.networks.inputs import Design, Inputs, legal_only, observed
+from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
 from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
 from qdojo.types import Network, Observation, Params, Words
 
@@ -72,7 +72,7 @@ class ImplicitMLP(eqx.Module):
         *shared, last = design.hidden
         keys = jax.random.split(key, len(shared) + 4)
         width, actions = shared[-1] if shared else design.features, math.prod(design.q_shape)
-        self.inputs = Inputs(design, jax.random.fold_in(key, 0))
+        self.inputs = Inputs(design, jax.random.fold_in(key, INPUTS))
         self.features = layers((design.features, *shared), design.layer_norm, keys)
         self.embedding = Linear(COSINES, width, keys[-4])
         if design.dueling:
@@ -150,7 +150,8 @@ def acting(network: ImplicitNetwork, count: int, cvar: float) -> Network:
     propose = network.proposal or (lambda params, observation: jnp.linspace(0.0, 1.0, count + 1))
 
     def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
-        edges = propose(params, observation)
+        # Fractions are learned by the loss of the proposal alone, also where something else is learned of the mean.
+        edges = jax.lax.stop_gradient(propose(params, observation))
         middles = 0.5 * (edges[:-1] + edges[1:])
         q = jnp.tensordot(edges[1:] - edges[:-1], network.quantiles(params, observation, cvar * middles), axes=1)
         return legal_only(q, observation)

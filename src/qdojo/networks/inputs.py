@@ -11,8 +11,11 @@ from jaxtyping import Array, Float, Shaped
 
 from qdojo.types import Masked, Observation, Params
 
-ILLEGAL = -1e9
-"""The Q-value of an illegal action: finite, so that a probability of 0 times it is 0."""
+ILLEGAL = -1e30
+"""The Q-value of an illegal action: below whatever is learned, and finite, so that a probability of 0 times it is 0."""
+INPUTS = 2**31
+"""Folded into a network's key for its inputs: `split(key, n)[i]` is `fold_in(key, i)`, so a small number would be the
+key of a layer."""
 MOST_DEVIATIONS = 10.0
 """Normalised numbers are cut there, so that a rare observation does no harm."""
 LEAST_VARIANCE = 1e-8
@@ -28,6 +31,8 @@ class Design(NamedTuple):
     dueling: bool = False
     action_shape: tuple[int, ...] = ()
     """() for a Discrete action, (branches,) for a MultiDiscrete one."""
+    branch_sizes: tuple[int, ...] = ()
+    """Actions of each branch; () where all have `num_actions`."""
     categories: tuple[int, ...] = ()
     """Where observations are int32 categories, how many each has; each gets `embedding` learned numbers."""
     embedding: int = 0

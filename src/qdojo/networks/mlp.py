@@ -7,9 +7,10 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from qdojo.networks.inputs import Design, Inputs, legal_only, observed
+from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
 from qdojo.types import Network, Observation
 
 LAYER_NORM_EPSILON = 1e-5
@@ -92,7 +93,8 @@ class Dueling(eqx.Module):
     """A stream for the state's value V and one for the advantages A, each with a hidden layer: V + A - mean A.
 
     Wang et al. (2016), equation 9; with several outputs an action, for each of them (Hessel et al., 2018, section 3);
-    with several branches, one V for all and a mean for each (Tavakoli et al., 2018, equation 1).
+    with several branches, one V for all and a mean for each, over the actions that it has (Tavakoli et al., 2018,
+    equation 1).
     """
 
     value_hidden: Hidden
@@ -100,10 +102,11 @@ class Dueling(eqx.Module):
     advantage_hidden: Hidden
     advantage: Linear
     num_actions: int = eqx.field(static=True)
+    branch_sizes: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, inputs: int, width: int, design: Design, outputs: int, key: Array) -> None:
         keys = jax.random.split(key, 4)
-        self.num_actions = design.num_actions
+        self.num_actions, self.branch_sizes = design.num_actions, design.branch_sizes
         self.value_hidden = Hidden(inputs, width, design.layer_norm, keys[0])
         self.value = Linear(width, outputs, keys[1])
         self.advantage_hidden = Hidden(inputs, width, design.layer_norm, keys[2])
@@ -112,7 +115,10 @@ class Dueling(eqx.Module):
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "values"]:
         value = self.value(self.value_hidden(x))
         advantage = self.advantage(self.advantage_hidden(x)).reshape(-1, self.num_actions, value.shape[0])
-        return (value[None, None] + advantage - jnp.mean(advantage, axis=1, keepdims=True)).reshape(-1)
+        sizes = self.branch_sizes or (self.num_actions,) * advantage.shape[0]
+        exists = np.arange(self.num_actions) < np.array(sizes)[:, None]
+        mean = jnp.mean(advantage, axis=1, keepdims=True, where=exists[:, :, None])
+        return (value[None, None] + advantage - mean).reshape(-1)
 
 
 class MLP(eqx.Module):
@@ -129,7 +135,7 @@ class MLP(eqx.Module):
         hidden = design.hidden
         shared = hidden[:-1] if design.dueling else hidden
         *keys, last = jax.random.split(key, len(hidden) + 1)
-        self.inputs = Inputs(design, jax.random.fold_in(key, 0))
+        self.inputs = Inputs(design, jax.random.fold_in(key, INPUTS))
         self.hidden = layers((design.features, *shared), design.layer_norm, keys)
         width = shared[-1] if shared else design.features
         if design.dueling:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError
 from qdojo.networks.implicit import ImplicitNetwork
-from qdojo.networks.inputs import Design, Inputs, observed
+from qdojo.networks.inputs import INPUTS, Design, Inputs, observed
 from qdojo.networks.mlp import Hidden, Linear, layers
 from qdojo.types import Memory, Network, Observation, Params, Words
 
@@ -114,7 +114,7 @@ class RecurrentMLP(eqx.Module):
     def __init__(self, design: Design, cell: str, head: Callable[[Array], Params], key: Array) -> None:
         *shared, width = design.hidden
         *keys, cell_key, head_key = jax.random.split(key, len(shared) + 2)
-        self.inputs = Inputs(design, jax.random.fold_in(key, 0))
+        self.inputs = Inputs(design, jax.random.fold_in(key, INPUTS))
         self.hidden = layers((design.features, *shared), design.layer_norm, keys)
         self.cell = CELLS[cell](shared[-1] if shared else design.features, width, cell_key)
         self.head = head(head_key)
