@@ -56,6 +56,10 @@ OF_PRESET: dict[str, dict[str, Any]] = {
 }
 """Small enough for a test. Both actions are always tried, so the value of each is learned. Munchausen's numbers are
 such that its values differ from the plain ones by more than the tolerance."""
+COMBINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a memory of atoms": ("drqn", OF_PRESET["drqn"] | ATOMS | {"distribution": "c51"}),
+    "heads of fractions": ("fqf", OF_PRESET["fqf"] | {"heads": 2, "prior_scale": 0.5}),
+}
 SHARED = [name for name in preset_tables() if make_config("any", name).agent == "dqn"]
 
 
@@ -109,9 +113,13 @@ def conservative_values(alpha: float) -> list[list[float]]:
     return [*EVERYTHING.values[:4], [d / 2, -d / 2], [-d / 2, d / 2]]
 
 
-@pytest.mark.parametrize("preset", SHARED)
-def test_every_preset_learns_the_known_values(preset: str) -> None:
-    config = make_config("any", preset, **QUICK | OF_PRESET.get(preset, {}))
+CASES = {name: (name, OF_PRESET.get(name, {})) for name in SHARED} | COMBINED
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_preset_learns_the_known_values(name: str) -> None:
+    preset, own = CASES[name]
+    config = make_config("any", preset, **QUICK | own)
     values = EVERYTHING.values
     if config.conservative:
         values = conservative_values(config.conservative)
