@@ -34,6 +34,8 @@ from qdojo.types import Params, Report
 CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
 """Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
 the environment, and those from the second on judge what was delivered."""
+MOST_EVALUATIONS = 10
+"""Those of one agent, before it is held to be better than another."""
 COMMIT_SECONDS = 1.0
 CLIPPED_SHARE = 0.05
 """Of the mass of categorical targets: what may lie outside the atoms unsaid."""
@@ -200,8 +202,9 @@ class Trainer:
     def _judge(self, params: Params, steps: int) -> Float[np.ndarray, "member"]:
         """Greedy scores, by which the best agent is kept.
 
-        Where they reach those of the best so far, it plays the same starts, and all of its episodes count: otherwise
-        the luckiest of many evaluations would be delivered, not the best agent.
+        Where they reach those of the best so far, it plays the same starts, and all of its episodes count. A challenger
+        that is better still has fewer episodes behind it, and plays on until there are as many, or it is no longer
+        better. Otherwise the luckiest of many evaluations would be delivered, not the best agent.
         """
         episodes = self.config.eval_episodes
         scores = self._evaluate(params, steps, episodes).mean(axis=1)
@@ -209,7 +212,16 @@ class Trainer:
         if challenged.any():
             again = self._evaluate(self._best.params, steps, episodes).mean(axis=1)
             self._best = defended(self._best, challenged, jnp.asarray(again), episodes)
-        self._best = keep_best(self._best, params, jnp.asarray(scores), episodes)
+        best = jax.tree.map(np.asarray, self._best._replace(params=()))
+        mean, played = scores, np.full(self.config.seeds, episodes)
+        for more in range(1, MOST_EVALUATIONS):
+            unsure = (mean > best.score) & (played < best.episodes)
+            if not unsure.any():
+                break
+            again = self._evaluate(params, steps + more, episodes).mean(axis=1)
+            played = played + episodes * unsure
+            mean = mean + unsure * (again - mean) * (episodes / played)
+        self._best = keep_best(self._best, params, jnp.asarray(mean, jnp.float32), jnp.asarray(played, jnp.int32))
         return scores
 
     def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:

@@ -133,12 +133,15 @@ def defended(best: Best, challenged: Bool[Array, "member"], score: Float[Array, 
     )
 
 
-@partial(jax.jit, static_argnames="episodes")
+@jax.jit
 def keep_best(
-    best: Best, params: PyTree[Shaped[Array, "member ..."]], score: Float[Array, "member"], episodes: int
+    best: Best,
+    params: PyTree[Shaped[Array, "member ..."]],
+    score: Float[Array, "member"],
+    episodes: Int[Array, "member"],
 ) -> Best:
     """The better of two, for each member; of equals the earlier, for which more episodes speak."""
-    return where(score > best.score, Best(score, jnp.full_like(best.episodes, episodes), params), best)
+    return where(score > best.score, Best(score, episodes, params), best)
 
 
 def fresh_tally(members: int, envs: int) -> Tally:
