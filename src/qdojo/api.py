@@ -16,10 +16,10 @@ from qdojo.build import Parts, build
 from qdojo.config import Config, make_config, read_config
 from qdojo.dataset import MINARI
 from qdojo.errors import DamagedFile, UsageError
-from qdojo.loops.state import Best
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
+from qdojo.selection import Best
 from qdojo.statistics import interquartile_mean
 from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions, with_settings_of
 from qdojo.types import Observation

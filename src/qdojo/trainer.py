@@ -22,20 +22,19 @@ from qdojo.build import Loop, Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
 from qdojo.export.keras import export, keras_model
-from qdojo.loops.state import Best, TrainState, defended, keep_best, member_keys, none_best
+from qdojo.loops.state import TrainState, member_keys
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, write_atomically
 from qdojo.runs.metrics import MetricsWriter
+from qdojo.selection import Best, judged, none_best
 from qdojo.statistics import interquartile_mean
 from qdojo.types import Params, Report
 
 CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
 """Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
 the environment, and those from the second on judge what was delivered."""
-MOST_EVALUATIONS = 10
-"""Those of one agent, before it is held to be better than another."""
 COMMIT_SECONDS = 1.0
 CLIPPED_SHARE = 0.05
 """Of the mass of categorical targets: what may lie outside the atoms unsaid."""
@@ -200,28 +199,13 @@ class Trainer:
         return bool((again.mean(axis=1) >= threshold).all())
 
     def _judge(self, params: Params, steps: int) -> Float[np.ndarray, "member"]:
-        """Greedy scores, by which the best agent is kept.
-
-        Where they reach those of the best so far, it plays the same starts, and all of its episodes count. A challenger
-        that is better still has fewer episodes behind it, and plays on until there are as many, or it is no longer
-        better. Otherwise the luckiest of many evaluations would be delivered, not the best agent.
-        """
+        """Greedy scores, by which the best agents are kept."""
         episodes = self.config.eval_episodes
-        scores = self._evaluate(params, steps, episodes).mean(axis=1)
-        challenged = (jnp.asarray(scores) >= self._best.score) & (self._best.episodes > 0)
-        if challenged.any():
-            again = self._evaluate(self._best.params, steps, episodes).mean(axis=1)
-            self._best = defended(self._best, challenged, jnp.asarray(again), episodes)
-        best = jax.tree.map(np.asarray, self._best._replace(params=()))
-        mean, played = scores, np.full(self.config.seeds, episodes)
-        for more in range(1, MOST_EVALUATIONS):
-            unsure = (mean > best.score) & (played < best.episodes)
-            if not unsure.any():
-                break
-            again = self._evaluate(params, steps + more, episodes).mean(axis=1)
-            played = played + episodes * unsure
-            mean = mean + unsure * (again - mean) * (episodes / played)
-        self._best = keep_best(self._best, params, jnp.asarray(mean, jnp.float32), jnp.asarray(played, jnp.int32))
+
+        def play(params: Params, number: int) -> Float[np.ndarray, "member"]:
+            return self._evaluate(params, steps + number, episodes).mean(axis=1)
+
+        self._best, scores = judged(self._best, params, play, episodes)
         return scores
 
     def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:

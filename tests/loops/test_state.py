@@ -17,16 +17,12 @@ from qdojo.loops.state import (
     INIT,
     LEARN,
     START,
-    Best,
     Programs,
     chunk_words,
     count,
-    defended,
     fresh_memory,
     fresh_tally,
-    keep_best,
     member_keys,
-    none_best,
     renewed,
     streams,
 )
@@ -122,32 +118,6 @@ def test_small_rewards_are_not_lost_beside_large_sums() -> None:
     reward = np.full((1_000_000, 1, 1), 0.1, np.float32)
     tally, _ = count(fresh_tally(1, 1), reward, np.ones_like(reward, bool), np.zeros_like(reward, bool), 0)
     assert tally.score[0, 0] == pytest.approx(1e6 * float(np.float32(0.1)), rel=1e-9)
-
-
-def test_the_best_is_kept_for_each_member_and_of_equals_the_earlier() -> None:
-    best = none_best({"w": jnp.zeros((3, 2))})
-    for score, mark in (([1.0, 5.0, 3.0], 1.0), ([2.0, 4.0, 3.0], 2.0)):
-        best = keep_best(best, {"w": jnp.full((3, 2), mark)}, jnp.array(score), 10 * int(mark))
-    np.testing.assert_array_equal(best.score, [2.0, 5.0, 3.0])
-    np.testing.assert_array_equal(best.episodes, [20, 10, 10])
-    np.testing.assert_array_equal(best.params["w"], [[2.0, 2.0], [1.0, 1.0], [1.0, 1.0]])
-
-
-def test_a_defended_score_is_the_mean_of_all_episodes() -> None:
-    """(10 * 6 + 30 * 2) / 40 = 3, and the second was not challenged."""
-    best = defended(
-        Best(jnp.array([6.0, 6.0]), jnp.array([10, 10]), ()), jnp.array([True, False]), jnp.full(2, 2.0), 30
-    )
-    np.testing.assert_array_equal(best.score, [3.0, 6.0])
-    np.testing.assert_array_equal(best.episodes, [40, 10])
-
-
-def test_a_score_that_is_not_a_number_never_wins() -> None:
-    best = keep_best(
-        Best(jnp.array([1.0]), jnp.array([5]), jnp.zeros((1, 2))), jnp.ones((1, 2)), jnp.array([jnp.nan]), 7
-    )
-    assert (best.score.tolist(), best.episodes.tolist()) == ([1.0], [5])
-    np.testing.assert_array_equal(best.params, np.zeros((1, 2)))
 
 
 def test_memory_is_renewed_only_where_an_episode_is_over() -> None:

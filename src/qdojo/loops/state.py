@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,14 +20,6 @@ class Tally(NamedTuple):
     length: Int[np.ndarray, "member env"]
     episodes: Int[np.ndarray, "member"]
     env_steps: Int[np.ndarray, "member"]
-
-
-class Best(NamedTuple):
-    """The parameters with the highest greedy score so far, a member each; `score` is a mean over `episodes`."""
-
-    score: Float[Array, "member"]
-    episodes: Int[Array, "member"]
-    params: PyTree[Shaped[Array, "member ..."]]
 
 
 class TrainState(NamedTuple):
@@ -115,33 +106,6 @@ def where(condition: Bool[AnyArray, "*rows"], then: PyTree[Array], otherwise: Py
         return jnp.where(condition.reshape(condition.shape + (1,) * (jnp.ndim(b) - condition.ndim)), a, b)
 
     return jax.tree.map(choose, then, otherwise)
-
-
-def none_best(params: PyTree[Shaped[Array, "member ..."]]) -> Best:
-    """Before any evaluation: whatever is judged first is better."""
-    members = jax.tree.leaves(params)[0].shape[0]
-    return Best(jnp.full(members, -jnp.inf), jnp.zeros(members, jnp.int32), params)
-
-
-@partial(jax.jit, static_argnames="episodes")
-def defended(best: Best, challenged: Bool[Array, "member"], score: Float[Array, "member"], episodes: int) -> Best:
-    """The best after `episodes` more, with mean `score`, where it was challenged; its score is the mean of all."""
-    total = best.episodes + episodes
-    pooled = best.score + (score - best.score) * (episodes / total)
-    return best._replace(
-        score=jnp.where(challenged, pooled, best.score), episodes=jnp.where(challenged, total, best.episodes)
-    )
-
-
-@jax.jit
-def keep_best(
-    best: Best,
-    params: PyTree[Shaped[Array, "member ..."]],
-    score: Float[Array, "member"],
-    episodes: Int[Array, "member"],
-) -> Best:
-    """The better of two, for each member; of equals the earlier, for which more episodes speak."""
-    return where(score > best.score, Best(score, episodes, params), best)
 
 
 def fresh_tally(members: int, envs: int) -> Tally:
