@@ -195,6 +195,25 @@ def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: 
     assert_same(long, qdojo.resume(short.path, steps=200))
 
 
+class Quits(Observer):
+    """Stops at once, as a second Ctrl-C does, before the first report."""
+
+    def compiling(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_new_budget_outlives_the_resume_that_brought_it(tmp_path: Path) -> None:
+    run = train(tmp_path, steps=100)
+    train(tmp_path, steps=100)
+    before = [each.name for each in list_runs(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        qdojo.resume(run.path, steps=200, observer=Quits())
+    assert [each.name for each in list_runs(tmp_path)] == before, "it is as old as it was"
+    resumed = qdojo.resume(run.path)
+    assert resumed.result["steps"] == 200
+    assert resumed.config == run.config.model_copy(update={"steps": 200})
+
+
 def test_an_end_between_two_evaluations_is_judged_too(tmp_path: Path) -> None:
     run = train(tmp_path, steps=130, loop="host")
     assert sorted({steps for steps, *_ in rows_of(run)["evaluations"]}) == [100, 140]

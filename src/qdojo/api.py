@@ -203,8 +203,8 @@ def resume(
 ) -> Run:
     """Go on with a run from its last checkpoint, bit by bit as if it had never stopped.
 
-    `steps` is a new budget. A config or versions that changed since are refused with the difference; with `fork`
-    the run goes on under them, in a new run directory.
+    `steps` is a new budget, which the run keeps. A config or versions that changed since are refused with the
+    difference; with `fork` the run goes on under them, in a new run directory.
     """
     use_compilation_cache()
     found = Run(find(Path(root), str(run)), env, network)
@@ -226,7 +226,9 @@ def resume(
         arrays = with_settings_of(config, parts, loaded.arrays)
         directory = create(Path(root), config.env, config.preset, config.to_toml())
         checkpoint.save(directory.checkpoints_path, loaded.path.name, arrays, loaded.meta)
-    proceed(directory, config, parts, observer or Observer())
+    # Where a window cannot be shown now, it may be the next time: only the budget is kept.
+    rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
+    proceed(directory, config, parts, observer or Observer(), rewritten)
     return Run(directory, env, network)
 
 

@@ -26,7 +26,7 @@ from qdojo.loops.state import Best, TrainState, defended, keep_best, member_keys
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
 from qdojo.runs import checkpoint
-from qdojo.runs.directory import RunDirectory, create, write_atomically
+from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
 from qdojo.runs.metrics import MetricsWriter
 from qdojo.statistics import interquartile_mean
 from qdojo.types import Params, Report
@@ -68,8 +68,13 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
     return run
 
 
-def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer) -> None:
-    """Go on from the last whole checkpoint of `run`, with everything that was there."""
+def proceed(
+    run: RunDirectory, config: Config, parts: Parts, observer: Observer, rewritten: Config | None = None
+) -> None:
+    """Go on from the last whole checkpoint of `run`, with everything that was there.
+
+    `rewritten` is what its `config.toml` says from then on, where that changes.
+    """
     with run.lock(), contextlib.closing(parts.loop):
         loaded = checkpoint.load_latest(run.checkpoints_path)
         for damage in loaded.skipped:
@@ -80,6 +85,8 @@ def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer)
             observer.warned(warning)
         with MetricsWriter(run.metrics_path) as metrics:
             metrics.truncate(int(loaded.meta["steps"]))
+        if rewritten is not None:
+            replace_config(run, rewritten.to_toml())
         observer.started(run, config, parts.loop.name)
         observer.compiling()
         Trainer(run, config, parts, observer, loaded.meta).train(state, progress.best)
