@@ -217,6 +217,15 @@ def test_a_new_budget_outlives_the_resume_that_brought_it(tmp_path: Path) -> Non
 def test_an_end_between_two_evaluations_is_judged_too(tmp_path: Path) -> None:
     run = train(tmp_path, steps=130, loop="host")
     assert sorted({steps for steps, *_ in rows_of(run)["evaluations"]}) == [100, 140]
+    assert qdojo.resume(run.path, steps=130).result["steps"] == 140, "its own budget is no lower one"
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_budget_below_what_is_done_is_refused(fork: bool, whole: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^steps is 799, but 800 are done already; use more, or leave steps out\.$"):
+        qdojo.resume(whole.path, root=tmp_path, steps=799, fork=fork)
+    assert not list_runs(tmp_path)
+    assert whole.config.steps == SETTINGS["steps"]
 
 
 def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:

@@ -203,8 +203,8 @@ def resume(
 ) -> Run:
     """Go on with a run from its last checkpoint, bit by bit as if it had never stopped.
 
-    `steps` is a new budget, which the run keeps. A config or versions that changed since are refused with the
-    difference; with `fork` the run goes on under them, in a new run directory.
+    `steps` is a new budget, which the run keeps; one below what is done is refused. A config or versions that
+    changed since are refused with the difference; with `fork` the run goes on under them, in a new run directory.
     """
     use_compilation_cache()
     found = Run(find(Path(root), str(run)), env, network)
@@ -215,6 +215,10 @@ def resume(
         changed["render"] = "none"
     config = found.config.model_copy(update=changed)
     loaded = checkpoint.load_latest(found.directory.checkpoints_path)
+    done = int(loaded.meta["steps"])
+    # A run goes a little past its budget, to the end of a chunk; that budget is none that was lowered.
+    if steps is not None and steps < done and steps != found.config.steps:
+        raise UsageError(f"steps is {steps}, but {done} are done already; use more, or leave steps out.")
     changes = _changes(config, loaded.meta)
     if config.dataset != loaded.meta["config"].get("dataset"):
         raise UsageError(f"{found.path} has another dataset than its checkpoint, which holds all rows; undo it.")
