@@ -82,7 +82,7 @@ def import_module(module_name: str, env: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(f"{env}: {error}; install it, or run from the folder that holds it.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{env}: importing {module_name} raised {_brief(error)}.") from error
 
 
@@ -134,7 +134,7 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
         raise
     except gym.error.DependencyNotInstalled as error:
         raise UsageError(_missing_dependency(name, error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{name} could not be built: it raised {_brief(error)}.") from error
     if not isinstance(env, gym.Env | VectorEnv):
         raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
