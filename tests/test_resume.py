@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,9 +24,12 @@ from qdojo import build as building
 from qdojo.api import Run
 from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
+from qdojo.trainer import FINAL_SEED, Interrupted
 
 SETTINGS: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -112,6 +116,14 @@ def assert_same(a: Run, b: Run) -> None:
     assert rows_of(a)["evaluations"]
     for name in ("steps", "env_steps", "updates", "eval", "solved", "status"):
         assert a.result[name] == b.result[name], name
+
+
+class Heard(Observer):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 class Pair(NamedTuple):
@@ -228,6 +240,64 @@ def test_a_budget_below_what_is_done_is_refused(fork: bool, whole: Run, tmp_path
     assert whole.config.steps == SETTINGS["steps"]
 
 
+@pytest.mark.parametrize("loop", ["device", "host"])
+@pytest.mark.parametrize("when", ["judging", "defending", "delivering"])
+def test_an_evaluation_that_ctrl_c_cuts_off_is_made_up_for(
+    loop: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = {"device": DeviceLoop, "host": HostLoop}[loop]
+    evaluate, seeds = kind.evaluate, []
+
+    def interrupted(self: Any, params: Any, seed: int, episodes: int) -> Any:
+        is_now = {"judging": not seeds, "defending": seed in seeds, "delivering": seed == FINAL_SEED}
+        seeds.append(seed)
+        if is_now[when]:
+            monkeypatch.setattr(kind, "evaluate", evaluate)
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, params, seed, episodes)
+
+    monkeypatch.setattr(kind, "evaluate", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path / "stopped", steps=250, loop=loop)
+    assert status(stopped.value.run) == "interrupted"
+    resumed = qdojo.resume(stopped.value.run.path)
+    assert_same(train(tmp_path / "whole", steps=250, loop=loop), resumed)
+
+
+class EndsOnChange(gym.Env[np.ndarray, int]):
+    """Ends where an action is another than the one before, which a greedy agent never chooses."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.before: int | None = None
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        ended = self.before not in (None, action)
+        self.before = action
+        self.steps += 1
+        if self.steps == 1000:
+            signal.raise_signal(signal.SIGTERM)
+        return np.zeros(2, np.float32), 1.0, ended, False, {}
+
+
+def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: Path) -> None:
+    heard = Heard()
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path, env=EndsOnChange, observer=heard)
+    assert len(heard.warnings) == 1
+    assert "EndsOnChange has no time limit" in heard.warnings[0]
+    assert "gymnasium.wrappers.TimeLimit" in heard.warnings[0]
+    assert checkpoint.load_latest(stopped.value.run.checkpoints_path).meta["steps"] == 100
+    limited = Heard()
+    train(tmp_path, env=lambda: gym.wrappers.TimeLimit(EndsOnChange(), 50), observer=limited, steps=100)
+    assert not limited.warnings
+
+
 def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:
     """Priorities, noisy weights and all else: stopped between two evaluations and resumed, to the same bits."""
     whole, run = pair(tmp_path, after_reports=7, preset="rainbow", hidden=(8,), atoms=5, steps=200)
@@ -288,14 +358,6 @@ def test_a_solved_run_stays_where_it_was_solved(tmp_path: Path) -> None:
     assert solved_at == SETTINGS["eval_every_steps"]
     run.directory.result_path.unlink()
     assert qdojo.resume(run.path).result["steps"] == solved_at
-
-
-class Heard(Observer):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warned(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end(whole: Run, stopped: Run) -> None:
