@@ -1,5 +1,6 @@
 """A run that was killed, and resumed, ends as one that never was. Not Ctrl-C, which is the command line's."""
 
+import contextlib
 import json
 import os
 import random
@@ -370,6 +371,25 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_e
     assert len(heard.warnings) == 1
     assert str(newest) in heard.warnings[0]
     assert_same(whole, resumed)
+
+
+@pytest.mark.parametrize("where", ["header", "page"])
+def test_damaged_metrics_are_set_aside_and_training_goes_on(where: str, whole: Run, stopped: Run) -> None:
+    path = stopped.directory.metrics_path
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(path.read_bytes())
+    damaged[0 if where == "header" else 4096] ^= 1
+    path.write_bytes(damaged)
+    heard = Heard()
+    resumed = qdojo.resume(stopped.path, observer=heard)
+    assert len(heard.warnings) == 1
+    assert str(path) in heard.warnings[0]
+    assert path.with_name("metrics.sqlite.damaged").read_bytes() == damaged
+    assert rows_of(resumed)["metrics"]
+    ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path).arrays for run in (resumed, whole))
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
 def edit(run: Run, old: str, new: str) -> None:

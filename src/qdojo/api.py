@@ -1,6 +1,7 @@
 """The Python interface: train, resume, evaluate, load. Everything a command of the CLI does, it does through here."""
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,7 +157,11 @@ class Run:
     @cached_property
     def delivered(self) -> Best:
         """Scores and parameters, a member each, of the best agents of the run."""
-        arrays, _ = checkpoint.load(self.directory.best_path)
+        try:
+            arrays, _ = checkpoint.load(self.directory.best_path)
+        except DamagedFile as error:
+            mend = f"`qdojo resume {shlex.quote(str(self.path))}` writes it anew from the last checkpoint."
+            raise DamagedFile(f"{str(error).removesuffix('.')}; {mend}") from error
         return snapshot.from_arrays(best_template(self.parts.loop.template()), arrays)
 
 

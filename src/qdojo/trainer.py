@@ -27,7 +27,7 @@ from qdojo.observer import Observer
 from qdojo.plots import curve_png
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
-from qdojo.runs.metrics import MetricsWriter
+from qdojo.runs.metrics import MetricsWriter, set_damaged_aside
 from qdojo.statistics import interquartile_mean
 from qdojo.types import Params, Report
 
@@ -95,12 +95,14 @@ def proceed(
     """
     with run.lock(), contextlib.closing(parts.loop):
         loaded = checkpoint.load_latest(run.checkpoints_path)
-        for damage in loaded.skipped:
-            observer.warned(damage)
+        for skipped in loaded.skipped:
+            observer.warned(skipped)
         progress = restored(parts.loop, loaded.arrays)
         state, warning = parts.loop.reopened(progress.state)
         if warning:
             observer.warned(warning)
+        if damage := set_damaged_aside(run.metrics_path):
+            observer.warned(damage)
         with MetricsWriter(run.metrics_path) as metrics:
             metrics.truncate(int(loaded.meta["steps"]))
         if rewritten is not None:

@@ -126,7 +126,21 @@ def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], traine
     content[-1] ^= 1
     arrays.write_bytes(content)
     assert run(["eval", "copy"]) == 2
-    assert str(arrays) in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert str(arrays) in err
+    assert f"`qdojo resume {copy}` writes it anew" in err
+    assert run(["resume", "copy", "--json"]) == 0
+    assert run(["eval", "copy", "--episodes", "1", "--json"]) == 0
+    capsys.readouterr()
+
+    (copy / "result.json").write_text('{"status": "finis')
+    assert run(["show", "copy"]) == 0
+    out, err = capsys.readouterr()
+    assert "300 steps" in out
+    assert "hidden" in out
+    assert str(copy / "result.json") in err
+    assert run(["show", "copy", "--json"]) == 0
+    assert '"result": null' in capsys.readouterr().out
 
     (copy / "metrics.sqlite").write_bytes(b"not a database, but long enough to be read as one")
     assert run(["show", "copy"]) == 2
