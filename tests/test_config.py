@@ -143,7 +143,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "steps of a return in pqn": (
         {"preset": "pqn", "n_step": 3},
-        "n_step is set, but only agent='dqn' reads it; set that too, or leave n_step out.",
+        "n_step is set, but only agent='dqn' reads it; use a preset with that, or leave n_step out.",
+    ),
+    "a batch in pqn": (
+        {"preset": "pqn", "batch_size": 32},
+        "batch_size is set, but only agent='dqn' or agent='tutorial' reads it; use a preset with that, or leave "
+        "batch_size out.",
+    ),
+    "double in the tutorial": (
+        {"preset": "tutorial", "double": True},
+        "double is set, but only agent='dqn' reads it; use a preset with that, or leave double out.",
     ),
     "priorities without their replay": (
         {"priority_alpha": 0.5},

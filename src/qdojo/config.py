@@ -405,7 +405,9 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
         for name, decisive in idle.items():
             # A config file names every field, so that what changes nothing is no mistake.
             if getattr(config, name) != getattr(without, name):
-                raise UsageError(f"{name} is set, but only {decisive} reads it; set that too, or leave {name} out.")
+                # Another agent needs more than its name: a preset has all of it.
+                fix = "use a preset with that" if decisive.startswith("agent=") else "set that too"
+                raise UsageError(f"{name} is set, but only {decisive} reads it; {fix}, or leave {name} out.")
     return config
 
 
