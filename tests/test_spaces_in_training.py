@@ -9,7 +9,11 @@ import pytest
 from gymnasium import spaces
 
 import qdojo
+from qdojo.api import Policy
+from qdojo.build import build
+from qdojo.config import make_config
 from qdojo.errors import EnvironmentFailure, UsageError
+from qdojo.loops.state import member_keys
 from qdojo.types import Masked
 
 SMALL: dict[str, Any] = {
@@ -223,3 +227,28 @@ def test_taxis_masks_are_used(tmp_path: Any) -> None:
         observation, _, over, _, info = env.step(action)
         if over:
             break
+
+
+@pytest.mark.parametrize(
+    ("env", "observation", "message"),
+    [
+        (
+            "CartPole-v1",
+            np.zeros(3),
+            r"The agent was given an observation of shape \(3,\) where its space has \(4,\); pass",
+        ),
+        ("CartPole-v1", np.zeros((1, 4)), r"an observation of shape \(1, 4\) where"),
+        ("CartPole-v1", ["a", "b", "c", "d"], "an observation of dtype <U1 where float32 is needed; pass one"),
+        ("CartPole-v1", [[0.0], [0.0, 1.0]], "a list that is no observation; pass one"),
+        ("CartPole-v1", (np.zeros(4), {}), "The observation is all that reset returned; pass the first part"),
+        ("CartPole-v1", (np.zeros(4), 1.0, False, False, {}), "The observation is all that step returned; pass"),
+        ("FrozenLake-v1", 99, "the observation 99, which is outside its Discrete space; pass one"),
+        ("FrozenLake-v1", (0, {"prob": 1}), "The observation is all that reset returned; pass the first part"),
+    ],
+)
+def test_an_observation_that_does_not_fit_is_refused_in_a_sentence(env: str, observation: Any, message: str) -> None:
+    parts = build(make_config(env))
+    policy = Policy(parts, jax.vmap(parts.agent.init)(member_keys(0, 1)).params, 0)
+    for see in (policy.act, policy.q_values):
+        with pytest.raises(UsageError, match=message):
+            see(observation)

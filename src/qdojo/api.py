@@ -16,6 +16,7 @@ from qdojo import snapshot
 from qdojo.build import Parts, build
 from qdojo.config import Config, make_config, read_config
 from qdojo.dataset import MINARI
+from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.state import Best
 from qdojo.observer import Observer
@@ -64,7 +65,8 @@ class Policy:
     def act(self, observation: Any, info: Any = None) -> Any:
         """The best action for one raw observation, as the environment takes it: an int, or `[branches]`.
 
-        `info` is what came with the observation; only an environment that puts action masks there needs it.
+        `info` is what came with the observation; only an environment that puts action masks there needs it. Raises
+        UsageError where either does not fit the environment's spaces.
         """
         return self._parts.spaces.decode(self.choose(self._seen(observation, info)))
 
@@ -81,7 +83,21 @@ class Policy:
         spaces = self._parts.spaces
         if info is None and spaces.mask_source == "info":
             raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
-        return spaces.encode(observation, info)
+        try:
+            return spaces.encode(observation, info)
+        except (TypeError, ValueError) as error:
+            raise _unfit(observation, error) from error
+
+
+def _unfit(observation: Any, error: Exception) -> UsageError:
+    """Why an observation cannot be played."""
+    if isinstance(observation, tuple) and len(observation) in (2, 5) and isinstance(observation[-1], dict):
+        method = "reset" if len(observation) == 2 else "step"
+        return UsageError(f"The observation is all that {method} returned; pass the first part of that tuple alone.")
+    given = str(error) if isinstance(error, BadValueError) else f"a {type(observation).__name__} that is no observation"
+    return UsageError(
+        f"The agent was given {given}; pass one observation, as reset and step of the environment give it."
+    )
 
 
 @dataclass(frozen=True)
