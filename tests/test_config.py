@@ -167,6 +167,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "quantiles is set, but only distribution='qrdqn' or distribution='iqn' or distribution='fqf' reads it; "
         "set that too, or leave quantiles out.",
     ),
+    "processes on the device": (
+        {"loop": "device", "vectorization": "async"},
+        "vectorization is set, but only loop='auto' or loop='host' reads it; set that too, or leave vectorization out.",
+    ),
+    "episodes of no evaluation": (
+        {"eval_every_steps": None, "eval_episodes": 7},
+        "eval_episodes is set, but only eval_every_steps=N reads it; set that too, or leave eval_episodes out.",
+    ),
     "layers of a network that has its own": (
         {"network": "mine:build", "hidden": [8]},
         "hidden is set, but only network='mlp' reads it; set that too, or leave hidden out.",

@@ -479,7 +479,7 @@ def test_an_optimizer_that_overflows_is_noticed_though_the_loss_is_finite(tmp_pa
         learning_rate=1e6,
         error="mse",
         layer_norm=False,
-        eval_every_steps=None,
+        eval_every_steps=800,
     )
 
 
@@ -491,14 +491,14 @@ def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) ->
         learning_rate=1e30,
         error="mse",
         layer_norm=False,
-        eval_every_steps=None,
+        eval_every_steps=800,
     )
     assert run.evaluate(episodes=2).returns.shape == (2, 2)
 
 
 def test_a_reward_that_is_not_finite_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "native", lambda env_id: pays_after(100, jnp.inf))
-    assert_diverged(tmp_path, "no longer finite at step", eval_every_steps=None)
+    assert_diverged(tmp_path, "no longer finite at step", eval_every_steps=800)
 
 
 class Breaks(gym.Env[np.ndarray, int]):
@@ -523,7 +523,7 @@ class Breaks(gym.Env[np.ndarray, int]):
 
 def test_an_environment_that_raises_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="the gripper fell off"):
-        train(tmp_path, env=Breaks, eval_every_steps=None)
+        train(tmp_path, env=Breaks, eval_every_steps=800)
     (directory,) = list_runs(tmp_path)
     assert read_result(directory)["status"] == "failed"
     assert checkpoint.load_latest(directory.checkpoints_path).meta["steps"] == 120

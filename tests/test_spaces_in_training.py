@@ -148,7 +148,7 @@ class Levers(gym.Env[Any, Any]):
     ids=["dqn", "c51", "iqn", "pqn"],
 )
 def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
-    settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": None}
+    settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": 2_000}
     run = qdojo.train(Levers, root=tmp_path, **fields | settings)
     assert run.evaluate(2).mean.tolist() == [1.0]
     assert run.policy().act(np.zeros(1, np.float32)).tolist() == [12, 0, 3]

@@ -378,6 +378,7 @@ READ_ONLY_WITH: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
     ("distribution", ("iqn",), ("cvar",)),
     ("prioritized", (True,), ("priority_alpha", "priority_beta", "priority_beta_steps")),
     ("boltzmann", (True,), ("temperature_start", "temperature_end")),
+    ("loop", ("auto", "host"), ("vectorization",)),
 )
 """A field, some of its values, and the fields that nothing reads under others."""
 
@@ -413,12 +414,13 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
 
 def _idle(config: Config) -> dict[str, str]:
     """The fields that nothing reads under the others, each with the setting that it needs. Presets may hold some."""
-    return {
+    idle = {
         name: " or ".join(f"{decisive}={value!r}" for value in values)
         for decisive, values, names in READ_ONLY_WITH
         if getattr(config, decisive) not in values
         for name in names
     }
+    return idle | ({"eval_episodes": "eval_every_steps=N"} if config.eval_every_steps is None else {})
 
 
 def _settings(tables: dict[str, Any], preset: str, env: str) -> dict[str, Any]:
