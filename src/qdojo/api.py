@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from qdojo import snapshot
 from qdojo.build import Parts, build
 from qdojo.config import Config, make_config, read_config
-from qdojo.dataset import MINARI
+from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.state import Best
@@ -201,7 +201,9 @@ def train(
     if isinstance(network, str):
         fields["network"], network = network, None
     config = make_config(name, preset, **fields)
-    if config.dataset is not None and not config.dataset.startswith(MINARI):
+    if config.dataset is not None and config.dataset.startswith(MINARI):
+        minari_folder(config.dataset)
+    elif config.dataset is not None:
         # The new run must not be what a name such as `last` means.
         source = find(Path(root), config.dataset).path.resolve()
         config = config.model_copy(update={"dataset": str(source)})

@@ -81,6 +81,19 @@ def test_training_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert [path for path in sorted(Path().iterdir()) if path.name != "__pycache__"] == before
 
 
+def test_logged_steps_that_are_not_there_are_missed_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minari", reason="Minari is not installed: pip install 'qdojo[offline]'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(Path.cwd() / "data"))
+    assert run(["train", "CartPole-v1", "--preset", "cql", "--dataset", "minari:nosuch"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    expected = f"There is no minari:nosuch in {Path.cwd() / 'data'}; get it with `minari download nosuch`."
+    assert err.splitlines() == [expected]
+    assert not Path("runs").exists()
+
+
 def _write_other_weights() -> None:
     from qdojo.networks.keras import import_keras
 
