@@ -49,6 +49,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"num_envs": 3, "collect_steps": 4},
         "collect_steps is 4, which is no multiple of num_envs=3; use 6.",
     ),
+    "no number of copies": ({"num_envs": 0}, "num_envs is 0: input should be greater than or equal to 1."),
+    "no number at all": (
+        {"num_envs": "many"},
+        "num_envs is 'many': input should be a valid integer, unable to parse string as an integer.",
+    ),
     "no whole updates": (
         {"collect_steps": 4, "updates_per_step": 0.3},
         "collect_steps * updates_per_step is 1.2, but it must be a whole number of updates; use updates_per_step=0.25.",
@@ -67,7 +72,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "epsilon_end is 0.5, above epsilon_start=0.1.",
     ),
     "the tutorial with envs": (
-        {"preset": "tutorial", "num_envs": 2, "collect_steps": 2},
+        {"preset": "tutorial", "num_envs": 2},
         "agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not 2, 2 and 1; "
         "use preset='tutorial'.",
     ),
@@ -286,6 +291,39 @@ def test_the_multiple_that_a_message_names_is_one(collect: int, envs: int) -> No
     except UsageError as error:
         config = make_config(CARTPOLE, collect_steps=int(str(error).removesuffix(".").rpartition(" ")[2]), **fields)
     assert config.rows_per_cycle * envs == config.collect_steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "collect_steps", "updates_per_step"),
+    [
+        ({"num_envs": 8, "epsilon_ladder": 7.0}, 8, 0.5),
+        ({"num_envs": 3}, 3, 2 / 3),
+        ({"num_envs": 2}, 2, 0.5),
+        ({"num_envs": 3, "updates_per_step": 1.0}, 3, 1.0),
+        ({"num_envs": 3, "preset": "drqn"}, 9, 1 / 9),
+        ({"num_envs": 16, "preset": "r2d2"}, 16, 0.125),
+        ({"num_envs": 64, "preset": "pqn"}, 256, 1 / 256),
+        ({"num_envs": 3, "preset": "pqn"}, 264, 1 / 264),
+        ({"num_envs": 25, "preset": "pqn"}, 400, 1 / 400),
+        ({"num_envs": 5, "preset": "pqn", "minibatches": 2}, 260, 1 / 260),
+    ],
+    ids=str,
+)
+def test_copies_are_collected_from_in_whole_rows(
+    fields: dict[str, Any], collect_steps: int, updates_per_step: float
+) -> None:
+    config = make_config(CARTPOLE, **fields)
+    assert (config.collect_steps, config.updates_per_step) == (collect_steps, updates_per_step)
+    assert make_config(**tomllib.loads(config.to_toml())) == config
+
+
+@given(envs=st.integers(1, 300), preset=st.sampled_from([name for name in preset_tables() if name != "tutorial"]))
+def test_any_number_of_copies_is_accepted_with_nearly_the_replay_ratio_of_the_preset(envs: int, preset: str) -> None:
+    config, usual = make_config(CARTPOLE, preset, num_envs=envs), make_config(CARTPOLE, preset)
+    assert config.collect_steps >= usual.collect_steps
+    # Half an update is what the nearest whole number may miss, and there is at least one.
+    missed = abs(config.updates_per_cycle - config.collect_steps * usual.updates_per_step)
+    assert missed <= 0.5 + 1e-9 or config.updates_per_cycle == 1
 
 
 EVERY_TABLE = [
