@@ -39,7 +39,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "not a list": ({"hidden": 64}, "hidden is 64: input should be a valid tuple."),
     "a field's near name": (
         {"learning_rat": 0.1},
-        r"There is no field 'learning_rat'; did you mean learning_rate .*\.",
+        r"There is no field 'learning_rat'; did you mean learning_rate .*\?",
     ),
     "a field's far name": (
         {"zzzzzz": 1},
@@ -261,7 +261,7 @@ def test_a_bad_setting_is_one_sentence_that_names_it(name: str) -> None:
 
 
 def test_a_preset_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match=r"^There is no preset 'tutoral'; did you mean tutorial\.$"):
+    with pytest.raises(UsageError, match=r"^There is no preset 'tutoral'; did you mean tutorial\?$"):
         make_config(CARTPOLE, "tutoral")
     with pytest.raises(UsageError, match=r"^There is no preset 'zzz'; the names are .*default, .*tutorial.*\.$"):
         make_config(CARTPOLE, "zzz")

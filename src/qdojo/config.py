@@ -395,10 +395,10 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
     """Settings of `preset` for `env`, with `fields` on top. Raises UsageError, one sentence, for what is wrong."""
     tables = preset_tables()
     if preset not in tables:
-        raise UsageError(f"There is no preset {preset!r}; {_near(preset, list(tables))}.")
+        raise UsageError(f"There is no preset {preset!r}; {_near(preset, list(tables))}")
     for name in fields:
         if name not in Config.model_fields:
-            raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}.")
+            raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}")
     begun = {"env": env, "preset": preset} | _settings(tables, preset, env)
     begun |= _collecting(begun, fields)
     config = _resolved(_checked(begun | fields))
@@ -500,7 +500,7 @@ def _resolved(config: Config) -> Config:
 
 def _near(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}" if close else f"the names are {', '.join(sorted(known))}"
+    return f"did you mean {' or '.join(close)}?" if close else f"the names are {', '.join(sorted(known))}."
 
 
 def _sentence(error: ValidationError) -> str:
@@ -508,7 +508,7 @@ def _sentence(error: ValidationError) -> str:
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"There is no field {field!r}; {_near(field, list(Config.model_fields))}."
+        return f"There is no field {field!r}; {_near(field, list(Config.model_fields))}"
     if first["type"] == "missing":
         return f"{field} is missing."
     if not field:

@@ -16,10 +16,12 @@ BAD_TRAINING = {
     "no environment": ([], "environment"),
     "unknown environment": (["CartPol-v1"], "did you mean CartPole-v1"),
     "deprecated environment": (["LunarLander-v2"], "LunarLander-v3"),
+    "nothing before the colon": ([":x"], "env is ':x', but a colon stands between two names"),
+    "nothing after the colon": (["math:"], "env is 'math:', but a colon stands between two names"),
     "module that is not there": (["nowhere:Env"], "nowhere"),
     "continuous actions": (["Pendulum-v1"], "actor-critic"),
     "observations": (["written:Words"], "observation space Text"),
-    "preset": (["CartPole-v1", "--preset", "defalt"], "did you mean default"),
+    "preset": (["CartPole-v1", "--preset", "defalt"], "did you mean default?"),
     "flag": (["CartPole-v1", "--stepz", "3"], "Did you mean --steps?"),
     "field in a file": (["CartPole-v1", "--config", "field.toml"], "did you mean steps"),
     "file that is no TOML": (["CartPole-v1", "--config", "broken.toml"], "broken.toml"),
@@ -129,6 +131,13 @@ def test_other_verbs_refuse(tokens: list[str], words: str, capsys: pytest.Captur
     assert words in err
     assert err.count("\n") == 1
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("verb", [["runs"], ["show", "last"]])
+def test_a_folder_of_runs_that_is_a_file(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("notes.txt").write_text("")
+    assert run([*verb, "--runs", "notes.txt"]) == 2
+    assert capsys.readouterr().err == "notes.txt is a file, not a folder of runs; name a folder.\n"
 
 
 def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> None:

@@ -65,6 +65,8 @@ def _resolve_name(env: str) -> EnvSpec:
     if not colon:
         found = _find_id(env)
         return _try(found.id, functools.partial(_make_registered, found), found.id)
+    if not (module_name and attribute):
+        raise UsageError(f"env is {env!r}, but a colon stands between two names, as in `module:Id`; write both.")
     module = import_module(module_name, env)
     factory = getattr(module, attribute, None)
     if callable(factory):

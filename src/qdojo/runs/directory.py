@@ -171,7 +171,9 @@ def replace_config(run: RunDirectory, config_toml: str) -> None:
 
 
 def list_runs(root: Path) -> list[RunDirectory]:
-    """Every run under `root`, the oldest first; none where `root` does not exist."""
+    """Every run under `root`, the oldest first; none where `root` does not exist. Raises `UsageError` for a file."""
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is a file, not a folder of runs; name a folder.")
     dated = []
     for config in root.glob("*/config.toml"):
         with contextlib.suppress(OSError):
