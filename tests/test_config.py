@@ -39,7 +39,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "not a list": ({"hidden": 64}, "hidden is 64: input should be a valid tuple."),
     "a field's near name": (
         {"learning_rat": 0.1},
-        r"There is no field 'learning_rat'; did you mean learning_rate .*\.",
+        r"There is no field 'learning_rat'; did you mean learning_rate .*\?",
     ),
     "a field's far name": (
         {"zzzzzz": 1},
@@ -48,6 +48,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no multiple": (
         {"num_envs": 3, "collect_steps": 4},
         "collect_steps is 4, which is no multiple of num_envs=3; use 6.",
+    ),
+    "no number of copies": ({"num_envs": 0}, "num_envs is 0: input should be greater than or equal to 1."),
+    "no number at all": (
+        {"num_envs": "many"},
+        "num_envs is 'many': input should be a valid integer, unable to parse string as an integer.",
     ),
     "no whole updates": (
         {"collect_steps": 4, "updates_per_step": 0.3},
@@ -67,7 +72,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "epsilon_end is 0.5, above epsilon_start=0.1.",
     ),
     "the tutorial with envs": (
-        {"preset": "tutorial", "num_envs": 2, "collect_steps": 2},
+        {"preset": "tutorial", "num_envs": 2},
         "agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not 2, 2 and 1; "
         "use preset='tutorial'.",
     ),
@@ -143,7 +148,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "steps of a return in pqn": (
         {"preset": "pqn", "n_step": 3},
-        "n_step is set, but only agent='dqn' reads it; set that too, or leave n_step out.",
+        "n_step is set, but only agent='dqn' reads it; use a preset with that, or leave n_step out.",
+    ),
+    "a batch in pqn": (
+        {"preset": "pqn", "batch_size": 32},
+        "batch_size is set, but only agent='dqn' or agent='tutorial' reads it; use a preset with that, or leave "
+        "batch_size out.",
+    ),
+    "double in the tutorial": (
+        {"preset": "tutorial", "double": True},
+        "double is set, but only agent='dqn' reads it; use a preset with that, or leave double out.",
     ),
     "priorities without their replay": (
         {"priority_alpha": 0.5},
@@ -157,6 +171,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"preset": "c51", "quantiles": 8},
         "quantiles is set, but only distribution='qrdqn' or distribution='iqn' or distribution='fqf' reads it; "
         "set that too, or leave quantiles out.",
+    ),
+    "processes on the device": (
+        {"loop": "device", "vectorization": "async"},
+        "vectorization is set, but only loop='auto' or loop='host' reads it; set that too, or leave vectorization out.",
+    ),
+    "episodes of no evaluation": (
+        {"eval_every_steps": None, "eval_episodes": 7},
+        "eval_episodes is set, but only eval_every_steps=N reads it; set that too, or leave eval_episodes out.",
     ),
     "layers of a network that has its own": (
         {"network": "mine:build", "hidden": [8]},
@@ -239,7 +261,7 @@ def test_a_bad_setting_is_one_sentence_that_names_it(name: str) -> None:
 
 
 def test_a_preset_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match=r"^There is no preset 'tutoral'; did you mean tutorial\.$"):
+    with pytest.raises(UsageError, match=r"^There is no preset 'tutoral'; did you mean tutorial\?$"):
         make_config(CARTPOLE, "tutoral")
     with pytest.raises(UsageError, match=r"^There is no preset 'zzz'; the names are .*default, .*tutorial.*\.$"):
         make_config(CARTPOLE, "zzz")
@@ -269,6 +291,39 @@ def test_the_multiple_that_a_message_names_is_one(collect: int, envs: int) -> No
     except UsageError as error:
         config = make_config(CARTPOLE, collect_steps=int(str(error).removesuffix(".").rpartition(" ")[2]), **fields)
     assert config.rows_per_cycle * envs == config.collect_steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "collect_steps", "updates_per_step"),
+    [
+        ({"num_envs": 8, "epsilon_ladder": 7.0}, 8, 0.5),
+        ({"num_envs": 3}, 3, 2 / 3),
+        ({"num_envs": 2}, 2, 0.5),
+        ({"num_envs": 3, "updates_per_step": 1.0}, 3, 1.0),
+        ({"num_envs": 3, "preset": "drqn"}, 9, 1 / 9),
+        ({"num_envs": 16, "preset": "r2d2"}, 16, 0.125),
+        ({"num_envs": 64, "preset": "pqn"}, 256, 1 / 256),
+        ({"num_envs": 3, "preset": "pqn"}, 264, 1 / 264),
+        ({"num_envs": 25, "preset": "pqn"}, 400, 1 / 400),
+        ({"num_envs": 5, "preset": "pqn", "minibatches": 2}, 260, 1 / 260),
+    ],
+    ids=str,
+)
+def test_copies_are_collected_from_in_whole_rows(
+    fields: dict[str, Any], collect_steps: int, updates_per_step: float
+) -> None:
+    config = make_config(CARTPOLE, **fields)
+    assert (config.collect_steps, config.updates_per_step) == (collect_steps, updates_per_step)
+    assert make_config(**tomllib.loads(config.to_toml())) == config
+
+
+@given(envs=st.integers(1, 300), preset=st.sampled_from([name for name in preset_tables() if name != "tutorial"]))
+def test_any_number_of_copies_is_accepted_with_nearly_the_replay_ratio_of_the_preset(envs: int, preset: str) -> None:
+    config, usual = make_config(CARTPOLE, preset, num_envs=envs), make_config(CARTPOLE, preset)
+    assert config.collect_steps >= usual.collect_steps
+    # Half an update is what the nearest whole number may miss, and there is at least one.
+    missed = abs(config.updates_per_cycle - config.collect_steps * usual.updates_per_step)
+    assert missed <= 0.5 + 1e-9 or config.updates_per_cycle == 1
 
 
 EVERY_TABLE = [

@@ -379,7 +379,8 @@ def test_a_file_that_cannot_be_read_is_named(minari: Any, tmp_path: Path) -> Non
 
 
 def test_a_data_set_that_is_not_here_is_not_fetched(minari: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no minari:D4RL/none-v0 in .*; get it with `minari download D4RL/none-v0`"):
+    get_it = r"get it with `minari download D4RL/none-v0`\."
+    with pytest.raises(UsageError, match=rf"^There is no minari:D4RL/none-v0 in {tmp_path}/minari; {get_it}"):
         read("minari:D4RL/none-v0", spaces_of(Odd), (), tmp_path, "mine")
     with pytest.raises(UsageError, match="There is no minari: in"):
         read("minari:", spaces_of(Odd), (), tmp_path, "mine")

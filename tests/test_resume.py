@@ -1,9 +1,11 @@
 """A run that was killed, and resumed, ends as one that never was. Not Ctrl-C, which is the command line's."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,9 +25,12 @@ from qdojo import build as building
 from qdojo.api import Run
 from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
+from qdojo.trainer import FINAL_SEED, Interrupted
 
 SETTINGS: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -114,6 +119,14 @@ def assert_same(a: Run, b: Run) -> None:
         assert a.result[name] == b.result[name], name
 
 
+class Heard(Observer):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
 class Pair(NamedTuple):
     """A run that nothing happened to, and its directory as it was in the middle, which a kill would have left."""
 
@@ -195,9 +208,95 @@ def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: 
     assert_same(long, qdojo.resume(short.path, steps=200))
 
 
+class Quits(Observer):
+    """Stops at once, as a second Ctrl-C does, before the first report."""
+
+    def compiling(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_new_budget_outlives_the_resume_that_brought_it(tmp_path: Path) -> None:
+    run = train(tmp_path, steps=100)
+    train(tmp_path, steps=100)
+    before = [each.name for each in list_runs(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        qdojo.resume(run.path, steps=200, observer=Quits())
+    assert [each.name for each in list_runs(tmp_path)] == before, "it is as old as it was"
+    resumed = qdojo.resume(run.path)
+    assert resumed.result["steps"] == 200
+    assert resumed.config == run.config.model_copy(update={"steps": 200})
+
+
 def test_an_end_between_two_evaluations_is_judged_too(tmp_path: Path) -> None:
     run = train(tmp_path, steps=130, loop="host")
     assert sorted({steps for steps, *_ in rows_of(run)["evaluations"]}) == [100, 140]
+    assert qdojo.resume(run.path, steps=130).result["steps"] == 140, "its own budget is no lower one"
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_budget_below_what_is_done_is_refused(fork: bool, whole: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^steps is 799, but 800 are done already; use more, or leave steps out\.$"):
+        qdojo.resume(whole.path, root=tmp_path, steps=799, fork=fork)
+    assert not list_runs(tmp_path)
+    assert whole.config.steps == SETTINGS["steps"]
+
+
+@pytest.mark.parametrize("loop", ["device", "host"])
+@pytest.mark.parametrize("when", ["judging", "defending", "delivering"])
+def test_an_evaluation_that_ctrl_c_cuts_off_is_made_up_for(
+    loop: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = {"device": DeviceLoop, "host": HostLoop}[loop]
+    evaluate, seeds = kind.evaluate, []
+
+    def interrupted(self: Any, params: Any, seed: int, episodes: int) -> Any:
+        is_now = {"judging": not seeds, "defending": seed in seeds, "delivering": seed == FINAL_SEED}
+        seeds.append(seed)
+        if is_now[when]:
+            monkeypatch.setattr(kind, "evaluate", evaluate)
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, params, seed, episodes)
+
+    monkeypatch.setattr(kind, "evaluate", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path / "stopped", steps=250, loop=loop)
+    assert status(stopped.value.run) == "interrupted"
+    resumed = qdojo.resume(stopped.value.run.path)
+    assert_same(train(tmp_path / "whole", steps=250, loop=loop), resumed)
+
+
+class EndsOnChange(gym.Env[np.ndarray, int]):
+    """Ends where an action is another than the one before, which a greedy agent never chooses."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.before: int | None = None
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        ended = self.before not in (None, action)
+        self.before = action
+        self.steps += 1
+        if self.steps == 1000:
+            signal.raise_signal(signal.SIGTERM)
+        return np.zeros(2, np.float32), 1.0, ended, False, {}
+
+
+def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: Path) -> None:
+    heard = Heard()
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path, env=EndsOnChange, observer=heard)
+    assert len(heard.warnings) == 1
+    assert "EndsOnChange has no time limit" in heard.warnings[0]
+    assert "gymnasium.wrappers.TimeLimit" in heard.warnings[0]
+    assert checkpoint.load_latest(stopped.value.run.checkpoints_path).meta["steps"] == 100
+    limited = Heard()
+    train(tmp_path, env=lambda: gym.wrappers.TimeLimit(EndsOnChange(), 50), observer=limited, steps=100)
+    assert not limited.warnings
 
 
 def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:
@@ -262,14 +361,6 @@ def test_a_solved_run_stays_where_it_was_solved(tmp_path: Path) -> None:
     assert qdojo.resume(run.path).result["steps"] == solved_at
 
 
-class Heard(Observer):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warned(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end(whole: Run, stopped: Run) -> None:
     newest = checkpoint.load_latest(stopped.directory.checkpoints_path).path / checkpoint.ARRAYS
     damaged = bytearray(newest.read_bytes())
@@ -280,6 +371,25 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_e
     assert len(heard.warnings) == 1
     assert str(newest) in heard.warnings[0]
     assert_same(whole, resumed)
+
+
+@pytest.mark.parametrize("where", ["header", "page"])
+def test_damaged_metrics_are_set_aside_and_training_goes_on(where: str, whole: Run, stopped: Run) -> None:
+    path = stopped.directory.metrics_path
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(path.read_bytes())
+    damaged[0 if where == "header" else 4096] ^= 1
+    path.write_bytes(damaged)
+    heard = Heard()
+    resumed = qdojo.resume(stopped.path, observer=heard)
+    assert len(heard.warnings) == 1
+    assert str(path) in heard.warnings[0]
+    assert path.with_name("metrics.sqlite.damaged").read_bytes() == damaged
+    assert rows_of(resumed)["metrics"]
+    ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path).arrays for run in (resumed, whole))
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
 def edit(run: Run, old: str, new: str) -> None:
@@ -369,7 +479,7 @@ def test_an_optimizer_that_overflows_is_noticed_though_the_loss_is_finite(tmp_pa
         learning_rate=1e6,
         error="mse",
         layer_norm=False,
-        eval_every_steps=None,
+        eval_every_steps=800,
     )
 
 
@@ -381,14 +491,14 @@ def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) ->
         learning_rate=1e30,
         error="mse",
         layer_norm=False,
-        eval_every_steps=None,
+        eval_every_steps=800,
     )
     assert run.evaluate(episodes=2).returns.shape == (2, 2)
 
 
 def test_a_reward_that_is_not_finite_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "native", lambda env_id: pays_after(100, jnp.inf))
-    assert_diverged(tmp_path, "no longer finite at step", eval_every_steps=None)
+    assert_diverged(tmp_path, "no longer finite at step", eval_every_steps=800)
 
 
 class Breaks(gym.Env[np.ndarray, int]):
@@ -413,7 +523,7 @@ class Breaks(gym.Env[np.ndarray, int]):
 
 def test_an_environment_that_raises_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="the gripper fell off"):
-        train(tmp_path, env=Breaks, eval_every_steps=None)
+        train(tmp_path, env=Breaks, eval_every_steps=800)
     (directory,) = list_runs(tmp_path)
     assert read_result(directory)["status"] == "failed"
     assert checkpoint.load_latest(directory.checkpoints_path).meta["steps"] == 120

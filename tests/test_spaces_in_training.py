@@ -10,7 +10,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import qdojo
+from qdojo.api import Policy
+from qdojo.build import build
+from qdojo.config import make_config
 from qdojo.errors import EnvironmentFailure, UsageError
+from qdojo.loops.state import member_keys
 from qdojo.types import Masked
 
 SMALL: dict[str, Any] = {
@@ -145,7 +149,7 @@ class Levers(gym.Env[Any, Any]):
     ids=["dqn", "c51", "iqn", "pqn"],
 )
 def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
-    settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": None}
+    settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": 2_000}
     run = qdojo.train(Levers, root=tmp_path, **fields | settings)
     assert run.evaluate(2).mean.tolist() == [1.0]
     assert run.policy().act(np.zeros(1, np.float32)).tolist() == [12, 0, 3]
@@ -233,3 +237,28 @@ def test_a_memory_on_copies_that_wait_is_refused(tmp_path: Any) -> None:
     with pytest.raises(UsageError, match=r"recurrent is set, but copies of .* wait while others restart"):
         qdojo.train(make, preset="drqn", num_envs=2, collect_steps=8, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "observation", "message"),
+    [
+        (
+            "CartPole-v1",
+            np.zeros(3),
+            r"The agent was given an observation of shape \(3,\) where its space has \(4,\); pass",
+        ),
+        ("CartPole-v1", np.zeros((1, 4)), r"an observation of shape \(1, 4\) where"),
+        ("CartPole-v1", ["a", "b", "c", "d"], "an observation of dtype <U1 where float32 is needed; pass one"),
+        ("CartPole-v1", [[0.0], [0.0, 1.0]], "a list that is no observation; pass one"),
+        ("CartPole-v1", (np.zeros(4), {}), "The observation is all that reset returned; pass the first part"),
+        ("CartPole-v1", (np.zeros(4), 1.0, False, False, {}), "The observation is all that step returned; pass"),
+        ("FrozenLake-v1", 99, "the observation 99, which is outside its Discrete space; pass one"),
+        ("FrozenLake-v1", (0, {"prob": 1}), "The observation is all that reset returned; pass the first part"),
+    ],
+)
+def test_an_observation_that_does_not_fit_is_refused_in_a_sentence(env: str, observation: Any, message: str) -> None:
+    parts = build(make_config(env))
+    policy = Policy(parts, jax.vmap(parts.agent.init)(member_keys(0, 1)).params, 0)
+    for see in (policy.act, policy.q_values):
+        with pytest.raises(UsageError, match=message):
+            see(observation)

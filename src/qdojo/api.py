@@ -1,6 +1,7 @@
 """The Python interface: train, resume, evaluate, load. Everything a command of the CLI does, it does through here."""
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,8 @@ from jaxtyping import Float, Int
 from qdojo import snapshot
 from qdojo.build import Parts, build
 from qdojo.config import Config, make_config, read_config
-from qdojo.dataset import MINARI
+from qdojo.dataset import MINARI, minari_folder
+from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
@@ -63,7 +65,8 @@ class Policy:
     def act(self, observation: Any, info: Any = None) -> Any:
         """The best action for one raw observation, as the environment takes it: an int, or `[branches]`.
 
-        `info` is what came with the observation; only an environment that puts action masks there needs it.
+        `info` is what came with the observation; only an environment that puts action masks there needs it. Raises
+        UsageError where either does not fit the environment's spaces.
         """
         return self._parts.spaces.decode(self.choose(self._seen(observation, info)))
 
@@ -80,7 +83,21 @@ class Policy:
         spaces = self._parts.spaces
         if info is None and spaces.mask_source == "info":
             raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
-        return spaces.encode(observation, info)
+        try:
+            return spaces.encode(observation, info)
+        except (TypeError, ValueError) as error:
+            raise _unfit(observation, error) from error
+
+
+def _unfit(observation: Any, error: Exception) -> UsageError:
+    """Why an observation cannot be played."""
+    if isinstance(observation, tuple) and len(observation) in (2, 5) and isinstance(observation[-1], dict):
+        method = "reset" if len(observation) == 2 else "step"
+        return UsageError(f"The observation is all that {method} returned; pass the first part of that tuple alone.")
+    given = str(error) if isinstance(error, BadValueError) else f"a {type(observation).__name__} that is no observation"
+    return UsageError(
+        f"The agent was given {given}; pass one observation, as reset and step of the environment give it."
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +173,11 @@ class Run:
     @cached_property
     def delivered(self) -> Best:
         """Scores and parameters, a member each, of the best agents of the run."""
-        arrays, _ = checkpoint.load(self.directory.best_path)
+        try:
+            arrays, _ = checkpoint.load(self.directory.best_path)
+        except DamagedFile as error:
+            mend = f"`qdojo resume {shlex.quote(str(self.path))}` writes it anew from the last checkpoint."
+            raise DamagedFile(f"{str(error).removesuffix('.')}; {mend}") from error
         return snapshot.from_arrays(best_template(self.parts.loop.template()), arrays)
 
 
@@ -180,7 +201,9 @@ def train(
     if isinstance(network, str):
         fields["network"], network = network, None
     config = make_config(name, preset, **fields)
-    if config.dataset is not None and not config.dataset.startswith(MINARI):
+    if config.dataset is not None and config.dataset.startswith(MINARI):
+        minari_folder(config.dataset)
+    elif config.dataset is not None:
         # The new run must not be what a name such as `last` means.
         source = find(Path(root), config.dataset).path.resolve()
         config = config.model_copy(update={"dataset": str(source)})
@@ -203,8 +226,8 @@ def resume(
 ) -> Run:
     """Go on with a run from its last checkpoint, bit by bit as if it had never stopped.
 
-    `steps` is a new budget. A config or versions that changed since are refused with the difference; with `fork`
-    the run goes on under them, in a new run directory.
+    `steps` is a new budget, which the run keeps; one below what is done is refused. A config or versions that
+    changed since are refused with the difference; with `fork` the run goes on under them, in a new run directory.
     """
     use_compilation_cache()
     found = Run(find(Path(root), str(run)), env, network)
@@ -215,6 +238,10 @@ def resume(
         changed["render"] = "none"
     config = found.config.model_copy(update=changed)
     loaded = checkpoint.load_latest(found.directory.checkpoints_path)
+    done = int(loaded.meta["steps"])
+    # A run goes a little past its budget, to the end of a chunk; that budget is none that was lowered.
+    if steps is not None and steps < done and steps != found.config.steps:
+        raise UsageError(f"steps is {steps}, but {done} are done already; use more, or leave steps out.")
     changes = _changes(config, loaded.meta)
     if config.dataset != loaded.meta["config"].get("dataset"):
         raise UsageError(f"{found.path} has another dataset than its checkpoint, which holds all rows; undo it.")
@@ -226,7 +253,9 @@ def resume(
         arrays = with_settings_of(config, parts, loaded.arrays)
         directory = create(Path(root), config.env, config.preset, config.to_toml())
         checkpoint.save(directory.checkpoints_path, loaded.path.name, arrays, loaded.meta)
-    proceed(directory, config, parts, observer or Observer())
+    # Where a window cannot be shown now, it may be the next time: only the budget is kept.
+    rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
+    proceed(directory, config, parts, observer or Observer(), rewritten)
     return Run(directory, env, network)
 
 

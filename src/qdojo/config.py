@@ -79,7 +79,8 @@ class Config(BaseModel):
     warmup_steps: Annotated[int, Field(ge=0)] = 1_000
     """Env steps before the first update."""
     collect_steps: Positive = 2
-    """Env steps between one learning phase and the next, over all copies of a member."""
+    """Env steps between one learning phase and the next, over all copies of a member; where not given, as many as the
+    preset has, or the next multiple of `num_envs`."""
     updates_per_step: Annotated[float, Field(gt=0.0)] = 0.5
     """Updates for each env step: the replay ratio."""
     n_step: Annotated[int, Field(ge=1, le=100)] = 5
@@ -378,6 +379,7 @@ READ_ONLY_WITH: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
     ("distribution", ("iqn",), ("cvar",)),
     ("prioritized", (True,), ("priority_alpha", "priority_beta", "priority_beta_steps")),
     ("boltzmann", (True,), ("temperature_start", "temperature_end")),
+    ("loop", ("auto", "host"), ("vectorization",)),
 )
 """A field, some of its values, and the fields that nothing reads under others."""
 
@@ -393,11 +395,12 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
     """Settings of `preset` for `env`, with `fields` on top. Raises UsageError, one sentence, for what is wrong."""
     tables = preset_tables()
     if preset not in tables:
-        raise UsageError(f"There is no preset {preset!r}; {_near(preset, list(tables))}.")
+        raise UsageError(f"There is no preset {preset!r}; {_near(preset, list(tables))}")
     for name in fields:
         if name not in Config.model_fields:
-            raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}.")
+            raise UsageError(f"There is no field {name!r}; {_near(name, list(Config.model_fields))}")
     begun = {"env": env, "preset": preset} | _settings(tables, preset, env)
+    begun |= _collecting(begun, fields)
     config = _resolved(_checked(begun | fields))
     idle = {name: decisive for name, decisive in _idle(config).items() if name in fields}
     if idle:
@@ -405,18 +408,45 @@ def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
         for name, decisive in idle.items():
             # A config file names every field, so that what changes nothing is no mistake.
             if getattr(config, name) != getattr(without, name):
-                raise UsageError(f"{name} is set, but only {decisive} reads it; set that too, or leave {name} out.")
+                # Another agent needs more than its name: a preset has all of it.
+                fix = "use a preset with that" if decisive.startswith("agent=") else "set that too"
+                raise UsageError(f"{name} is set, but only {decisive} reads it; {fix}, or leave {name} out.")
     return config
+
+
+def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """How much is collected and learned at a time by another `num_envs`, where `fields` do not give `collect_steps`.
+
+    collect_steps is that of the preset, rounded up to a multiple of num_envs (and, of pqn, of its minibatches).
+    updates_per_step is that of the preset if this makes a whole number of updates, else that of the nearest whole
+    number, of two as near the greater, and at least 1 (of pqn, which learns once after each collection, 1).
+    """
+    chosen = {name: field.default for name, field in Config.model_fields.items()} | begun | fields
+    envs, parts = chosen["num_envs"], chosen["minibatches"] if chosen["agent"] == "pqn" else 1
+    if "num_envs" not in fields or "collect_steps" in fields:
+        return {}
+    if not all(isinstance(number, int) and number >= 1 for number in (envs, parts)):
+        return {}  # the field's own check says what is wrong
+    unit = math.lcm(envs, parts)
+    collected = math.ceil(chosen["collect_steps"] / unit) * unit
+    derived: dict[str, Any] = {"collect_steps": collected}
+    if "updates_per_step" not in fields:
+        updates = collected * chosen["updates_per_step"]
+        whole = 1 if chosen["agent"] == "pqn" else max(1, math.floor(updates + 0.5))
+        if abs(updates - whole) > 1e-5:
+            derived["updates_per_step"] = whole / collected
+    return derived
 
 
 def _idle(config: Config) -> dict[str, str]:
     """The fields that nothing reads under the others, each with the setting that it needs. Presets may hold some."""
-    return {
+    idle = {
         name: " or ".join(f"{decisive}={value!r}" for value in values)
         for decisive, values, names in READ_ONLY_WITH
         if getattr(config, decisive) not in values
         for name in names
     }
+    return idle | ({"eval_episodes": "eval_every_steps=N"} if config.eval_every_steps is None else {})
 
 
 def _settings(tables: dict[str, Any], preset: str, env: str) -> dict[str, Any]:
@@ -470,7 +500,7 @@ def _resolved(config: Config) -> Config:
 
 def _near(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}" if close else f"the names are {', '.join(sorted(known))}"
+    return f"did you mean {' or '.join(close)}?" if close else f"the names are {', '.join(sorted(known))}."
 
 
 def _sentence(error: ValidationError) -> str:
@@ -478,7 +508,7 @@ def _sentence(error: ValidationError) -> str:
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"There is no field {field!r}; {_near(field, list(Config.model_fields))}."
+        return f"There is no field {field!r}; {_near(field, list(Config.model_fields))}"
     if first["type"] == "missing":
         return f"{field} is missing."
     if not field:

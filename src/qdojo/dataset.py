@@ -113,24 +113,32 @@ def _of_minari(source: str, spaces: Spaces, env: str) -> Step:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *episodes)
 
 
-def _opened(source: str) -> Any:
-    """The `MinariDataset` of that name."""
+def minari_folder(source: str) -> Path:
+    """Where the files of `minari:ID` lie. Raises UsageError where there are none, or no Minari."""
     try:
-        import minari
-        from minari.dataset.minari_storage import MinariStorage
-        from minari.storage import get_dataset_path
+        import minari.storage
     except ImportError as error:
         raise UsageError(f"dataset is {source!r}, which needs Minari: pip install 'qdojo[offline]'.") from error
     name = source.removeprefix(MINARI)
-    folder = get_dataset_path(name) / "data"
+    folder = minari.storage.get_dataset_path(name) / "data"
     if not name or not folder.is_dir():
-        raise UsageError(f"There is no {source} in {folder.parent}; get it with `minari download {name or 'ID'}`.")
+        root = minari.storage.get_dataset_path()
+        raise UsageError(f"There is no {source} in {root}; get it with `minari download {name or 'ID'}`.")
+    return folder
+
+
+def _opened(source: str) -> Any:
+    """The `MinariDataset` of that name."""
+    folder = minari_folder(source)
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
     try:
         # Where the spaces are not written down, Minari would build the environment that the file names to see them.
         described = MinariStorage.read_raw_metadata(folder)
         if not {"observation_space", "action_space"} <= described.keys():
             raise ValueError("it does not say its spaces")
-        return minari.load_dataset(name, download=False)
+        return minari.load_dataset(source.removeprefix(MINARI), download=False)
     except (OSError, ValueError, KeyError, AssertionError, ImportError) as error:
         raise _unreadable(source, error) from error
 

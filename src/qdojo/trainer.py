@@ -26,8 +26,8 @@ from qdojo.loops.state import TrainState, member_keys
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
 from qdojo.runs import checkpoint
-from qdojo.runs.directory import RunDirectory, create, write_atomically
-from qdojo.runs.metrics import MetricsWriter
+from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
+from qdojo.runs.metrics import MetricsWriter, set_damaged_aside
 from qdojo.selection import Best, judged, none_best
 from qdojo.statistics import interquartile_mean
 from qdojo.types import Params, Report
@@ -49,6 +49,19 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
+class _CutOff(KeyboardInterrupt):
+    """A stop was asked for where what goes on can be given up."""
+
+
+class StopRequests:
+    """Whether Ctrl-C or SIGTERM has asked for a stop. Training goes on to the next report, an evaluation is cut off."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.cutting_off = False
+        """Whether a request is to be raised where it comes. Environments let it through: it is no `Exception`."""
+
+
 def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDirectory:
     """Train a new run under `root` until its budget is spent or it is solved."""
     run = create(root, config.env, config.preset, config.to_toml())
@@ -57,6 +70,11 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
         if config.dataset is None and config.warmup_steps >= config.steps:
             observer.warned(
                 f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}."
+            )
+        if parts.spec.max_episode_steps is None:
+            observer.warned(
+                f"{parts.spec.name} has no time limit that can be seen, and an agent that never ends an episode would "
+                "be evaluated for ever; wrap it in gymnasium.wrappers.TimeLimit, or register it with max_episode_steps."
             )
         observer.compiling()
         try:
@@ -69,18 +87,27 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
     return run
 
 
-def proceed(run: RunDirectory, config: Config, parts: Parts, observer: Observer) -> None:
-    """Go on from the last whole checkpoint of `run`, with everything that was there."""
+def proceed(
+    run: RunDirectory, config: Config, parts: Parts, observer: Observer, rewritten: Config | None = None
+) -> None:
+    """Go on from the last whole checkpoint of `run`, with everything that was there.
+
+    `rewritten` is what its `config.toml` says from then on, where that changes.
+    """
     with run.lock(), contextlib.closing(parts.loop):
         loaded = checkpoint.load_latest(run.checkpoints_path)
-        for damage in loaded.skipped:
-            observer.warned(damage)
+        for skipped in loaded.skipped:
+            observer.warned(skipped)
         progress = restored(parts.loop, loaded.arrays)
         state, warning = parts.loop.reopened(progress.state)
         if warning:
             observer.warned(warning)
+        if damage := set_damaged_aside(run.metrics_path):
+            observer.warned(damage)
         with MetricsWriter(run.metrics_path) as metrics:
             metrics.truncate(int(loaded.meta["steps"]))
+        if rewritten is not None:
+            replace_config(run, rewritten.to_toml())
         observer.started(run, config, parts.loop.name)
         observer.compiling()
         Trainer(run, config, parts, observer, loaded.meta).train(state, progress.best)
@@ -135,6 +162,8 @@ class Trainer:
         self.seconds: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (before or {}).get("seconds", {})
         self._compiled_before = self.seconds["compile"]
         self._steps = int((before or {}).get("steps", 0))
+        self._unjudged = bool((before or {}).get("unjudged", False))
+        """Whether an evaluation is due at these steps: one that was cut off is made up for by the resume."""
         self._saved_at = self._committed_at = time.monotonic()
         self._warned_of_clipping = False
 
@@ -143,11 +172,11 @@ class Trainer:
         self._best = best
         self._learned = jax.tree.map(np.asarray, state.agents.params)
         self._end("interrupted")
-        with MetricsWriter(self.run.metrics_path) as metrics, _stop_requests() as stop:
+        with MetricsWriter(self.run.metrics_path) as metrics, _stop_requests() as self._stop:
             if self._steps == 0:
                 self._save(metrics, state)
             try:
-                state = self._until_done(state, metrics, stop)
+                state = self._until_done(state, metrics)
                 self._save(metrics, state)
             except Exception as error:
                 self._end("failed", error=str(error))
@@ -156,14 +185,16 @@ class Trainer:
                 curve_png(self.run.metrics_path, f"{self.config.env}, {self.config.preset}", self.run.curve_path)
                 if self.config.agent == "tutorial":
                     self._save_weights()
-            if stop.is_set():
+            result = None if self._stop.asked else self._result(state)
+            if result is None:
                 raise Interrupted(self.run)
-            result = self._result(state)
         self._end("finished", **result)
         self.observer.finished(self.run, result)
 
-    def _until_done(self, state: TrainState, metrics: MetricsWriter, stop: threading.Event) -> TrainState:
-        if self._budget_spent(state) or self._solved():
+    def _until_done(self, state: TrainState, metrics: MetricsWriter) -> TrainState:
+        if self._unjudged:
+            self._judge(metrics, state.agents.params)
+        if self._budget_spent(state) or self._solved() or self._stop.asked:
             return state
         for after, report in self.loop.run(state):
             state = after
@@ -171,15 +202,14 @@ class Trainer:
                 self._learned = jax.tree.map(np.asarray, state.agents.params)
             self._check_finite(report)
             self._check_support(report)
-            scores = None
+            self._record(metrics, report)
             every, spent = self.config.eval_every_steps, self._budget_spent(state)
             # What was learned last is often the best, so the end is judged too, whether or not it is a multiple.
-            if every and (spent or report.steps // every > self._steps // every):
-                scores = self._judge(state.agents.params, report.steps)
-            self._record(metrics, report, scores)
+            self._unjudged = every is not None and (spent or report.steps // every > self._steps // every)
             self._steps = report.steps
+            scores = self._judge(metrics, state.agents.params) if self._unjudged else None
             self.observer.reported(report, scores)
-            if stop.is_set() or spent or (scores is not None and self._solved()):
+            if spent or (scores is not None and self._solved()) or self._stop.asked:
                 break
             if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
                 self._save(metrics, state)
@@ -195,34 +225,46 @@ class Trainer:
         threshold = self.parts.solved_at
         if not self.config.until_solved or threshold is None or bool((self._best.score < threshold).any()):
             return False
-        again = self._evaluate(self._best.params, CONFIRMING_SEED + self._steps, self.config.final_eval_episodes)
+        try:
+            again = self._evaluate(self._best.params, CONFIRMING_SEED + self._steps, self.config.final_eval_episodes)
+        except _CutOff:
+            return False
         return bool((again.mean(axis=1) >= threshold).all())
 
-    def _judge(self, params: Params, steps: int) -> Float[np.ndarray, "member"]:
-        """Greedy scores, by which the best agents are kept."""
-        episodes = self.config.eval_episodes
+    def _judge(self, metrics: MetricsWriter, params: Params) -> Float[np.ndarray, "member"] | None:
+        """Greedy scores, by which the best agents are kept; None, and nothing is, where a stop was asked for."""
+        steps, episodes = self._steps, self.config.eval_episodes
 
         def play(params: Params, number: int) -> Float[np.ndarray, "member"]:
             return self._evaluate(params, steps + number, episodes).mean(axis=1)
 
-        self._best, scores = judged(self._best, params, play, episodes)
+        try:
+            self._best, scores = judged(self._best, params, play, episodes)
+        except _CutOff:
+            return None
+        self._unjudged = False
+        metrics.evaluation(steps, scores, episodes)
         return scores
 
     def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
+        """What the loop says. Raises _CutOff where a stop is asked for: an episode may never end."""
+        if self._stop.asked:
+            raise _CutOff
         began, compiled = time.perf_counter(), self.loop.programs.compile_seconds
-        scores = self.loop.evaluate(params, seed, episodes)
-        self.seconds["eval"] += time.perf_counter() - began - (self.loop.programs.compile_seconds - compiled)
-        return scores
+        try:
+            self._stop.cutting_off = True
+            return self.loop.evaluate(params, seed, episodes)
+        finally:
+            self._stop.cutting_off = False
+            self.seconds["eval"] += time.perf_counter() - began - (self.loop.programs.compile_seconds - compiled)
 
-    def _record(self, metrics: MetricsWriter, report: Report, scores: Float[np.ndarray, "member"] | None) -> None:
+    def _record(self, metrics: MetricsWriter, report: Report) -> None:
         self.seconds["train"] += report.seconds
         # Members that are through with their episodes play on, beside those that are not; that is not part of the run.
         most = self.config.episodes or math.inf
         metrics.episodes(episode for episode in report.episodes if episode.episode <= most)
         speed = (report.steps - self._steps) * self.config.seeds / max(report.seconds, 1e-9)
         metrics.metrics(report.steps, report.metrics | {"steps_per_second": speed, "updates": float(report.updates)})
-        if scores is not None:
-            metrics.evaluation(report.steps, scores, self.config.eval_episodes)
         if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             metrics.commit()
             self._committed_at = time.monotonic()
@@ -260,6 +302,7 @@ class Trainer:
         self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
         meta = {
             "steps": self._steps,
+            "unjudged": self._unjudged,
             "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),
             "versions": versions(),
@@ -270,10 +313,14 @@ class Trainer:
         checkpoint.prune(folder)
         self._saved_at = time.monotonic()
 
-    def _result(self, state: TrainState) -> dict[str, Any]:
+    def _result(self, state: TrainState) -> dict[str, Any] | None:
+        """What `result.json` says, or None where a stop is asked for before it is known."""
         config, threshold = self.config, self.parts.solved_at
         self.observer.evaluating(config.final_eval_episodes)
-        scores = self._evaluate(self._delivered(state).params, FINAL_SEED, config.final_eval_episodes)
+        try:
+            scores = self._evaluate(self._delivered(state).params, FINAL_SEED, config.final_eval_episodes)
+        except _CutOff:
+            return None
         means = scores.mean(axis=1)
         self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
         return {
@@ -319,18 +366,20 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask for a stop at the next report; a second one stops at once."""
-    stop = threading.Event()
+def _stop_requests() -> Iterator[StopRequests]:
+    """Ctrl-C and SIGTERM ask for a stop, as `StopRequests` says; a second one stops at once."""
+    stop = StopRequests()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: Any) -> None:
-        stop.set()
+        stop.asked = True
         for number in before:
             signal.signal(number, signal.default_int_handler)
+        if stop.cutting_off:
+            raise _CutOff
 
     for number in before:
         signal.signal(number, ask)

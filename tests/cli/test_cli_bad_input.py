@@ -16,10 +16,12 @@ BAD_TRAINING = {
     "no environment": ([], "environment"),
     "unknown environment": (["CartPol-v1"], "did you mean CartPole-v1"),
     "deprecated environment": (["LunarLander-v2"], "LunarLander-v3"),
+    "nothing before the colon": ([":x"], "env is ':x', but a colon stands between two names"),
+    "nothing after the colon": (["math:"], "env is 'math:', but a colon stands between two names"),
     "module that is not there": (["nowhere:Env"], "nowhere"),
     "continuous actions": (["Pendulum-v1"], "actor-critic"),
     "observations": (["written:Words"], "observation space Text"),
-    "preset": (["CartPole-v1", "--preset", "defalt"], "did you mean default"),
+    "preset": (["CartPole-v1", "--preset", "defalt"], "did you mean default?"),
     "flag": (["CartPole-v1", "--stepz", "3"], "Did you mean --steps?"),
     "field in a file": (["CartPole-v1", "--config", "field.toml"], "did you mean steps"),
     "file that is no TOML": (["CartPole-v1", "--config", "broken.toml"], "broken.toml"),
@@ -27,6 +29,11 @@ BAD_TRAINING = {
     "range": (["CartPole-v1", "--discount", "1.5"], "less than or equal to 1"),
     "not a number": (["CartPole-v1", "--learning-rate", "nan"], "learning_rate"),
     "number in letters": (["CartPole-v1", "--steps", "many"], "--steps"),
+    "fraction of a step": (["CartPole-v1", "--steps", "2.5"], '"2.5"'),
+    "fraction of a member": (["CartPole-v1", "--seeds", "2.7"], "--seeds"),
+    "fraction in a list": (["CartPole-v1", "--hidden", "8", "8.5"], "--hidden"),
+    "fraction where none is possible": (["CartPole-v1", "--eval-every-steps", "0.5"], "--eval-every-steps"),
+    "list of nothing": (["CartPole-v1", "--hidden"], "--hidden requires at least 1"),
     "choice": (["CartPole-v1", "--loop", "gpu"], '"device"'),
     "settings that do not fit together": (["CartPole-v1", "--batch-size", "64", "--capacity-steps", "9"], "batch_size"),
     "tutorial's agent without its rhythm": (["CartPole-v1", "--agent", "tutorial"], "preset='tutorial'"),
@@ -76,6 +83,19 @@ def test_training_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert [path for path in sorted(Path().iterdir()) if path.name != "__pycache__"] == before
 
 
+def test_logged_steps_that_are_not_there_are_missed_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minari", reason="Minari is not installed: pip install 'qdojo[offline]'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(Path.cwd() / "data"))
+    assert run(["train", "CartPole-v1", "--preset", "cql", "--dataset", "minari:nosuch"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    expected = f"There is no minari:nosuch in {Path.cwd() / 'data'}; get it with `minari download nosuch`."
+    assert err.splitlines() == [expected]
+    assert not Path("runs").exists()
+
+
 def _write_other_weights() -> None:
     from qdojo.networks.keras import import_keras
 
@@ -97,6 +117,8 @@ def _write_other_weights() -> None:
         (["runs", "extra"], "extra"),
         (["eval", "last", "--episodes", "0"], "--episodes"),
         (["eval", "last", "--seed", "-1"], "--seed"),
+        (["eval", "last", "--episodes", "2.5"], "--episodes"),
+        (["watch", "last", "--member", "0.5"], "--member"),
         (["resume", "last", "--steps", "0"], "--steps"),
         (["presets", "ddqn"], "did you mean dqn"),
         (["doctor", "Nope-v1"], "Nope-v1"),
@@ -111,6 +133,13 @@ def test_other_verbs_refuse(tokens: list[str], words: str, capsys: pytest.Captur
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize("verb", [["runs"], ["show", "last"]])
+def test_a_folder_of_runs_that_is_a_file(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("notes.txt").write_text("")
+    assert run([*verb, "--runs", "notes.txt"]) == 2
+    assert capsys.readouterr().err == "notes.txt is a file, not a folder of runs; name a folder.\n"
+
+
 def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> None:
     copy = Path("runs") / "copy"
     shutil.copytree(trained["run"], copy)
@@ -119,7 +148,21 @@ def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], traine
     content[-1] ^= 1
     arrays.write_bytes(content)
     assert run(["eval", "copy"]) == 2
-    assert str(arrays) in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert str(arrays) in err
+    assert f"`qdojo resume {copy}` writes it anew" in err
+    assert run(["resume", "copy", "--json"]) == 0
+    assert run(["eval", "copy", "--episodes", "1", "--json"]) == 0
+    capsys.readouterr()
+
+    (copy / "result.json").write_text('{"status": "finis')
+    assert run(["show", "copy"]) == 0
+    out, err = capsys.readouterr()
+    assert "300 steps" in out
+    assert "hidden" in out
+    assert str(copy / "result.json") in err
+    assert run(["show", "copy", "--json"]) == 0
+    assert '"result": null' in capsys.readouterr().out
 
     (copy / "metrics.sqlite").write_bytes(b"not a database, but long enough to be read as one")
     assert run(["show", "copy"]) == 2

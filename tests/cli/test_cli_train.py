@@ -153,6 +153,14 @@ def test_flag_before_variable_before_file_before_preset(monkeypatch: pytest.Monk
     assert _settings(monkeypatch, "CartPole-v1", "--config", "settings.toml").env == "CartPole-v1"
 
 
+def test_numbers_that_are_whole_and_none_at_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--steps", "2000.0", "--hidden", "8", "9", "--eval-every-steps", "none"]
+    expected = make_config("CartPole-v1", steps=2000, hidden=(8, 9), eval_every_steps=None)
+    assert _settings(monkeypatch, "CartPole-v1", *flags) == expected
+    Path("linear.toml").write_text("hidden = []\n")
+    assert _settings(monkeypatch, "CartPole-v1", "--config", "linear.toml").hidden == ()
+
+
 def test_the_config_of_a_run_is_a_config_file(monkeypatch: pytest.MonkeyPatch, trained: dict[str, Any]) -> None:
     path = Path(trained["run"]) / "config.toml"
     assert _settings(monkeypatch, "--config", str(path)) == api.Run(RunDirectory(path.parent)).config

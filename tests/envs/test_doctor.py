@@ -1,5 +1,6 @@
 """The doctor finds each broken promise and passes an environment that keeps them all."""
 
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -99,6 +100,24 @@ class Outside(Patient):
 class Raises(Patient):
     def step(self, action: Any) -> Any:
         raise KeyError("door")
+
+
+class Exits(Patient):
+    def step(self, action: Any) -> Any:
+        sys.exit("no licence")
+
+
+class ExitsOnTheSecondReset(Patient):
+    resets = 0
+
+    def reset(self, **options: Any) -> Any:
+        self.resets += 1
+        return sys.exit(3) if self.resets > 1 else super().reset(**options)
+
+
+class NeverBuilt(Patient):
+    def __init__(self) -> None:
+        sys.exit(3)
 
 
 class Unseeded(Patient):
@@ -229,6 +248,9 @@ def test_masked_environments_are_played_by_their_masks() -> None:
         (NoInfo, "step", "info is a NoneType; return a dict"),
         (NanLater, "step", "step 7: the observation holds NaN or inf"),
         (Raises, "step", "KeyError: 'door'"),
+        (Exits, "step", "it raised SystemExit: no licence; a step after reset() must work"),
+        (ExitsOnTheSecondReset, "step", "it raised SystemExit: 3"),
+        (NeverBuilt, "resolves", "NeverBuilt could not be built: it raised SystemExit: 3."),
         (Unseeded, "seed", "two resets with the same seed start differently); call super().reset(seed=seed)"),
         (UnseededSteps, "seed", "they part at step 1); call super().reset(seed=seed)"),
         (BadPart, "reset", "in part 'place', observation[0] is 500, outside its space's -100 .. 100"),

@@ -1,5 +1,6 @@
 """The host environments: one rule in every mode, own seeds, exact resume, failures with a name."""
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -78,7 +79,11 @@ class Broken(Corridor):
             "dtype": (np.array(["a", "b"]), reward),
             "reward": (shown, float("inf")),
             "no reward": (shown, None),
+            "many rewards": (shown, np.zeros((2, 2))),
+            "word as reward": (shown, "high"),
         }
+        if self.how == "four values":
+            return shown, reward, terminated, info  # type: ignore[return-value]
         return *wrong[self.how], terminated, truncated, info
 
 
@@ -301,7 +306,13 @@ def test_a_ready_made_vector_says_that_it_cannot_be_restored() -> None:
         ("shape", r"shape \(1, 2\) where its space has \(2,\)"),
         ("dtype", "dtype <U1"),
         ("reward", "a reward of inf"),
-        ("no reward", "TypeError"),
+        ("no reward", "it gave the reward None where one number is needed"),
+        ("many rewards", r"it gave the reward array\(.*\) where one number is needed"),
+        ("word as reward", "it gave the reward 'high' where one number is needed"),
+        (
+            "four values",
+            r"it gave a tuple of 4 at its step where a tuple \(observation, reward, terminated, .* is needed",
+        ),
     ],
 )
 def test_a_failure_names_the_copy_the_seed_and_the_step_and_leaves_the_state_as_it_was(how: str, words: str) -> None:
@@ -317,6 +328,48 @@ def test_a_failure_names_the_copy_the_seed_and_the_step_and_leaves_the_state_as_
     assert "\n" not in str(failure.value)
     assert re.search(words, str(failure.value).rstrip("."))
     assert all(np.array_equal(a, b) for a, b in zip(before.values(), host.state().values(), strict=True))
+
+
+class NoInfo(Corridor):
+    """Resets as before Gymnasium; its observations have two elements, as many as what was asked for has parts."""
+
+    def reset(self, **options: Any) -> Any:
+        return super().reset(**options)[0]
+
+
+class TextAsReward(Corridor):
+    def step(self, action: Any) -> Any:
+        shown, _, *rest = super().step(action)
+        return shown, "high", *rest
+
+
+class NanLater(Corridor):
+    def step(self, action: Any) -> Any:
+        shown, *rest = super().step(action)
+        return shown * np.nan, *rest
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (NoInfo, r"it gave a ndarray at its reset where a tuple \(observation, info\) is needed"),
+        (TextAsReward, "it gave the reward 'high' where one number is needed"),
+        (NanLater, "it gave an observation that holds NaN or inf"),
+    ],
+)
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_broken_promise_points_to_the_doctor(kind: Any, words: str, vectorization: Any) -> None:
+    name = f"{kind.__module__}:{kind.__name__}"
+    with (
+        contextlib.closing(host_of(kind, vectorization=vectorization)) as host,
+        pytest.raises(EnvironmentFailure, match=rf"{words}; `qdojo doctor {name}` says how to mend it\.$"),
+    ):
+        first_step(host)
+
+
+def first_step(host: HostEnvironment) -> None:
+    host.reset()
+    host.step(np.array([1]))
 
 
 def test_async_workers_play_and_restore_what_sync_copies_do() -> None:

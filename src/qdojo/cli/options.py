@@ -1,16 +1,32 @@
 """Options that several verbs share, and the flags made from the fields of Config. Not for what a verb does."""
 
+import contextlib
 import functools
 import operator
 import types
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from cyclopts import Group, Parameter, validators
+from cyclopts import CoercionError, Group, Parameter, Token, convert, validators
 from pydantic.fields import FieldInfo
 
 from qdojo.config import Config
+
+
+def _unrounded(annotation: Any) -> Callable[[Any, Sequence[Token]], Any]:
+    """The converter of a flag for integers: one with a fraction is refused, where cyclopts would round it."""
+
+    def converted(_: Any, tokens: Sequence[Token]) -> Any:
+        for token in tokens:
+            with contextlib.suppress(ValueError):
+                if not float(token.value).is_integer():
+                    raise CoercionError(token=token, target_type=int)
+        return convert(annotation, tokens)
+
+    return converted
+
 
 RunName = Annotated[str, Parameter(help="A run: its path, its name, the start of its name, or `last`.")]
 RunsFolder = Annotated[
@@ -23,10 +39,14 @@ Json = Annotated[
     ),
 ]
 Member = Annotated[
-    int | None, Parameter(help="Which member of the population; by default the one with the best evaluation.")
+    int | None,
+    Parameter(
+        converter=_unrounded(int | None),
+        help="Which member of the population; by default the one with the best evaluation.",
+    ),
 ]
-Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**31))]
+Count = Annotated[int, Parameter(converter=_unrounded(int), validator=validators.Number(gte=1))]
+Seed = Annotated[int, Parameter(converter=_unrounded(int), validator=validators.Number(gte=0, lt=2**31))]
 
 RUNS = Path("runs")
 NAMED = ("env", "preset")
@@ -47,16 +67,19 @@ def env_var(field: str) -> str:
 def _flag(name: str, field: FieldInfo) -> Any:
     default = field.default
     told = "none" if default is None else " ".join(map(str, default)) if isinstance(default, tuple) else default
+    annotation = _bare(field.annotation)
+    holds_integers = int in (annotation, *typing.get_args(annotation))
     return Annotated[
-        _bare(field.annotation),
+        annotation,
         Parameter(
             group=SETTINGS,
             help=f"{field.description} [{told}]",
             env_var=env_var(name),
             show_env_var=False,
             show_choices=False,
-            consume_multiple=isinstance(default, tuple),
+            consume_multiple=1 if isinstance(default, tuple) else False,
             negative_iterable="",
+            converter=_unrounded(annotation) if holds_integers else None,
         ),
     ]
 

@@ -17,7 +17,9 @@ def resume(
     run: RunName,
     /,
     *,
-    steps: Annotated[Count | None, Parameter(help="A new budget in env steps; by default the one it had.")] = None,
+    steps: Annotated[
+        Count | None, Parameter(help="A new budget in env steps, which the run keeps; by default the one it had.")
+    ] = None,
     fork: Annotated[
         bool,
         Parameter(negative="", help="Go on in a new run, even where its config or the versions of jax have changed."),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from qdojo.cli.options import RUNS, Json, RunName, RunsFolder
-from qdojo.cli.output import emit, member_means, show_table
+from qdojo.cli.output import command, emit, member_means, say, show_table
 from qdojo.config import Config, read_config
 from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
@@ -17,7 +17,7 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
     """Show a run: its settings, its numbers and its learning curve."""
     found = find(runs, run)
     config = _config(found)
-    result, numbers = read_result(found), latest(found.metrics_path)
+    result, numbers = _result(found), latest(found.metrics_path)
     scores, curve = evaluations(found.metrics_path), population_curve(learning_curve(found.metrics_path))
     if json:
         emit(
@@ -48,6 +48,15 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
         print(f"\n{line}")
     if curve is not None:
         print(f"\nreturn while learning\n{terminal_curve(curve.steps, curve.middle)}")
+
+
+def _result(run: RunDirectory) -> dict[str, Any] | None:
+    """How it ended; a damaged file is no reason to show nothing else."""
+    try:
+        return read_result(run)
+    except DamagedFile as error:
+        say(f"{str(error).removesuffix('.')}; {command('resume', run.path)} writes it anew.")
+        return None
 
 
 def _config(run: RunDirectory) -> Config:

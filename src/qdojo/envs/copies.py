@@ -90,8 +90,12 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self._begin()
             return observation, 0.0, False, False, info
         try:
-            observation, given, terminated, truncated, info = self.env.step(self._decode(action))
-            reward = float(given)
+            returned = self.env.step(self._decode(action))
+            try:
+                observation, given, terminated, truncated, info = returned
+                reward = float(given)
+            except (TypeError, ValueError):
+                raise BadValueError(_unlike_a_step(returned)) from None
             self._over = bool(terminated or truncated)
             if not -_LARGEST_REWARD <= reward <= _LARGEST_REWARD:
                 raise BadValueError(f"a reward of {reward}, which is not a finite float32")
@@ -105,7 +109,10 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         self.episode += 1
         self._over = False
         try:
-            observation, info = self.env.reset(seed=episode_seed(self._seed, self._copy, self.episode))
+            returned = self.env.reset(seed=episode_seed(self._seed, self._copy, self.episode))
+            if not (isinstance(returned, tuple) and len(returned) == 2):
+                raise BadValueError(f"{_kind(returned)} at its reset where a tuple (observation, info) is needed")
+            observation, info = returned
             return self._spaces.show(observation, info), {}
         except (Exception, SystemExit) as error:
             return self._failed(error)
@@ -134,6 +141,18 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             return observation, {}
         observation, info = self._begin()
         return observation, {INEXACT: True, **info}
+
+
+def _unlike_a_step(returned: Any) -> str:
+    """What is wrong with what a step returned, if it is no tuple of 5 whose second part is a number."""
+    if not (isinstance(returned, tuple) and len(returned) == 5):
+        needed = "(observation, reward, terminated, truncated, info)"
+        return f"{_kind(returned)} at its step where a tuple {needed} is needed"
+    return f"the reward {' '.join(repr(returned[1]).split())} where one number is needed"
+
+
+def _kind(returned: Any) -> str:
+    return f"a tuple of {len(returned)}" if isinstance(returned, tuple) else f"a {type(returned).__name__}"
 
 
 def _shown_space(spaces: Spaces) -> gym.Space[Any]:
@@ -178,11 +197,15 @@ def finished(rows: Any) -> Observation:
     return seen({OBSERVATION: rows.observation, MASK: rows.action_mask}) if isinstance(rows, MaskedRows) else rows
 
 
+GAVE = "it gave "
+"""How the description of a broken promise begins, and no other."""
+
+
 def describe(error: BaseException) -> str:
     """An exception as a clause: what the environment gave, or what it raised and the first line of that."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, BadValueError):
-        return f"it gave {first}"
+        return GAVE + first
     return f"it raised {type(error).__name__}: {first}" if first else f"it raised {type(error).__name__}"
 
 

@@ -56,7 +56,7 @@ def examine(env: Any) -> list[Finding]:
         try:
             for finding in _examine_vector(spec) if spec.is_vector else _examine_single(spec):
                 findings.append(finding)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             findings.append(Finding("repeats", False, f"{describe(error)}, after it had passed the checks before"))
     return findings
 
@@ -101,7 +101,7 @@ def _spaces(spec: EnvSpec) -> tuple[Finding, Spaces | None]:
 def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
     try:
         result = env.reset(seed=0)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {_RESET_MEND}")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         return Finding("reset", False, f"reset returned {_kind(result)}; {_RESET_MEND}")
@@ -117,7 +117,7 @@ def _step(env: gym.Env[Any, Any], spaces: Spaces | None) -> tuple[Finding, Stepp
         seen = _play(env, spaces)
     except BadValueError as error:
         return Finding("step", False, str(error)), None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         mend = "a step after reset() must work for every action of the action space, also after an end and a reset."
         return Finding("step", False, f"{describe(error)}; {mend}"), None
     ends = f"{seen.terminations} terminations and {seen.truncations} truncations"
@@ -272,7 +272,7 @@ def _gymnasium_checker(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding
         return Finding("gymnasium's checker", True, "not run, because it takes actions that a mask may forbid")
     try:
         check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return Finding("gymnasium's checker", False, f"{first} (gymnasium.utils.env_checker.check_env)")
     return Finding("gymnasium's checker", True, "passes")

@@ -4,6 +4,7 @@ The rule is Gymnasium's NEXT_STEP: the step after an end ignores the action, pay
 """
 
 import math
+import shlex
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from qdojo.envs.copies import (
+    GAVE,
     AsyncCopies,
     CopyError,
     Moved,
@@ -205,7 +207,7 @@ class HostEnvironment:
         shown = observation.observation if isinstance(observation, tuple) else observation
         if shown.dtype.kind == "f" and not np.isfinite(shown).all():
             finite = np.isfinite(shown.reshape(self.size, -1)).all(axis=1)
-            raise CopyError(int(np.argmin(finite)), "it gave an observation that holds NaN or inf")
+            raise CopyError(int(np.argmin(finite)), f"{GAVE}an observation that holds NaN or inf")
 
     def _failure(self, failure: CopyError, actions: Sequence[Any] | None = None) -> EnvironmentFailure:
         row = failure.copy
@@ -219,4 +221,7 @@ class HostEnvironment:
         seed = (
             f"episode seed {self._seed_of(row, episode)}" if self.restorable else f"vector seed {self._seed_of(0, 0)}"
         )
-        return EnvironmentFailure(f"{self.name} failed in copy {row} ({seed}, {moment}): {failure.what}.")
+        # A callable without a name of its own cannot be named on a command line, nor is a vector's copy examined there.
+        examined = failure.what.startswith(GAVE) and self.restorable and "<" not in self.name
+        mend = f"; `qdojo doctor {shlex.quote(self.name)}` says how to mend it" if examined else ""
+        return EnvironmentFailure(f"{self.name} failed in copy {row} ({seed}, {moment}): {failure.what}{mend}.")

@@ -67,6 +67,8 @@ def _resolve_name(env: str) -> EnvSpec:
     if not colon:
         found = _find_id(env)
         return _try(found.id, functools.partial(_make_registered, found), found.id)
+    if not (module_name and attribute):
+        raise UsageError(f"env is {env!r}, but a colon stands between two names, as in `module:Id`; write both.")
     module = import_module(module_name, env)
     factory = getattr(module, attribute, None)
     if callable(factory):
@@ -84,7 +86,7 @@ def import_module(module_name: str, env: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(f"{env}: {error}; install it, or run from the folder that holds it.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{env}: importing {module_name} raised {_brief(error)}.") from error
 
 
@@ -136,7 +138,7 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
         raise
     except gym.error.DependencyNotInstalled as error:
         raise UsageError(_missing_dependency(name, error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{name} could not be built: it raised {_brief(error)}.") from error
     if not isinstance(env, gym.Env | VectorEnv):
         raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")

@@ -157,8 +157,23 @@ def _claim(root: Path, name: str) -> RunDirectory:
             copy += 1
 
 
+def replace_config(run: RunDirectory, config_toml: str) -> None:
+    """Give a run other settings; among the others it keeps its place, which is when it was made.
+
+    Raises `UsageError` where they cannot be written; the old ones are then still there.
+    """
+    made = run.config_path.stat()
+    try:
+        write_atomically(run.config_path, config_toml.encode())
+    except OSError as error:
+        raise UsageError(f"{run.config_path} cannot be written: {error.strerror}; make room or give access.") from error
+    os.utime(run.config_path, ns=(made.st_atime_ns, made.st_mtime_ns))
+
+
 def list_runs(root: Path) -> list[RunDirectory]:
-    """Every run under `root`, the oldest first; none where `root` does not exist."""
+    """Every run under `root`, the oldest first; none where `root` does not exist. Raises `UsageError` for a file."""
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is a file, not a folder of runs; name a folder.")
     dated = []
     for config in root.glob("*/config.toml"):
         with contextlib.suppress(OSError):

@@ -136,6 +136,27 @@ class MetricsWriter:
             raise DamagedFile(f"{self._path} is damaged: {error}.") from error
 
 
+def set_damaged_aside(path: Path) -> str | None:
+    """Move a damaged file of metrics out of the way of a new one, and say so in a sentence; None where it is whole."""
+    if not path.is_file():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:
+        return None  # it cannot be read or is in use, which the writer says
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found == "ok":
+        return None
+    aside = path.with_name(f"{path.name}.damaged")
+    for part in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + part).replace(aside.with_name(aside.name + part))
+    what = " ".join(found.split())
+    return f"{path} is damaged ({what}) and was set aside as {aside.name}; the metrics begin anew from here."
+
+
 def learning_curve(path: Path) -> dict[int, Curve]:
     """The return of each finished episode at the steps of its end, by member. Raises `DamagedFile`."""
     return _curves(path, 'SELECT member, steps, "return" FROM episodes ORDER BY member, episode')
