@@ -295,8 +295,14 @@ def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: 
     assert "gymnasium.wrappers.TimeLimit" in heard.warnings[0]
     assert checkpoint.load_latest(stopped.value.run.checkpoints_path).meta["steps"] == 100
     limited = Heard()
-    train(tmp_path, env=lambda: gym.wrappers.TimeLimit(EndsOnChange(), 50), observer=limited, steps=100)
-    assert not limited.warnings
+
+    def limit() -> gym.Env[Any, Any]:
+        return gym.wrappers.TimeLimit(EndsOnChange(), 50)
+
+    train(tmp_path, env=limit, observer=limited, steps=100)
+    vector = {"seeds": 1, "num_envs": 2, "steps": 100}
+    train(tmp_path, env=lambda: gym.vector.SyncVectorEnv([limit, limit]), observer=limited, **vector)
+    assert not [said for said in limited.warnings if "time limit" in said]
 
 
 def test_all_of_rainbow_is_kept(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
             observer.warned(
                 f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}."
             )
-        if parts.spec.max_episode_steps is None:
+        # A ready-made vector does not show the limits of its copies.
+        if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
             observer.warned(
                 f"{parts.spec.name} has no time limit that can be seen, and an agent that never ends an episode would "
                 "be evaluated for ever; wrap it in gymnasium.wrappers.TimeLimit, or register it with max_episode_steps."
