@@ -20,8 +20,8 @@ LEAST_SIDE = 36
 """The smallest picture of which they leave anything."""
 STAGES = (16, 32, 32)
 """Channels of each stage: Espeholt et al. (2018), figure 3."""
-SQUARINGS = 6
-"""As many as 2**6 steps of the power iteration."""
+SQUARINGS = 8
+"""As many as 2**8 steps of the power iteration."""
 TINY = 1e-12
 
 
