@@ -25,7 +25,7 @@ from qdojo.agents.recurrent import first_values, reading, recurrent_actor, recur
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
-from qdojo.config import Config
+from qdojo.config import Config, beyond_preset
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
 from qdojo.envs.resolve import EnvSpec, import_module, resolve
@@ -35,6 +35,7 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
+from qdojo.networks import torsos
 from qdojo.networks.implicit import ImplicitNetwork, acting, implicit
 from qdojo.networks.inputs import Design
 from qdojo.networks.keras import keras_network, read_weights, tutorial_network
@@ -42,6 +43,7 @@ from qdojo.networks.mlp import mlp
 from qdojo.networks.noisy import noisy
 from qdojo.networks.prior import with_prior
 from qdojo.networks.recurrent import head_design, recurrent
+from qdojo.networks.torsos import Kind
 from qdojo.processor import prepare
 from qdojo.tape import priority, ring, windows
 from qdojo.tape.windows import Window
@@ -82,7 +84,8 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
             f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
             "give the vector AutoresetMode.NEXT_STEP."
         )
-    prepare(config, spaces.observation_shape, spaces.num_actions)
+    convolutions = _torso(config, spaces) != "dense"
+    prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
     model = _model(config, spaces, network)
     variant = _variant(config, spaces, model)
     agent = _agent(config, spaces, variant)
@@ -120,6 +123,10 @@ def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
         categories=spaces.categories,
         embedding=config.embedding or 0,
         normalized=config.normalize_observations,
+        scale=spaces.observation_scale,
+        torso=_torso(config, spaces),
+        torso_width=config.torso_width,
+        spectral_norm=config.spectral_norm,
     )
     munchausen = None
     if config.munchausen:
@@ -133,6 +140,36 @@ def _variant(config: Config, spaces: Spaces, model: Any) -> Variant:
         return Variant(q, loss, actor_of(q), window)
     ensemble, acting_head = bootstrapped(q, config.heads), bootstrapped_actor(q, config.heads)
     return Variant(ensemble, bootstrapped_loss(loss, config.heads), acting_head, window)
+
+
+LEAST_PICTURE = 8
+"""The shortest side of what `auto` takes for a picture."""
+
+
+def _torso(config: Config, spaces: Spaces) -> Kind:
+    """What reads the observations. Raises UsageError where it cannot, or where nothing reads its settings."""
+    shape = spaces.observation_shape
+    has_axes = len(shape) in (2, 3)
+    *sides, _ = torsos.sides_and_channels(shape) if has_axes else (0, 0)
+    is_picture = spaces.observation_dtype == "uint8" and min(sides) >= LEAST_PICTURE
+    torso = config.torso if config.torso != "auto" else "impala" if is_picture else "dense"
+    if torso != "dense" and not has_axes:
+        raise UsageError(
+            f"torso is {torso!r}, but observations of shape {shape} are no pictures, which have two axes or three; "
+            "leave it out."
+        )
+    if torso != "dense" and config.normalize_observations:
+        raise UsageError(
+            f"normalize_observations is set, but pictures are not normalised by torso={torso!r}; "
+            "leave it out, or use torso='dense'."
+        )
+    torsos.features(torso, shape, config.torso_width)
+    if torso != "impala" and (unread := beyond_preset(config, ("torso_width", "spectral_norm"))):
+        raise UsageError(
+            f"{unread[0]} is set, but only torso='impala' reads it, and observations of shape {shape} are read by "
+            f"{torso!r}; leave {unread[0]} out."
+        )
+    return torso
 
 
 def _recurrent_variant(config: Config, design: Design, rule: Rule) -> Variant:
@@ -188,6 +225,8 @@ def _check_model(config: Config, spaces: Spaces, model: Any) -> None:
         raise UsageError(
             f"{config.parts_of_the_mlp[0]} is set, but the network is a Keras model; leave one of them out."
         )
+    if model is not None and (unread := beyond_preset(config, ("torso", "torso_width", "spectral_norm"))):
+        raise UsageError(f"{unread[0]} is set, but the network is a Keras model; leave one of them out.")
     if not spaces.action_shape:
         return
     unable = "agent='tutorial'" if config.agent == "tutorial" else "a Keras model"

@@ -67,6 +67,13 @@ class Config(BaseModel):
     """What counts a fixed random network that is added to each learned one (Osband et al., 2018)."""
     embedding: Positive | None = None
     """Learned numbers for each category of Discrete and MultiDiscrete observations; None: one-hot vectors."""
+    torso: Literal["auto", "dense", "nature", "impala"] = "auto"
+    """Convolutions before `hidden` (Mnih et al., 2015; Espeholt et al., 2018). `auto`: `impala` for a picture, a uint8
+    Box of two or three axes with sides of 8 or more; `dense`, without convolutions, for all else."""
+    torso_width: Positive = 1
+    """impala: how many times as many channels as in the paper."""
+    spectral_norm: bool = False
+    """impala: spectral normalisation in the residual blocks (Miyato et al., 2018; Clark et al., 2024)."""
     normalize_observations: bool = False
     """Bring observations to mean 0 and deviation 1, by statistics that are learned in training and then kept."""
     weights: str | None = None
@@ -370,7 +377,8 @@ READ_ONLY_WITH: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
     ("agent", ("dqn", "pqn"), ("learning_rate_end", "learning_rate_decay_steps")),
     ("agent", ("pqn",), ("epochs", "minibatches", "trace_decay")),
     ("agent", ("tutorial",), ("epsilon_decay",)),
-    ("network", ("mlp",), ("hidden", "layer_norm")),
+    ("network", ("mlp",), ("hidden", "layer_norm", "torso", "torso_width", "spectral_norm")),
+    ("torso", ("auto", "impala"), ("torso_width", "spectral_norm")),
     ("recurrent", ("gru", "lstm"), ("sequence_steps", "burn_in_steps", "stored_state")),
     ("munchausen", (True,), ("munchausen_alpha", "munchausen_temperature", "munchausen_floor")),
     ("distribution", (None,), ("error",)),
@@ -447,6 +455,13 @@ def _idle(config: Config) -> dict[str, str]:
         for name in names
     }
     return idle | ({"eval_episodes": "eval_every_steps=N"} if config.eval_every_steps is None else {})
+
+
+def beyond_preset(config: Config, names: tuple[str, ...]) -> list[str]:
+    """Those of the fields that have another value than their own default and what the preset says."""
+    preset = _settings(preset_tables(), config.preset, config.env) if config.preset in preset_tables() else {}
+    usual = {name: (Config.model_fields[name].default, preset.get(name)) for name in names}
+    return [name for name in names if getattr(config, name) not in usual[name]]
 
 
 def _settings(tables: dict[str, Any], preset: str, env: str) -> dict[str, Any]:

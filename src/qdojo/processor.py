@@ -12,7 +12,7 @@ ONE_THREAD_UPDATE = 10_000_000
 """Multiply-adds of an update, those of all members together, below which one thread is faster than several."""
 
 
-def prepare(config: Config, observation_shape: tuple[int, ...], num_actions: int) -> None:
+def prepare(config: Config, observation_shape: tuple[int, ...], num_actions: int, convolutions: bool) -> None:
     """Settings for a run, where JAX has not been used yet in this process; later they change nothing.
 
     qdojo waits for each result, so JAX need not hand a call to a thread of its own, which takes longer than acting.
@@ -23,7 +23,8 @@ def prepare(config: Config, observation_shape: tuple[int, ...], num_actions: int
     widths = (math.prod(observation_shape), *config.hidden, num_actions)
     rows = config.burn_in_steps + config.sequence_steps + config.n_step if config.recurrent is not None else 1
     multiply_adds = config.seeds * config.heads * config.batch_size * rows * sum(a * b for a, b in pairwise(widths))
-    known = config.network in ("mlp", "tutorial")
+    # Convolutions are work enough for several threads, however small the pictures.
+    known = config.network in ("mlp", "tutorial") and not convolutions
     if not known or multiply_adds > ONE_THREAD_UPDATE or "NPROC" in os.environ:
         return
     os.environ["NPROC"] = "1"

@@ -51,6 +51,8 @@ class Spaces:
     """Whether observations are `Masked`: masks are given, or branches differ in size."""
     observation_shape: tuple[int, ...]
     observation_dtype: np.dtype[Any]
+    observation_scale: int
+    """The largest number of a uint8 Box, by which qdojo's own networks divide what it shows; else 1."""
     categories: tuple[int, ...]
     """How many categories each element of an observation has, where it holds indices for an embedding; else ()."""
     encoder: Encode
@@ -160,6 +162,7 @@ def check_spaces(env: Any, name: str | None = None, embedded: bool = False) -> S
         masked=source is not None or not legal.all(),
         observation_shape=shape,
         observation_dtype=dtype,
+        observation_scale=_scale(observation),
         categories=tuple(_counts(observation).ravel().tolist()) if embedded else (),
         encoder=encode if beside_mask is None else functools.partial(beside_mask, encode),
     )
@@ -245,6 +248,11 @@ def _encoder(space: spaces.Space[Any], name: str, path: tuple[str | int, ...] = 
 def _counts(space: Any) -> Int[np.ndarray, "*shape"]:
     """How many categories a Discrete space has, or each element of a MultiDiscrete one."""
     return np.array(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64)
+
+
+def _scale(space: spaces.Space[Any]) -> int:
+    """255 for pictures. Zeros and ones stay as they are, and so do the parts of a Dict or Tuple, side by side."""
+    return int(space.high.max(initial=1)) if isinstance(space, spaces.Box) and space.dtype == _UINT8 else 1
 
 
 def _one_hot_encoder(space: spaces.Discrete, dtype: np.dtype[Any]) -> Encoder:

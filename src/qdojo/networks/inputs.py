@@ -1,7 +1,6 @@
 """What all networks of qdojo's own begin with: from an observation to a vector, and where its action mask goes. Not for
 what the environment shows: see `envs/spaces.py`."""
 
-import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from qdojo.networks import torsos
+from qdojo.networks.torsos import Impala, Kind, Nature
 from qdojo.types import Masked, Observation, Params
 
 ILLEGAL = -1e30
@@ -38,6 +39,12 @@ class Design(NamedTuple):
     embedding: int = 0
     normalized: bool = False
     """Whether observations are brought to mean 0 and deviation 1, by running statistics."""
+    scale: int = 1
+    """What observations are divided by: the largest number of a uint8 Box, so that they are in [0, 1]."""
+    torso: Kind = "dense"
+    """What reads a picture."""
+    torso_width: int = 1
+    spectral_norm: bool = False
 
     @property
     def q_shape(self) -> tuple[int, ...]:
@@ -47,7 +54,9 @@ class Design(NamedTuple):
     @property
     def features(self) -> int:
         """Numbers that a network begins with."""
-        return len(self.categories) * self.embedding if self.categories else math.prod(self.observation_shape)
+        if self.categories:
+            return len(self.categories) * self.embedding
+        return torsos.features(self.torso, self.observation_shape, self.torso_width)
 
 
 class Statistics(eqx.Module):
@@ -80,10 +89,13 @@ class Statistics(eqx.Module):
 
 
 class Inputs(eqx.Module):
-    """A flat float32 vector: the observation's numbers, normalised where asked, or embedded categories."""
+    """A flat float32 vector: the observation's numbers, scaled and normalised where asked, what a torso makes of a
+    picture, or embedded categories."""
 
     tables: list[Float[Array, "categories embedding"]]
     statistics: Statistics | None
+    torso: Nature | Impala | None
+    scale: int = eqx.field(static=True)
 
     def __init__(self, design: Design, key: Array) -> None:
         keys = jax.random.split(key, max(1, len(design.categories)))
@@ -91,13 +103,23 @@ class Inputs(eqx.Module):
             jax.random.normal(k, (n, design.embedding)) for k, n in zip(keys, design.categories, strict=False)
         ]
         self.statistics = Statistics(design.features) if design.normalized else None
+        self.torso = torsos.torso(design.torso, design.observation_shape, design.torso_width, design.spectral_norm, key)
+        self.scale = design.scale
 
     def __call__(self, observation: Observation) -> Float[Array, "features"]:
         x = plain(observation)
         if self.tables:
             return jnp.concatenate([table[i] for table, i in zip(self.tables, x.ravel(), strict=True)])
-        x = jnp.ravel(x).astype(jnp.float32)
+        x = self.numbers(x)
+        if self.torso is not None:
+            return self.torso(torsos.canvas(x))
+        x = x.ravel()
         return x if self.statistics is None else self.statistics(x)
+
+    def numbers(self, x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """As float32, and those of a uint8 Box from 0 to 1."""
+        x = x.astype(jnp.float32)
+        return x if self.scale == 1 else x / self.scale
 
 
 def observed(params: Params, observation: Observation) -> Params:
@@ -105,7 +127,7 @@ def observed(params: Params, observation: Observation) -> Params:
     statistics = params.inputs.statistics
     if statistics is None:
         return params
-    x = plain(observation).reshape(-1, statistics.mean.shape[0]).astype(jnp.float32)
+    x = params.inputs.numbers(plain(observation)).reshape(-1, statistics.mean.shape[0])
     return eqx.tree_at(lambda module: module.inputs.statistics, params, statistics.including(x))
 
 

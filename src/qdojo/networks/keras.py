@@ -128,20 +128,25 @@ def with_params(
 def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Model":
     """A plain Keras model that computes what one member's dense network computes: a Sequential, but for a dueling one.
 
-    There the two streams are joined, and V + A - mean A of both is one linear layer.
+    There the two streams are joined, and V + A - mean A of both is one linear layer. Raises `UsageError` for a network
+    with convolutions.
     """
+    if params.inputs.torso is not None:
+        raise UsageError("This agent's network begins with convolutions, but only dense layers have a Keras form.")
     keras = import_keras()
-    flatten = [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
+    scale = params.inputs.scale
+    begin = [] if scale == 1 else [keras.layers.Rescaling(1.0 / scale)]
+    begin += [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
     shared = [layer for hidden in params.hidden for layer in _hidden_layers(hidden)]
     if isinstance(params.head, Linear):
-        layers = [*flatten, *shared, _dense(params.head)]
+        layers = [*begin, *shared, _dense(params.head)]
         model = keras.Sequential([keras.layers.Input(observation_shape), *layers])
         values = [*(value for hidden in params.hidden for value in _values(hidden)), *_kernel_and_bias(params.head)]
     else:
         head = params.head
         streams = [_hidden_layers(head.value_hidden), _hidden_layers(head.advantage_hidden)]
         inputs = keras.layers.Input(observation_shape)
-        x = _through([*flatten, *shared], inputs)
+        x = _through([*begin, *shared], inputs)
         joined = keras.layers.Concatenate()([_through(stream, x) for stream in streams])
         layers = [*shared, *streams[0], *streams[1], keras.layers.Dense(head.advantage.bias.shape[0])]
         model = keras.Model(inputs, layers[-1](joined))
@@ -190,10 +195,13 @@ def _joined(head: Dueling) -> list[Any]:
 def read_weights(path: Path | str, network: Network) -> Params:
     """Parameters for a network, ours or Keras', from a Keras weights file. See `load_weights` for what it takes.
 
-    Ours has to be without dueling streams: in Keras' file their layers could not be told apart.
+    Ours has to be without dueling streams: in Keras' file their layers could not be told apart. Raises `UsageError`
+    where it begins with convolutions.
     """
     given = network.init(jax.random.key(0))
     if isinstance(given, MLP):
+        if given.inputs.torso is not None:
+            raise UsageError("weights is set, but they are of dense layers alone; use torso='dense', or leave it out.")
         weights = load_weights(Path(path), [variable.shape[::-1] for variable in _variables(given)])
         return eqx.tree_at(_variables, given, [jnp.asarray(weight.T) for weight in weights])
     weights = load_weights(Path(path), [variable.shape for variable in given.trainable])

@@ -136,7 +136,8 @@ def head_design(design: Design, implicit: bool) -> Design:
         raise UsageError("hidden has no layer, but the last one is the memory's width; use hidden=[64, 64], say.")
     width = design.hidden[-1]
     hidden = (width,) if design.dueling or implicit else ()
-    return design._replace(observation_shape=(width,), hidden=hidden, categories=(), normalized=False)
+    features = design._replace(observation_shape=(width,), hidden=hidden)
+    return features._replace(categories=(), normalized=False, scale=1, torso="dense")
 
 
 def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network | ImplicitNetwork) -> RecurrentNetwork:

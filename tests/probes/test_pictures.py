@@ -1,0 +1,81 @@
+"""An agent learns from pictures alone, as `build` makes it: uint8 on the tape, convolutions, the device loop."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from probes.pictures import SIDE, catch
+from probes.training import device_loop
+
+from qdojo import build as building
+from qdojo.config import make_config
+from qdojo.envs.spaces import check_spaces
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.learning import Rhythm
+
+CONFIG = make_config(
+    "catch",
+    steps=5_600,
+    hidden=(64,),
+    batch_size=32,
+    num_envs=8,
+    collect_steps=16,
+    updates_per_step=0.125,
+    capacity_steps=8_000,
+    n_step=3,
+    learning_rate=2e-3,
+    learning_rate_end=1e-4,
+    target_tau=0.05,
+    epsilon_end=0.1,
+    epsilon_decay_steps=2_400,
+)
+
+
+def loop_of_catch() -> DeviceLoop:
+    picture = Box(0, 255, (SIDE, SIDE, 1), np.uint8)
+    spaces = check_spaces(SimpleNamespace(action_space=Discrete(3), observation_space=picture), "catch")
+    agent = building._agent(CONFIG, spaces, building._variant(CONFIG, spaces, None))
+    return device_loop(
+        catch(),
+        agent,
+        rhythm=Rhythm(CONFIG.rows_per_cycle, CONFIG.updates_per_cycle, warmup_rows=25),
+        envs=CONFIG.num_envs,
+        capacity_rows=building._capacity_rows(CONFIG),
+        cycles=CONFIG.steps // CONFIG.collect_steps,
+    )
+
+
+def learn() -> None:
+    """Train, and print what came of it."""
+    loop = loop_of_catch()
+    state, report = next(loop.run(loop.init()))
+    seen = np.unique(state.tape.rows.observation)
+    scores = [episode.score for episode in report.episodes]
+    greedy = loop.evaluate(state.agents.params, seed=1, episodes=200)
+    print(json.dumps({"seen": seen.tolist(), "random": np.mean(scores[:50]), "greedy": greedy.mean().item()}))
+
+
+def test_the_ball_is_caught() -> None:
+    """In a process of its own: compiled as the other tests are, convolutions take twenty times as long."""
+    tests = Path(__file__).parents[1]
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+    program = "from probes.test_pictures import learn; learn()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=600
+    )
+    found = json.loads(ran.stdout)
+    assert found["seen"] == [0, 255]
+    assert found["random"] < -0.5
+    assert found["greedy"] >= 0.9
+
+
+def test_the_tape_keeps_bytes() -> None:
+    tape = loop_of_catch().template().tape
+    assert tape.like.observation.dtype == np.uint8
+    # 64 bytes are 16 words; the others are the ending, the reward and the action.
+    assert tape.words.shape == (1_000, 1, 8, 19)

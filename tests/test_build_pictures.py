@@ -1,0 +1,126 @@
+"""Which observations are pictures, what reads them, and that every member of the family does. Not for what convolutions
+compute: see `networks/test_torsos.py`."""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from qdojo import build as building
+from qdojo.config import make_config, preset_tables
+from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.errors import UsageError
+
+
+def seen(space: spaces.Space[Any]) -> Spaces:
+    return check_spaces(SimpleNamespace(action_space=spaces.Discrete(3), observation_space=space), "any")
+
+
+def box(*shape: int, dtype: Any = np.uint8, high: int = 255) -> spaces.Box:
+    return spaces.Box(0, high, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("space", "scale"),
+    [
+        (box(10, 10, 3), 255),
+        (box(128), 255),
+        (box(4, 4, high=1), 1),
+        (box(4, 4, high=0), 1),
+        (box(10, 10, dtype=np.float32), 1),
+        (spaces.Discrete(5), 1),
+        (spaces.MultiDiscrete([2, 3]), 1),
+        (spaces.MultiBinary((8, 8)), 1),
+        (spaces.Dict(a=box(10, 10), b=spaces.Discrete(2)), 1),
+        (spaces.Tuple([box(10, 10)]), 1),
+        (spaces.Dict(observation=box(10, 10), action_mask=spaces.MultiBinary(3)), 255),
+    ],
+)
+def test_only_a_uint8_box_is_scaled_by_its_largest_number(space: spaces.Space[Any], scale: int) -> None:
+    assert seen(space).observation_scale == scale
+
+
+@pytest.mark.parametrize(
+    ("space", "torso"),
+    [
+        (box(8, 8), "impala"),
+        (box(8, 9, 3), "impala"),
+        (box(4, 84, 84), "impala"),
+        (box(7, 9, 3), "dense"),
+        (box(9, 9, 9, 3), "dense"),
+        (box(100), "dense"),
+        (box(10, 10, dtype=np.float32), "dense"),
+        (spaces.MultiBinary((10, 10)), "dense"),
+    ],
+)
+def test_by_itself_a_picture_is_read_by_impala_and_all_else_by_dense_layers(
+    space: spaces.Space[Any], torso: str
+) -> None:
+    assert building._torso(make_config("any"), seen(space)) == torso
+
+
+def test_a_torso_may_be_chosen() -> None:
+    assert building._torso(make_config("any", torso="dense"), seen(box(84, 84, 4))) == "dense"
+    assert building._torso(make_config("any", torso="nature"), seen(box(84, 84, 4))) == "nature"
+    assert building._torso(make_config("any", torso="impala"), seen(box(5, 5, dtype=np.float32))) == "impala"
+
+
+def test_what_btr_has_for_pictures_is_idle_elsewhere() -> None:
+    assert building._torso(make_config("any", "btr"), seen(box(4))) == "dense"
+    assert building._torso(make_config("any", "btr", spectral_norm=False), seen(box(4))) == "dense"
+    assert building._torso(make_config("any", "btr", torso="nature"), seen(box(84, 84))) == "nature"
+
+
+@pytest.mark.parametrize(
+    ("space", "fields", "message"),
+    [
+        (box(4), {"torso": "impala"}, "torso is 'impala', but observations of shape (4,) are no pictures"),
+        (spaces.Discrete(4), {"torso": "nature"}, "torso is 'nature', but observations of shape (4,) are no pictures"),
+        (box(9, 9), {"torso": "nature"}, "a picture of 9 x 9 is too small for it"),
+        (box(9, 9), {"normalize_observations": True}, "normalize_observations is set, but pictures are not normalised"),
+        (box(4), {"spectral_norm": True}, "spectral_norm is set, but only torso='impala' reads it"),
+        (box(4), {"torso_width": 2}, "torso_width is set, but only torso='impala' reads it"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(space: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        building._torso(make_config("any", **fields), seen(space))
+
+
+@pytest.mark.parametrize("field", [{"torso": "nature"}, {"torso_width": 2}, {"spectral_norm": True}])
+def test_other_networks_have_no_torso(field: dict[str, Any]) -> None:
+    (name,) = field
+    with pytest.raises(UsageError, match=f"{name} is set, but only network='mlp' reads it"):
+        make_config("any", "tutorial", **field)
+    with pytest.raises(UsageError, match=f"{name} is set, but the network is a Keras model"):
+        building._check_model(make_config("any", **field), seen(box(40, 40)), object())
+
+
+@pytest.mark.parametrize("torso", ["dense", "nature"])
+def test_width_and_norm_are_impalas(torso: str) -> None:
+    with pytest.raises(UsageError, match="torso_width is set, but only torso='auto' or torso='impala' reads it"):
+        make_config("any", torso=torso, torso_width=2)
+
+
+OWN = [name for name in preset_tables() if name != "tutorial"]
+SMALL: dict[str, Any] = {"hidden": (8, 8), "batch_size": 2, "capacity_steps": 64, "heads": 2}
+
+
+@pytest.mark.parametrize("preset", OWN)
+def test_every_preset_reads_pictures(preset: str) -> None:
+    config = make_config("any", preset)
+    config = config.model_copy(update=SMALL if config.heads > 1 else {k: SMALL[k] for k in SMALL if k != "heads"})
+    picture = seen(box(3, 9, 10))
+    variant = building._variant(config, picture, None)
+    params = jax.eval_shape(variant.network.init, jax.random.key(0))
+    kernels = [leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) - (config.heads > 1) == 4]
+    width = 2 if preset == "btr" else 1
+    # A stage has five, and random priors have as many again.
+    assert len(kernels) == 15 * (2 if config.prior_scale else 1)
+    assert kernels[0][-4:] == (16 * width, 3, 3, 3)
+    q = jax.eval_shape(variant.network.apply, params, jax.ShapeDtypeStruct((3, 9, 10), np.uint8))
+    assert q.shape == (3,)
