@@ -49,7 +49,9 @@ def test_only_a_uint8_box_is_scaled_by_its_largest_number(space: spaces.Space[An
     [
         (box(8, 8), "impala"),
         (box(8, 9, 3), "impala"),
-        (box(4, 84, 84), "impala"),
+        (box(35, 84, 3), "impala"),
+        (box(36, 36), "nature"),
+        (box(4, 84, 84), "nature"),
         (box(7, 9, 3), "dense"),
         (box(9, 9, 9, 3), "dense"),
         (box(100), "dense"),
@@ -57,7 +59,7 @@ def test_only_a_uint8_box_is_scaled_by_its_largest_number(space: spaces.Space[An
         (spaces.MultiBinary((10, 10)), "dense"),
     ],
 )
-def test_by_itself_a_picture_is_read_by_impala_and_all_else_by_dense_layers(
+def test_by_itself_a_picture_is_read_by_convolutions_that_fit_it_and_all_else_by_dense_layers(
     space: spaces.Space[Any], torso: str
 ) -> None:
     assert building._torso(make_config("any"), seen(space)) == torso
@@ -72,6 +74,7 @@ def test_a_torso_may_be_chosen() -> None:
 def test_what_btr_has_for_pictures_is_idle_elsewhere() -> None:
     assert building._torso(make_config("any", "btr"), seen(box(4))) == "dense"
     assert building._torso(make_config("any", "btr", spectral_norm=False), seen(box(4))) == "dense"
+    assert building._torso(make_config("any", "btr"), seen(box(84, 84))) == "impala"
     assert building._torso(make_config("any", "btr", torso="nature"), seen(box(84, 84))) == "nature"
 
 

@@ -152,7 +152,10 @@ def _torso(config: Config, spaces: Spaces) -> Kind:
     has_axes = len(shape) in (2, 3)
     *sides, _ = torsos.sides_and_channels(shape) if has_axes else (0, 0)
     is_picture = spaces.observation_dtype == "uint8" and min(sides) >= LEAST_PICTURE
-    torso = config.torso if config.torso != "auto" else "impala" if is_picture else "dense"
+    by_size: Kind = "nature" if min(sides) >= torsos.LEAST_SIDE else "impala"
+    # What a preset has for pictures is idle elsewhere.
+    chosen = config.torso if is_picture or beyond_preset(config, ("torso",)) else "auto"
+    torso = chosen if chosen != "auto" else by_size if is_picture else "dense"
     if torso != "dense" and not has_axes:
         raise UsageError(
             f"torso is {torso!r}, but observations of shape {shape} are no pictures, which have two axes or three; "
