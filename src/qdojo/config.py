@@ -68,8 +68,8 @@ class Config(BaseModel):
     embedding: Positive | None = None
     """Learned numbers for each category of Discrete and MultiDiscrete observations; None: one-hot vectors."""
     torso: Literal["auto", "dense", "nature", "impala"] = "auto"
-    """Convolutions before `hidden` (Mnih et al., 2015; Espeholt et al., 2018). `auto`: for a picture, a uint8 Box of two
-    or three axes, `nature` from sides of 36 on and `impala` from 8; `dense`, without convolutions, for all else."""
+    """Convolutions before `hidden` (Mnih et al., 2015; Espeholt et al., 2018). `auto`: for a picture, a uint8 Box of
+    two or three axes, `nature` from sides of 36 on and `impala` from 8; `dense`, without convolutions, for all else."""
     torso_width: Positive = 1
     """impala: how many times as many channels as in the paper."""
     spectral_norm: bool = False
