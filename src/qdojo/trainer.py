@@ -236,8 +236,8 @@ class Trainer:
         """Greedy scores, by which the best agents are kept; None, and nothing is, where a stop was asked for."""
         steps, episodes = self._steps, self.config.eval_episodes
 
-        def play(params: Params, number: int) -> Float[np.ndarray, "member"]:
-            return self._evaluate(params, steps + number, episodes).mean(axis=1)
+        def play(params: Params) -> Float[np.ndarray, "member"]:
+            return self._evaluate(params, steps, episodes).mean(axis=1)
 
         try:
             self._best, scores = judged(self._best, params, play, episodes)

@@ -20,7 +20,7 @@ from qdojo.loops.learning import Rhythm
 
 CONFIG = make_config(
     "catch",
-    steps=5_600,
+    steps=9_600,
     hidden=(64,),
     batch_size=32,
     num_envs=8,
@@ -32,7 +32,7 @@ CONFIG = make_config(
     learning_rate_end=1e-4,
     target_tau=0.05,
     epsilon_end=0.1,
-    epsilon_decay_steps=2_400,
+    epsilon_decay_steps=4_000,
 )
 
 
