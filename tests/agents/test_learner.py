@@ -418,8 +418,9 @@ def test_both_networks_have_the_same_statistics_of_observations(every: int) -> N
     tape = one_member(tape)
     state = learner.init(jax.random.key(0))
     noise = jax.random.bits(jax.random.key(1), (learner.update_words,), jnp.uint32)
+    update = jax.jit(learner.update)
     for i in range(3):
-        state, _ = learner.update(state, tape, noise, Clock(jnp.int32(10 + i), jnp.int32(i)))
+        state, _ = update(state, tape, noise, Clock(jnp.int32(10 + i), jnp.int32(i)))
     ours, target = state.params.inputs.statistics, state.target_params.inputs.statistics
     assert float(ours.count) == 3 * structure.batch_size
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, target)
@@ -431,7 +432,7 @@ def test_metrics_are_of_rows_that_start_a_transition() -> None:
     learner = agent(hyper(learning_rate_start=0.0, learning_rate_end=0.0))
     tape = tape_of((0, 1.0, True, False), (1, 0.0, False, True), (0, 1.0, True, False), (1, 0.0, False, True))
     words = jax.random.bits(jax.random.key(3), (learner.update_words,), jnp.uint32)
-    _, metrics = learner.update(
+    _, metrics = jax.jit(learner.update)(
         learner.init(jax.random.key(0)), one_member(tape), words, Clock(jnp.int32(4), jnp.int32(0))
     )
     assert float(metrics["q_mean"]) == pytest.approx(2.0)

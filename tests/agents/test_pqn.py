@@ -413,6 +413,6 @@ def test_statistics_of_observations_are_of_rows_that_were_written() -> None:
     network = mlp(Design((2,), 2, (4,), layer_norm=False, normalized=True))
     learner = agent(network)
     rows = TERMINATED
-    state, _ = learner.update(learner.init(jax.random.key(0)), tape_of(rows, 4), bits(learner), clock(4))
+    state, _ = jax.jit(learner.update)(learner.init(jax.random.key(0)), tape_of(rows, 4), bits(learner), clock(4))
     seen = np.array([rows[0][0], *(row[0] for row in rows[:3])])
     np.testing.assert_allclose(state.params.inputs.statistics.mean, seen.mean(axis=0), rtol=1e-6)

@@ -316,6 +316,6 @@ def test_twin_branches_are_as_one(kind: str, munchausen: Munchausen | None) -> N
     seen, after = jax.random.normal(jax.random.key(1), (2, 3))
     batch = example()._replace(obs_tm1=seen, obs_t=after)
     noise = jax.random.bits(jax.random.key(2), (loss(single).words,), jnp.uint32)
-    one = loss(single).of(params, target, batch, noise)
-    two = loss(twins).of(params, target, batch._replace(action_tm1=jnp.array([1, 1])), noise)
+    one = jax.jit(loss(single).of)(params, target, batch, noise)
+    two = jax.jit(loss(twins).of)(params, target, batch._replace(action_tm1=jnp.array([1, 1])), noise)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, two)

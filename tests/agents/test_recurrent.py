@@ -162,8 +162,8 @@ def test_an_episode_of_one_observation_is_the_plain_loss() -> None:
         weight=jnp.float32(1.0),
     )
     batch = Batch(seen[0], jnp.int32(1), jnp.float32(0.5), jnp.float32(0.9), seen[1], jnp.float32(1.0))
-    ours = q_loss(network, rule, 0, True, length=1).of(params, target, sequence, NO_NOISE)
-    theirs = dqn_loss(first_values(network, q_of(network)), rule).of(params, target, batch, NO_NOISE)
+    ours = jax.jit(q_loss(network, rule, 0, True, length=1).of)(params, target, sequence, NO_NOISE)
+    theirs = jax.jit(dqn_loss(first_values(network, q_of(network)), rule).of)(params, target, batch, NO_NOISE)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
 
 

@@ -20,7 +20,7 @@ from qdojo.loops.learning import Rhythm
 
 CONFIG = make_config(
     "catch",
-    steps=9_600,
+    steps=8_000,
     hidden=(64,),
     batch_size=32,
     num_envs=8,

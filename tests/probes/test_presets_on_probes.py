@@ -58,7 +58,7 @@ OF_PRESET: dict[str, dict[str, Any]] = {
 such that its values differ from the plain ones by more than the tolerance."""
 COMBINED: dict[str, tuple[str, dict[str, Any]]] = {
     "a memory of atoms": ("drqn", OF_PRESET["drqn"] | ATOMS | {"distribution": "c51"}),
-    "heads of fractions": ("fqf", OF_PRESET["fqf"] | {"heads": 2, "prior_scale": 0.5}),
+    "heads of fractions": ("fqf", OF_PRESET["fqf"] | {"steps": 12_000, "heads": 2, "prior_scale": 0.5}),
 }
 SHARED = [name for name in preset_tables() if make_config("any", name).agent == "dqn"]
 
