@@ -144,12 +144,8 @@ def test_rescaled_targets() -> None:
     assert float(priority) == pytest.approx(abs(float(expected)), rel=1e-5)
 
 
-def test_an_episode_of_one_observation_is_the_plain_loss() -> None:
-    """Each of two rows begins an episode: what `dqn_loss` says of the network without a memory, Munchausen too."""
-    rule = Rule(double=True, error="huber", munchausen=Munchausen(0.9, 0.3, -1.0))
-    network = with_q(DESIGN, "gru")
-    params, target = (network.init(key) for key in jax.random.split(KEY))
-    seen = jax.random.normal(KEY, (2, 3))
+def one_transition(network: RecurrentNetwork, seen: Array) -> tuple[Sequence, Batch]:
+    """From the first of two observations, each of which begins an episode, to the second; in both forms."""
     sequence = Sequence(
         obs_tm1=seen,
         last=jnp.array([True, True]),
@@ -162,6 +158,16 @@ def test_an_episode_of_one_observation_is_the_plain_loss() -> None:
         weight=jnp.float32(1.0),
     )
     batch = Batch(seen[0], jnp.int32(1), jnp.float32(0.5), jnp.float32(0.9), seen[1], jnp.float32(1.0))
+    return sequence, batch
+
+
+def test_an_episode_of_one_observation_is_the_plain_loss() -> None:
+    """Each of two rows begins an episode: what `dqn_loss` says of the network without a memory, Munchausen too."""
+    rule = Rule(double=True, error="huber", munchausen=Munchausen(0.9, 0.3, -1.0))
+    network = with_q(DESIGN, "gru")
+    params, target = (network.init(key) for key in jax.random.split(KEY))
+    seen = jax.random.normal(KEY, (2, 3))
+    sequence, batch = one_transition(network, seen)
     ours = jax.jit(q_loss(network, rule, 0, True, length=1).of)(params, target, sequence, NO_NOISE)
     theirs = jax.jit(dqn_loss(first_values(network, q_of(network)), rule).of)(params, target, batch, NO_NOISE)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
@@ -237,18 +243,7 @@ def test_any_loss_on_an_episode_of_one_observation_is_what_it_is_without_a_memor
     else:
         quantiles, proposal = network.head.quantiles, network.head.proposal
         plain_network = network.head._replace(quantiles=alone(quantiles), proposal=proposal and alone(proposal))
-    sequence = Sequence(
-        obs_tm1=seen,
-        last=jnp.array([True, True]),
-        memory=network.memory(),
-        action_tm1=jnp.array([1]),
-        reward_t=jnp.array([0.5]),
-        discount_t=jnp.array([0.9]),
-        after_t=jnp.array([1]),
-        starts=jnp.array([True]),
-        weight=jnp.float32(1.0),
-    )
-    batch = Batch(seen[0], jnp.int32(1), jnp.float32(0.5), jnp.float32(0.9), seen[1], jnp.float32(1.0))
+    sequence, batch = one_transition(network, seen)
     theirs = losses(plain_network)
     ours = recurrent_loss(losses(reading(network.head)), network, 1, 0, True)
     noise = jax.random.bits(KEY, (ours.words,), jnp.uint32)
