@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdojo.build import build
+from qdojo.build.training import build
 from qdojo.config import make_config
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdojo import build as building
-from qdojo.build import Parts, build
+from qdojo.build import memory, training
+from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config, preset_tables
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
@@ -91,7 +91,7 @@ def test_the_tape_holds_what_was_asked_in_whole_blocks(capacity: int, rows: int,
     config = make_config(
         CARTPOLE, capacity_steps=capacity, num_envs=envs, collect_steps=rows * envs, updates_per_step=1.0, n_step=n_step
     )
-    held = building._capacity_rows(config)
+    held = memory.capacity_rows(config)
     assert held % rows == 0, "a block would not fit at the end of the ring"
     assert held * envs >= capacity
     assert held >= n_step + 2, "no whole window would fit"
@@ -102,7 +102,7 @@ def test_a_tape_that_does_not_fit_is_refused_with_the_estimate_and_a_size_that_d
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A row of CartPole is 4 floats, an action, a reward and a word of flags: 28 bytes a step and member."""
-    monkeypatch.setattr(building, "_free_bytes", lambda: 10**9)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
     with pytest.raises(UsageError) as refused:
         parts_of(capacity_steps=10**9, seeds=2)
     message = str(refused.value)
@@ -115,15 +115,15 @@ def test_a_tape_that_does_not_fit_is_refused_with_the_estimate_and_a_size_that_d
 
 
 def test_the_free_memory_of_this_machine_is_believable() -> None:
-    assert 10**7 < building._free_bytes() < 10**14
+    assert 10**7 < memory.free_bytes() < 10**14
 
 
 def test_the_free_memory_is_estimated_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(building.Path, "read_text", fail)
-    assert 10**7 < building._free_bytes() < 10**14
+    monkeypatch.setattr(memory.Path, "read_text", fail)
+    assert 10**7 < memory.free_bytes() < 10**14
 
 
 def test_the_numbers_of_the_config_are_those_of_the_agents_state() -> None:
@@ -203,7 +203,7 @@ def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_
     parts = build(make_config("x:vector", **fields), env=vector)
     scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2)
     assert scores.shape == (1, 2)
-    assert parts_of(loop="host").loop.evaluation_envs == building.EVALUATION_ENVS
+    assert parts_of(loop="host").loop.evaluation_envs == training.EVALUATION_ENVS
     assert parts_of(loop="host", vectorization="async", **fields).loop.evaluation_envs == 3
 
 

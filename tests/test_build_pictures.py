@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from qdojo import build as building
+from qdojo.build.player import build_player, check_model, torso_kind
 from qdojo.config import make_config, preset_tables
 from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.errors import UsageError
@@ -62,20 +62,20 @@ def test_only_a_uint8_box_is_scaled_by_its_largest_number(space: spaces.Space[An
 def test_by_itself_a_picture_is_read_by_convolutions_that_fit_it_and_all_else_by_dense_layers(
     space: spaces.Space[Any], torso: str
 ) -> None:
-    assert building._torso(make_config("any"), seen(space)) == torso
+    assert torso_kind(make_config("any"), seen(space)) == torso
 
 
 def test_a_torso_may_be_chosen() -> None:
-    assert building._torso(make_config("any", torso="dense"), seen(box(84, 84, 4))) == "dense"
-    assert building._torso(make_config("any", torso="nature"), seen(box(84, 84, 4))) == "nature"
-    assert building._torso(make_config("any", torso="impala"), seen(box(5, 5, dtype=np.float32))) == "impala"
+    assert torso_kind(make_config("any", torso="dense"), seen(box(84, 84, 4))) == "dense"
+    assert torso_kind(make_config("any", torso="nature"), seen(box(84, 84, 4))) == "nature"
+    assert torso_kind(make_config("any", torso="impala"), seen(box(5, 5, dtype=np.float32))) == "impala"
 
 
 def test_what_btr_has_for_pictures_is_idle_elsewhere() -> None:
-    assert building._torso(make_config("any", "btr"), seen(box(4))) == "dense"
-    assert building._torso(make_config("any", "btr", spectral_norm=False), seen(box(4))) == "dense"
-    assert building._torso(make_config("any", "btr"), seen(box(84, 84))) == "impala"
-    assert building._torso(make_config("any", "btr", torso="nature"), seen(box(84, 84))) == "nature"
+    assert torso_kind(make_config("any", "btr"), seen(box(4))) == "dense"
+    assert torso_kind(make_config("any", "btr", spectral_norm=False), seen(box(4))) == "dense"
+    assert torso_kind(make_config("any", "btr"), seen(box(84, 84))) == "impala"
+    assert torso_kind(make_config("any", "btr", torso="nature"), seen(box(84, 84))) == "nature"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_btr_has_for_pictures_is_idle_elsewhere() -> None:
 )
 def test_what_does_not_go_together_is_refused(space: Any, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        building._torso(make_config("any", **fields), seen(space))
+        torso_kind(make_config("any", **fields), seen(space))
 
 
 @pytest.mark.parametrize("field", [{"torso": "nature"}, {"torso_width": 2}, {"spectral_norm": True}])
@@ -100,7 +100,7 @@ def test_other_networks_have_no_torso(field: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{name} is set, but only network='mlp' reads it"):
         make_config("any", "tutorial", **field)
     with pytest.raises(UsageError, match=f"{name} is set, but the network is a Keras model"):
-        building._check_model(make_config("any", **field), seen(box(40, 40)), object())
+        check_model(make_config("any", **field), seen(box(40, 40)), object())
 
 
 @pytest.mark.parametrize("torso", ["dense", "nature"])
@@ -118,12 +118,12 @@ def test_every_preset_reads_pictures(preset: str) -> None:
     config = make_config("any", preset)
     config = config.model_copy(update=SMALL if config.heads > 1 else {k: SMALL[k] for k in SMALL if k != "heads"})
     picture = seen(box(3, 9, 10))
-    variant = building._variant(config, picture, None)
-    params = jax.eval_shape(variant.network.init, jax.random.key(0))
+    player = build_player(config, picture, None)
+    params = jax.eval_shape(player.network.init, jax.random.key(0))
     kernels = [leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) - (config.heads > 1) == 4]
     width = 2 if preset == "btr" else 1
     # A stage has five, and random priors have as many again.
     assert len(kernels) == 15 * (2 if config.prior_scale else 1)
     assert kernels[0][-4:] == (16 * width, 3, 3, 3)
-    q = jax.eval_shape(variant.network.apply, params, jax.ShapeDtypeStruct((3, 9, 10), np.uint8))
+    q = jax.eval_shape(player.network.apply, params, jax.ShapeDtypeStruct((3, 9, 10), np.uint8))
     assert q.shape == (3,)

@@ -11,7 +11,7 @@ PROGRAM = """
 import os
 from pathlib import Path
 import jax.numpy as jnp
-from qdojo.build import build
+from qdojo.build.training import build
 from qdojo.config import make_config
 build(make_config("CartPole-v1", hidden=({width}, {width})))
 jnp.zeros(3).block_until_ready()

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 import qdojo
-from qdojo import build as building
 from qdojo.api import Run
+from qdojo.build import training as building
 from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
 from qdojo.loops.device import DeviceLoop

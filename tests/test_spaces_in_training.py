@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import qdojo
 from qdojo.api import Policy
-from qdojo.build import build
+from qdojo.build.training import build
 from qdojo.config import make_config
 from qdojo.errors import EnvironmentFailure, UsageError
 from qdojo.loops.state import member_keys

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from qdojo import snapshot
-from qdojo.build import Parts, build
+from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config, read_config
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError

@@ -1,4 +1,4 @@
-"""Every setting of a run, checked before anything starts. Not for building: see `build.py`. Imports no jax."""
+"""Every setting of a run, checked before anything starts. Not for building: see `build/`. Imports no jax."""
 
 import difflib
 import math

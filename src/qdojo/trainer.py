@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qdojo import snapshot
-from qdojo.build import Loop, Parts
+from qdojo.build.training import Loop, Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
 from qdojo.export.keras import export, keras_model

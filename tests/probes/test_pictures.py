@@ -12,7 +12,9 @@ from gymnasium.spaces import Box, Discrete
 from probes.pictures import SIDE, catch
 from probes.training import device_loop
 
-from qdojo import build as building
+from qdojo.build.memory import capacity_rows
+from qdojo.build.player import build_player
+from qdojo.build.training import build_agent
 from qdojo.config import make_config
 from qdojo.envs.spaces import check_spaces
 from qdojo.loops.device import DeviceLoop
@@ -39,13 +41,13 @@ CONFIG = make_config(
 def loop_of_catch() -> DeviceLoop:
     picture = Box(0, 255, (SIDE, SIDE, 1), np.uint8)
     spaces = check_spaces(SimpleNamespace(action_space=Discrete(3), observation_space=picture), "catch")
-    agent = building._agent(CONFIG, spaces, building._variant(CONFIG, spaces, None))
+    agent = build_agent(CONFIG, spaces, build_player(CONFIG, spaces, None))
     return device_loop(
         catch(),
         agent,
         rhythm=Rhythm(CONFIG.rows_per_cycle, CONFIG.updates_per_cycle, warmup_rows=25),
         envs=CONFIG.num_envs,
-        capacity_rows=building._capacity_rows(CONFIG),
+        capacity_rows=capacity_rows(CONFIG),
         cycles=CONFIG.steps // CONFIG.collect_steps,
     )
 

@@ -13,8 +13,10 @@ from probes.environments import DISCOUNT, EVERYTHING
 from probes.training import device_loop
 from scipy.optimize import brentq
 
-from qdojo import build as building
 from qdojo.bellman.targets import rescaled
+from qdojo.build.memory import capacity_rows
+from qdojo.build.player import build_player
+from qdojo.build.training import build_agent, build_window
 from qdojo.config import Config, make_config, preset_tables
 from qdojo.envs.spaces import check_spaces
 from qdojo.loops.learning import Rhythm
@@ -67,10 +69,10 @@ def learned(config: Config) -> np.ndarray:
     """The Q-values, a row a place, at the end of a short training."""
     plain = SimpleNamespace(action_space=Discrete(2), observation_space=Box(0.0, 1.0, (6,)))
     spaces = check_spaces(plain, "all lessons")
-    variant = building._variant(config, spaces, None)
-    agent = building._agent(config, spaces, variant)
-    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(20, variant.window.following + 1))
-    size = {"envs": config.num_envs, "capacity_rows": building._capacity_rows(config)}
+    player = build_player(config, spaces, None)
+    agent = build_agent(config, spaces, player)
+    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(20, build_window(config).following + 1))
+    size = {"envs": config.num_envs, "capacity_rows": capacity_rows(config)}
     cycles = config.steps // config.collect_steps
     loop = device_loop(EVERYTHING.environment, agent, rhythm=rhythm, cycles=cycles, **size)
     state, report = next(loop.run(loop.init()))

@@ -1,0 +1,1 @@
+"""From a config to objects. The one package where a name becomes an object."""

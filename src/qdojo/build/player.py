@@ -1,0 +1,171 @@
+"""From a config and spaces to what plays: a network and an actor. Nothing here needs an environment, or learns."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from qdojo.agents.bootstrapped import bootstrapped, bootstrapped_actor
+from qdojo.agents.categorical import c51_network
+from qdojo.agents.explore import actor_of
+from qdojo.agents.quantile import qrdqn_network
+from qdojo.agents.recurrent import first_values, reading, recurrent_actor
+from qdojo.config import Config, beyond_preset
+from qdojo.envs.resolve import import_module
+from qdojo.envs.spaces import Spaces
+from qdojo.errors import UsageError
+from qdojo.networks import torsos
+from qdojo.networks.implicit import ImplicitNetwork, acting, implicit
+from qdojo.networks.inputs import Design
+from qdojo.networks.keras import keras_network, tutorial_network
+from qdojo.networks.mlp import mlp
+from qdojo.networks.noisy import noisy
+from qdojo.networks.prior import with_prior
+from qdojo.networks.recurrent import RecurrentNetwork, head_design, recurrent
+from qdojo.networks.torsos import Kind
+from qdojo.types import Actor, Network
+
+
+class Player(NamedTuple):
+    """What plays an episode, and what of it a loss reads."""
+
+    network: Network
+    """All that one member learns, as Q-values."""
+    actor: Actor
+    outputs: Network | ImplicitNetwork
+    """Of one head, what the loss reads: Q-values, or what describes the distribution of returns."""
+    q: Network
+    """The Q-values of `outputs`."""
+    recurrent: RecurrentNetwork | None = None
+    """The network with the memory whose head is read by `outputs`, where there is one."""
+
+
+def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
+    """The network that the settings name, or the Keras `model`, and how it plays in `spaces`.
+
+    Raises UsageError for whatever does not fit together.
+    """
+    check_model(config, spaces, model)
+    design = network_design(config, spaces)
+    if config.recurrent is not None:
+        head = _outputs(config, head_design(design, config.distribution in ("iqn", "fqf")))
+        network = recurrent(design, config.recurrent, head)
+        network = noisy(network) if config.noisy else network
+        outputs = reading(network.head)
+        q = _q_values(config, outputs)
+        return Player(first_values(network, q), recurrent_actor(network, q), outputs, q, network)
+    outputs = _network(config, design, model)
+    q = _q_values(config, outputs)
+    if config.heads == 1:
+        return Player(q, actor_of(q), outputs, q)
+    return Player(bootstrapped(q, config.heads), bootstrapped_actor(q, config.heads), outputs, q)
+
+
+def network_design(config: Config, spaces: Spaces) -> Design:
+    """What the layers of a network have to fit."""
+    return Design(
+        observation_shape=spaces.observation_shape,
+        num_actions=spaces.num_actions,
+        hidden=config.hidden,
+        layer_norm=config.layer_norm,
+        dueling=config.dueling,
+        action_shape=spaces.action_shape,
+        branch_sizes=() if spaces.legal.all() else tuple(spaces.legal.sum(axis=-1).tolist()),
+        categories=spaces.categories,
+        embedding=config.embedding or 0,
+        normalized=config.normalize_observations,
+        scale=spaces.observation_scale,
+        torso=torso_kind(config, spaces),
+        torso_width=config.torso_width,
+        spectral_norm=config.spectral_norm,
+    )
+
+
+LEAST_PICTURE = 8
+"""The shortest side of what `auto` takes for a picture."""
+
+
+def torso_kind(config: Config, spaces: Spaces) -> Kind:
+    """What reads the observations. Raises UsageError where it cannot, or where nothing reads its settings."""
+    shape = spaces.observation_shape
+    has_axes = len(shape) in (2, 3)
+    *sides, _ = torsos.sides_and_channels(shape) if has_axes else (0, 0)
+    is_picture = spaces.observation_dtype == "uint8" and min(sides) >= LEAST_PICTURE
+    by_size: Kind = "nature" if min(sides) >= torsos.LEAST_SIDE else "impala"
+    # What a preset has for pictures is idle elsewhere.
+    chosen = config.torso if is_picture or beyond_preset(config, ("torso",)) else "auto"
+    torso = chosen if chosen != "auto" else by_size if is_picture else "dense"
+    if torso != "dense" and not has_axes:
+        raise UsageError(
+            f"torso is {torso!r}, but observations of shape {shape} are no pictures, which have two axes or three; "
+            "leave it out."
+        )
+    if torso != "dense" and config.normalize_observations:
+        raise UsageError(
+            f"normalize_observations is set, but pictures are not normalised by torso={torso!r}; "
+            "leave it out, or use torso='dense'."
+        )
+    torsos.features(torso, shape, config.torso_width)
+    if torso != "impala" and (unread := beyond_preset(config, ("torso_width", "spectral_norm"))):
+        raise UsageError(
+            f"{unread[0]} is set, but only torso='impala' reads it, and observations of shape {shape} are read by "
+            f"{torso!r}; leave {unread[0]} out."
+        )
+    return torso
+
+
+def _network(config: Config, design: Design, model: Any) -> Network | ImplicitNetwork:
+    """What one member, or one head of an ensemble, learns."""
+    network = _outputs(config, design)
+    if model is not None:
+        network = keras_network(model, design.observation_shape, design.num_actions)
+    network = noisy(network) if config.noisy else network
+    return with_prior(network, config.prior_scale) if config.prior_scale else network
+
+
+def _outputs(config: Config, design: Design) -> Network | ImplicitNetwork:
+    """Layers that give Q-values, or what describes the distribution of returns."""
+    if config.distribution in ("iqn", "fqf"):
+        return implicit(design, config.quantiles if config.distribution == "fqf" else None)
+    return mlp(design, {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or ""))
+
+
+def _q_values(config: Config, outputs: Network | ImplicitNetwork) -> Network:
+    """The Q-values of what a network gives."""
+    if isinstance(outputs, ImplicitNetwork):
+        return acting(outputs, config.quantiles, config.cvar)
+    if config.distribution == "c51":
+        return c51_network(outputs, jnp.linspace(config.vmin, config.vmax, config.atoms))
+    if config.distribution == "qrdqn":
+        return qrdqn_network(outputs)
+    return outputs
+
+
+def check_model(config: Config, spaces: Spaces, model: Any) -> None:
+    """Whether a Keras model, or the tutorial's agent, can do what is asked."""
+    if model is not None and config.parts_of_the_mlp:
+        raise UsageError(
+            f"{config.parts_of_the_mlp[0]} is set, but the network is a Keras model; leave one of them out."
+        )
+    if model is not None and (unread := beyond_preset(config, ("torso", "torso_width", "spectral_norm"))):
+        raise UsageError(f"{unread[0]} is set, but the network is a Keras model; leave one of them out.")
+    if not spaces.action_shape:
+        return
+    unable = "agent='tutorial'" if config.agent == "tutorial" else "a Keras model"
+    if model is not None:
+        raise UsageError(f"{unable} has one value an action, but the actions are MultiDiscrete; leave it out.")
+
+
+def network_model(config: Config, spaces: Spaces, given: Any) -> Any:
+    """The Keras model, or the function that builds it, where the network is one; else None."""
+    if given is not None or config.network == "mlp":
+        return given
+    if config.network == "tutorial":
+        return functools.partial(tutorial_network, spaces.observation_shape, spaces.num_actions)
+    module, colon, name = config.network.partition(":")
+    if not colon:
+        raise UsageError(f"network is {config.network!r}; use 'mlp', 'tutorial' or 'module:build'.")
+    build = getattr(import_module(module, config.network), name, None)
+    if not callable(build):
+        raise UsageError(f"network is {config.network!r}, but {module} has no function {name!r} that builds a model.")
+    return build

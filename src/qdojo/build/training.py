@@ -1,0 +1,271 @@
+"""From a config to the parts of a run: a player, and all that teaches it."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from qdojo import dataset
+from qdojo.agents.bootstrapped import bootstrapped_loss
+from qdojo.agents.categorical import c51_loss
+from qdojo.agents.conservative import conservative
+from qdojo.agents.dqn import Rule, dqn_loss
+from qdojo.agents.explore import Choosing, Exploration
+from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
+from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
+from qdojo.agents.recurrent import recurrent_loss
+from qdojo.agents.tutorial import tutorial_agent
+from qdojo.bellman.targets import Munchausen
+from qdojo.build.memory import capacity_rows, check_memory
+from qdojo.build.player import Player, build_player, network_model, torso_kind
+from qdojo.config import Config
+from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.native import native
+from qdojo.envs.resolve import EnvSpec, resolve
+from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.errors import UsageError
+from qdojo.loops.device import DeviceLoop
+from qdojo.loops.host import HostLoop
+from qdojo.loops.learning import Rhythm
+from qdojo.loops.offline import OfflineLoop
+from qdojo.networks.implicit import ImplicitNetwork
+from qdojo.networks.keras import read_weights
+from qdojo.processor import prepare
+from qdojo.tape import windows
+from qdojo.tape.windows import Window
+from qdojo.types import Agent, Masked, Network
+
+Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
+EVALUATION_ENVS = 10
+"""Copies that play a member's evaluation episodes, on the host loop."""
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    spec: EnvSpec
+    spaces: Spaces
+    network: Network
+    agent: Agent
+    loop: Loop
+    solved_at: float | None
+    model: Any
+    """The Keras model, or the function that builds it, where the network is one; else None."""
+
+
+def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
+    """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
+
+    Raises UsageError, before anything is compiled, for whatever does not fit together.
+    """
+    spec = resolve(env if env is not None else config.env)
+    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
+    if config.until_solved and solved_at is None:
+        raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
+    if config.recurrent is not None and spec.pauses:
+        raise UsageError(
+            f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
+            "give the vector AutoresetMode.NEXT_STEP."
+        )
+    convolutions = torso_kind(config, spaces) != "dense"
+    prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
+    model = network_model(config, spaces, network)
+    player = build_player(config, spaces, model)
+    agent = build_agent(config, spaces, player)
+    return Parts(
+        spec=spec,
+        spaces=spaces,
+        network=player.network,
+        agent=agent,
+        loop=_loop(config, spec, spaces, agent, build_window(config).following + 1),
+        solved_at=solved_at,
+        model=model,
+    )
+
+
+def _loss(config: Config, player: Player) -> Loss:
+    """The formula that the config names: the place for another variant."""
+    munchausen = None
+    if config.munchausen:
+        munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
+    loss = _formula(config, player.outputs, Rule(config.double, config.error, munchausen, config.value_rescaling))
+    if config.conservative:
+        loss = conservative(loss, player.q, config.conservative)
+    if player.recurrent is not None:
+        return recurrent_loss(loss, player.recurrent, config.sequence_steps, config.burn_in_steps, config.stored_state)
+    return loss if config.heads == 1 else bootstrapped_loss(loss, config.heads)
+
+
+def _formula(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> Loss:
+    if isinstance(network, ImplicitNetwork):
+        if config.distribution == "fqf":
+            return fqf_loss(network, rule.double, rule.munchausen)
+        return iqn_loss(network, rule.double, rule.munchausen, cvar=config.cvar)
+    if config.distribution == "c51":
+        support = jnp.linspace(config.vmin, config.vmax, config.atoms)
+        return c51_loss(network, support, rule.double, rule.munchausen)
+    if config.distribution == "qrdqn":
+        return qrdqn_loss(network, rule.double, rule.munchausen)
+    return dqn_loss(network, rule)
+
+
+def build_window(config: Config) -> Window:
+    """What the loss reads of the tape."""
+    if config.recurrent is not None:
+        return windows.sequences(config.burn_in_steps, config.sequence_steps, config.n_step)
+    return windows.transitions(config.n_step)
+
+
+def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
+    """What learns: a player, the formula it learns by, and an optimizer."""
+    network = player.network
+    initial = None if config.weights is None else read_weights(config.weights, network)
+    if config.agent == "tutorial":
+        return tutorial_agent(
+            network,
+            spaces.num_actions,
+            learning_rate=config.learning_rate,
+            discount=config.discount,
+            memory_steps=config.capacity_steps,
+            batch_size=config.batch_size,
+            epsilon_start=config.epsilon_start,
+            epsilon_min=config.epsilon_end,
+            epsilon_decay=config.epsilon_decay,
+            max_episodes=config.episodes or 2**31 - 1,
+            initial_params=initial,
+        )
+    learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
+    exploration = Exploration(
+        epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
+        epsilon_end=config.epsilon_end,
+        decay_steps=config.epsilon_decay_steps,
+        ladder=config.epsilon_ladder,
+        temperature_start=config.temperature_start if initial is None else config.temperature_end,
+        temperature_end=config.temperature_end,
+    )
+    choosing = Choosing(
+        num_actions=spaces.num_actions,
+        action_shape=spaces.action_shape,
+        num_envs=config.num_envs,
+        exponential=config.epsilon_schedule == "exponential",
+        boltzmann=config.boltzmann,
+    )
+    if config.agent == "pqn":
+        return pqn_agent(
+            network,
+            PqnHyper(
+                learning_rate_start=config.learning_rate,
+                learning_rate_end=learning_rate_end,
+                learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
+                discount=config.discount,
+                lambda_=config.trace_decay,
+                exploration=exploration,
+            ),
+            PqnStructure(
+                choosing=choosing,
+                rollout=config.rows_per_cycle,
+                epochs=config.epochs,
+                minibatches=config.minibatches,
+                max_grad_norm=math.inf if config.max_grad_norm is None else config.max_grad_norm,
+            ),
+            initial,
+        )
+    hyper = Hyper(
+        learning_rate_start=config.learning_rate,
+        learning_rate_end=learning_rate_end,
+        learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
+        discount=config.discount,
+        exploration=exploration,
+        target_tau=config.target_tau,
+        priority_alpha=config.priority_alpha,
+        priority_beta=config.priority_beta,
+        priority_beta_steps=config.priority_beta_steps or config.steps,
+    )
+    prioritized = None
+    if config.prioritized:
+        prioritized = Prioritized(capacity_rows(config), config.rows_per_cycle)
+    structure = Structure(
+        choosing=choosing,
+        batch_size=config.batch_size,
+        window=build_window(config),
+        target_sync_updates=config.target_sync_updates,
+        max_grad_norm=config.max_grad_norm,
+        prioritized=prioritized,
+    )
+    return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
+
+
+def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:
+    """What steps the environment and learns; `example_rows` of the tape make the first example."""
+    environment = native(spec.native_id) if spec.native_id is not None else None
+    if config.loop == "device" and environment is None:
+        raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
+    rows = capacity_rows(config)
+    observation = _shown(spaces)
+    check_memory(config, rows, observation, spaces.action_shape, agent)
+    cycles = max(1, (config.report_every_steps or config.collect_steps) // config.collect_steps)
+    warmup = 0 if config.dataset is not None else math.ceil(config.warmup_steps / config.num_envs)
+    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(example_rows, warmup))
+    size: dict[str, int] = {
+        "seed": config.seed,
+        "members": config.seeds,
+        "envs": config.num_envs,
+        "capacity_rows": rows,
+        "cycles": cycles,
+    }
+    playing: DeviceLoop | HostLoop
+    if environment is not None and config.loop != "host":
+        playing = DeviceLoop(environment, agent, rhythm, **size)
+    else:
+        playing = _host_loop(config, spec, spaces, agent, rhythm, observation, size)
+    if config.dataset is None:
+        return playing
+    memory = agent.memory()
+    return OfflineLoop(playing, functools.partial(dataset.read, config.dataset, spaces, memory, Path.cwd(), config.env))
+
+
+def _host_loop(
+    config: Config,
+    spec: EnvSpec,
+    spaces: Spaces,
+    agent: Agent,
+    rhythm: Rhythm,
+    observation: Any,
+    size: dict[str, int],
+) -> HostLoop:
+    training_seeds = [config.seed + member for member in range(config.seeds)]
+    with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
+
+    def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
+        # Evaluation plays from seeds of its own, and is not shown.
+        shown = config.render == "human" and member_seeds == training_seeds
+        chosen = with_window if shown else spec
+        return HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
+
+    # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
+    free = config.vectorization == "sync" and not spec.is_vector
+    return HostLoop(
+        open_vector,
+        observation,
+        agent,
+        rhythm,
+        evaluation_envs=EVALUATION_ENVS if free else config.num_envs,
+        action_shape=spaces.action_shape,
+        **size,
+    )
+
+
+def _shown(spaces: Spaces) -> Any:
+    """Shape and dtype of each array of one observation."""
+    observation = jax.ShapeDtypeStruct(spaces.observation_shape, jnp.dtype(spaces.observation_dtype))
+    if not spaces.masked:
+        return observation
+    mask: Any = jax.ShapeDtypeStruct((*spaces.action_shape, spaces.num_actions), jnp.bool_)
+    return Masked(observation, mask)  # type: ignore[arg-type]
