@@ -201,7 +201,7 @@ def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_
 
     fields = {"num_envs": 3, "collect_steps": 3, "updates_per_step": 1.0}
     parts = build(make_config("x:vector", **fields), env=vector)
-    scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2)
+    scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2).returns
     assert scores.shape == (1, 2)
     assert parts_of(loop="host").loop.evaluation_envs == training.EVALUATION_ENVS
     assert parts_of(loop="host", vectorization="async", **fields).loop.evaluation_envs == 3

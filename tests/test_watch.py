@@ -59,7 +59,7 @@ def watch_env(
     env: Any, act: Any, episodes: int, begin: Callable[[], None] = lambda: None, **options: Any
 ) -> list[float]:
     spec = resolve(env)
-    return watch(spec, check_spaces(spec), begin, act, episodes, **options)
+    return [shown.score for shown in watch(spec, check_spaces(spec), begin, act, episodes, **options)]
 
 
 def first_action(_: np.ndarray) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from qdojo import snapshot
 from qdojo.build.training import Parts, build
@@ -18,6 +18,7 @@ from qdojo.config import Config, make_config, read_config
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
+from qdojo.loops.evaluation import episode_bound
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
@@ -31,9 +32,14 @@ RUNS = Path("runs")
 
 
 class Evaluation(NamedTuple):
-    """Greedy scores of what a run delivered: undiscounted, unclipped, whole episodes."""
+    """Greedy scores of what a run delivered: undiscounted and unclipped, of whole episodes or of what came before the
+    bound at which they were cut."""
 
     returns: Float[np.ndarray, "member episodes"]
+    cut: Bool[np.ndarray, "member episodes"]
+    """Which episodes were cut."""
+    bound_steps: int
+    """Env steps at which an episode is cut."""
 
     @property
     def mean(self) -> Float[np.ndarray, "member"]:
@@ -137,7 +143,8 @@ class Run:
             raise UsageError(f"seed is {seed}, but it must be from 0 to {FINAL_SEED - 1}.")
         parts = self.parts
         try:
-            return Evaluation(parts.loop.evaluate(self.delivered.params, FINAL_SEED + seed, episodes))
+            played = parts.loop.evaluate(self.delivered.params, FINAL_SEED + seed, episodes, self.bound_steps)
+            return Evaluation(*played, self.bound_steps)
         finally:
             parts.loop.close()
 
@@ -173,12 +180,22 @@ class Run:
     @cached_property
     def delivered(self) -> Best:
         """Scores and parameters, a member each, of the best agents of the run."""
+        return snapshot.from_arrays(best_template(self.parts.loop.template()), self._best[0])
+
+    @property
+    def bound_steps(self) -> int:
+        """Steps at which an evaluation episode is cut, as in the run's own evaluations."""
+        # Runs of earlier versions do not know their longest episode.
+        longest = int(self._best[1].get("longest_episode", 0))
+        return episode_bound(self.config.eval_episode_steps, longest, self.parts.spec.max_episode_steps)
+
+    @cached_property
+    def _best(self) -> tuple[checkpoint.Arrays, dict[str, Any]]:
         try:
-            arrays, _ = checkpoint.load(self.directory.best_path)
+            return checkpoint.load(self.directory.best_path)
         except DamagedFile as error:
             mend = f"`qdojo resume {shlex.quote(str(self.path))}` writes it anew from the last checkpoint."
             raise DamagedFile(f"{str(error).removesuffix('.')}; {mend}") from error
-        return snapshot.from_arrays(best_template(self.parts.loop.template()), arrays)
 
 
 def train(

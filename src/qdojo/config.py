@@ -183,6 +183,9 @@ class Config(BaseModel):
     """Episodes of each such evaluation."""
     final_eval_episodes: Positive = 100
     """Episodes of the evaluation of what the run delivers, on starts used for nothing else."""
+    eval_episode_steps: Positive | None = None
+    """Steps at which an evaluation episode is cut; by default ten times the longest episode of training, at least
+    10,000, and never below the environment's own time limit."""
     report_every_steps: Positive | None = None
     """Env steps between reports; by default short enough to watch."""
     checkpoint_every_seconds: Annotated[float, Field(ge=0.0)] = 30.0

@@ -26,6 +26,9 @@ class Observer:
     def evaluating(self, episodes: int) -> None:
         """Training is over; what it delivers is evaluated on unseen episodes."""
 
+    def evaluation_at(self, done: int, episodes: int, steps: int) -> None:
+        """A long evaluation goes on: `done` of `episodes` are over, and each copy has played `steps` steps."""
+
     def warned(self, message: str) -> None:
         """Something a person should know, which does not stop the run."""
 

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from qdojo import snapshot
 from qdojo.build.training import Loop, Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
 from qdojo.export.keras import export, keras_model
+from qdojo.loops.evaluation import Played, episode_bound, solved, told_of_cuts
 from qdojo.loops.state import TrainState, member_keys
 from qdojo.observer import Observer
 from qdojo.plots import curve_png
@@ -36,6 +37,7 @@ CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
 """Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
 the environment, and those from the second on judge what was delivered."""
 COMMIT_SECONDS = 1.0
+EVALUATION_TOLD_SECONDS = 0.5
 CLIPPED_SHARE = 0.05
 """Of the mass of categorical targets: what may lie outside the atoms unsaid."""
 VERSIONED = ("jax", "jaxlib", "numpy")
@@ -74,8 +76,9 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
         # A ready-made vector does not show the limits of its copies.
         if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
             observer.warned(
-                f"{parts.spec.name} has no time limit that can be seen, and an agent that never ends an episode would "
-                "be evaluated for ever; wrap it in gymnasium.wrappers.TimeLimit, or register it with max_episode_steps."
+                f"{parts.spec.name} has no time limit that can be seen, so episodes of an evaluation that the agent "
+                "does not end are cut (eval_episode_steps); better wrap it in gymnasium.wrappers.TimeLimit, or "
+                "register it with max_episode_steps."
             )
         observer.compiling()
         try:
@@ -124,6 +127,8 @@ class Progress(NamedTuple):
 def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
     """What a checkpoint's arrays say."""
     template = loop.template()
+    # Checkpoints of earlier versions do not know the longest episode.
+    arrays = {"state/tally/longest": np.zeros_like(template.tally.longest)} | arrays
     expected = Progress(template, best_template(template))
     if template.environment is not None:
         return snapshot.from_arrays(expected, arrays)
@@ -166,11 +171,14 @@ class Trainer:
         self._unjudged = bool((before or {}).get("unjudged", False))
         """Whether an evaluation is due at these steps: one that was cut off is made up for by the resume."""
         self._saved_at = self._committed_at = time.monotonic()
-        self._warned_of_clipping = False
+        self._warned_of_clipping = self._warned_of_cuts = False
+        self._longest = 0
+        """Env steps of the longest episode that training has finished."""
 
     def train(self, state: TrainState, best: Best) -> None:
         """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
         self._best = best
+        self._longest = int(state.tally.longest.max())
         self._learned = jax.tree.map(np.asarray, state.agents.params)
         self._end("interrupted")
         with MetricsWriter(self.run.metrics_path) as metrics, _stop_requests() as self._stop:
@@ -207,7 +215,7 @@ class Trainer:
             every, spent = self.config.eval_every_steps, self._budget_spent(state)
             # What was learned last is often the best, so the end is judged too, whether or not it is a multiple.
             self._unjudged = every is not None and (spent or report.steps // every > self._steps // every)
-            self._steps = report.steps
+            self._steps, self._longest = report.steps, int(state.tally.longest.max())
             scores = self._judge(metrics, state.agents.params) if self._unjudged else None
             self.observer.reported(report, scores)
             if spent or (scores is not None and self._solved()) or self._stop.asked:
@@ -230,14 +238,18 @@ class Trainer:
             again = self._evaluate(self._best.params, CONFIRMING_SEED + self._steps, self.config.final_eval_episodes)
         except _CutOff:
             return False
-        return bool((again.mean(axis=1) >= threshold).all())
+        return bool(solved(again, threshold).all())
 
     def _judge(self, metrics: MetricsWriter, params: Params) -> Float[np.ndarray, "member"] | None:
         """Greedy scores, by which the best agents are kept; None, and nothing is, where a stop was asked for."""
         steps, episodes = self._steps, self.config.eval_episodes
 
+        cut: list[Bool[np.ndarray, "member episodes"]] = []
+
         def play(params: Params) -> Float[np.ndarray, "member"]:
-            return self._evaluate(params, steps, episodes).mean(axis=1)
+            played = self._evaluate(params, steps, episodes)
+            cut.append(played.cut)
+            return played.returns.mean(axis=1)
 
         try:
             self._best, scores = judged(self._best, params, play, episodes)
@@ -245,19 +257,43 @@ class Trainer:
             return None
         self._unjudged = False
         metrics.evaluation(steps, scores, episodes)
+        # The challengers' episodes; those of the best, where it played as well, come after.
+        metrics.metrics(steps, {"evaluation_cut": cut[0].sum(axis=1)})
+        self._tell_of_cuts(cut[0])
         return scores
 
-    def _evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
-        """What the loop says. Raises _CutOff where a stop is asked for: an episode may never end."""
+    def _tell_of_cuts(self, cut: Bool[np.ndarray, "member episodes"]) -> None:
+        """Say once that the greedy agent does not end its episodes."""
+        told = told_of_cuts(cut, self._bound())
+        if told is not None and not self._warned_of_cuts:
+            self._warned_of_cuts = True
+            self.observer.warned(
+                f"in the evaluation at step {self._steps:,}, {told} and count with the return until then; "
+                "the environment has no time limit that ends them (eval_episode_steps sets the bound)."
+            )
+
+    def _evaluate(self, params: Params, seed: int, episodes: int) -> Played:
+        """What the loop says. Raises _CutOff where a stop is asked for: an episode may take long."""
         if self._stop.asked:
             raise _CutOff
         began, compiled = time.perf_counter(), self.loop.programs.compile_seconds
+        told_at = time.monotonic()
+
+        def watch(done: int, steps: int) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= EVALUATION_TOLD_SECONDS:
+                told_at = time.monotonic()
+                self.observer.evaluation_at(done, episodes * self.config.seeds, steps)
+
         try:
             self._stop.cutting_off = True
-            return self.loop.evaluate(params, seed, episodes)
+            return self.loop.evaluate(params, seed, episodes, self._bound(), watch)
         finally:
             self._stop.cutting_off = False
             self.seconds["eval"] += time.perf_counter() - began - (self.loop.programs.compile_seconds - compiled)
+
+    def _bound(self) -> int:
+        return episode_bound(self.config.eval_episode_steps, self._longest, self.parts.spec.max_episode_steps)
 
     def _record(self, metrics: MetricsWriter, report: Report) -> None:
         self.seconds["train"] += report.seconds
@@ -304,6 +340,7 @@ class Trainer:
         meta = {
             "steps": self._steps,
             "unjudged": self._unjudged,
+            "longest_episode": self._longest,
             "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),
             "versions": versions(),
@@ -319,10 +356,10 @@ class Trainer:
         config, threshold = self.config, self.parts.solved_at
         self.observer.evaluating(config.final_eval_episodes)
         try:
-            scores = self._evaluate(self._delivered(state).params, FINAL_SEED, config.final_eval_episodes)
+            played = self._evaluate(self._delivered(state).params, FINAL_SEED, config.final_eval_episodes)
         except _CutOff:
             return None
-        means = scores.mean(axis=1)
+        means = played.returns.mean(axis=1)
         self.seconds["compile"] = self._compiled_before + self.loop.programs.compile_seconds
         return {
             "run": str(self.run.path),
@@ -338,8 +375,10 @@ class Trainer:
                 "episodes": config.final_eval_episodes,
                 "mean": means.tolist(),
                 "iqm": interquartile_mean(means),
+                "cut": played.cut.sum(axis=1).tolist(),
+                "bound_steps": self._bound(),
             },
-            "solved": None if threshold is None else (means >= threshold).tolist(),
+            "solved": None if threshold is None else solved(played, threshold).tolist(),
         }
 
     def _delivered(self, state: TrainState) -> Best:

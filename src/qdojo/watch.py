@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,6 +27,14 @@ _WATCHED = 2**31
 _SHORTEST_GIF_FRAME_MS = 20
 
 
+class Watched(NamedTuple):
+    """One episode that was shown."""
+
+    score: float
+    cut: bool
+    """Whether it was cut at the bound; the score is then that of the steps before."""
+
+
 def watch(
     spec: EnvSpec,
     spaces: Spaces,
@@ -36,8 +44,10 @@ def watch(
     seed: int,
     record: Path | None = None,
     fps: float | None = None,
-) -> list[float]:
+    bound_steps: int | None = None,
+) -> list[Watched]:
     """Play `episodes` episodes with `act`, which sees what `spaces` makes of observations, and give back their returns.
+    Each is cut after `bound_steps` steps, where that is given.
 
     `begin` is called when an episode starts: an agent with a memory forgets.
     Without `record` a window shows them; with it a film is written, `.mp4` or `.gif` by its suffix, aside and
@@ -53,16 +63,17 @@ def watch(
     try:
         speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
         copy = SeededCopy(env, spaces, seed, _WATCHED)
-        returns: list[float] = []
+        watched: list[Watched] = []
+        shown = _play(spec.name, copy, begin, act, episodes, seed, bound_steps, watched)
         if record is None:
             # The environment's own window keeps the time, by this entry.
             env.unwrapped.metadata = {**env.metadata, "render_fps": speed}
-            for _ in _play(spec.name, copy, begin, act, episodes, seed, returns):
+            for _ in shown:
                 pass
         else:
-            shots = (_shoot(env, spec.name) for _ in _play(spec.name, copy, begin, act, episodes, seed, returns))
+            shots = (_shoot(env, spec.name) for _ in shown)
             _write_film(shots, record, speed)
-        return returns
+        return watched
     finally:
         env.close()
 
@@ -105,7 +116,14 @@ def _make(spec: EnvSpec, render_mode: str) -> Any:
 
 
 def _play(
-    name: str, copy: SeededCopy, begin: Callable[[], None], act: Act, episodes: int, seed: int, returns: list[float]
+    name: str,
+    copy: SeededCopy,
+    begin: Callable[[], None],
+    act: Act,
+    episodes: int,
+    seed: int,
+    bound_steps: int | None,
+    watched: list[Watched],
 ) -> Generator[None, None, None]:
     """Yield whenever there is something new to see; append each episode's return as it ends."""
     for episode in range(episodes):
@@ -117,11 +135,11 @@ def _play(
                 where = f"episode seed {episode_seed(seed, _WATCHED, episode)}, step {step}"
                 raise EnvironmentFailure(f"{name} failed while it was watched ({where}): {info[FAILURE]}.")
             yield
-            if over:
+            if over or step == bound_steps:
                 break
             observation, reward, terminated, truncated, info = copy.step(act(seen(observation)))
             total, step, over = total + reward, step + 1, terminated or truncated
-        returns.append(total)
+        watched.append(Watched(total, not over))
 
 
 def _shoot(env: Any, name: str) -> Frame:

@@ -192,8 +192,8 @@ def values_only(first: float, second: float, members: int = 1) -> Any:
 def test_evaluation_is_greedy_even_where_training_explores() -> None:
     agent = small_agent(small_network(1), hyper=HYPER._replace(exploration=Exploration(1.0, 1.0, 1.0)))
     loop = device_loop(PROBES["action"].environment, agent)
-    assert loop.evaluate(values_only(0.0, 1.0), seed=0, episodes=20).tolist() == [[1.0] * 20]
-    assert loop.evaluate(values_only(1.0, 0.0), seed=0, episodes=20).tolist() == [[-1.0] * 20]
+    assert loop.evaluate(values_only(0.0, 1.0), seed=0, episodes=20).returns.tolist() == [[1.0] * 20]
+    assert loop.evaluate(values_only(1.0, 0.0), seed=0, episodes=20).returns.tolist() == [[-1.0] * 20]
 
 
 def of_random_length() -> NativeEnvironment:
@@ -213,7 +213,7 @@ def of_random_length() -> NativeEnvironment:
 def test_evaluation_plays_each_episode_to_its_end_once() -> None:
     """Long episodes are as likely among the scores as among the starts, and none is counted twice."""
     loop = device_loop(of_random_length(), small_agent(small_network(1)), members=2)
-    scores = loop.evaluate(values_only(0.0, 1.0, members=2), seed=3, episodes=2000)
+    scores = loop.evaluate(values_only(0.0, 1.0, members=2), seed=3, episodes=2000).returns
     assert scores.shape == (2, 2000)
     for member in scores:
         lengths, counts = np.unique(member, return_counts=True)
@@ -225,9 +225,9 @@ def test_evaluation_plays_each_episode_to_its_end_once() -> None:
 def test_evaluations_of_one_seed_agree_and_of_two_seeds_differ() -> None:
     loop = device_loop(of_random_length(), small_agent(small_network(1)))
     params = values_only(0.0, 1.0)
-    first = loop.evaluate(params, seed=1, episodes=50)
-    np.testing.assert_array_equal(first, loop.evaluate(params, seed=1, episodes=50))
-    assert not np.array_equal(first, loop.evaluate(params, seed=2**31, episodes=50))
+    first = loop.evaluate(params, seed=1, episodes=50).returns
+    np.testing.assert_array_equal(first, loop.evaluate(params, seed=1, episodes=50).returns)
+    assert not np.array_equal(first, loop.evaluate(params, seed=2**31, episodes=50).returns)
 
 
 def test_evaluation_changes_nothing_of_the_training() -> None:

@@ -212,20 +212,20 @@ def test_memory_is_carried_through_an_episode_and_renewed_at_its_end() -> None:
         np.testing.assert_array_equal(np.asarray(rows.action)[:32], (shown >= 2)[:32])
     # Greedy play of three steps: actions 0, 0, 1 pay -1 - 1 + 1.
     loop = host_loop(TwoLanes, agent)
-    assert loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=4).tolist() == [[-1.0] * 4]
+    assert loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=4).returns.tolist() == [[-1.0] * 4]
 
 
 def test_evaluation_is_greedy_even_where_training_explores() -> None:
     loop = host_loop(TwoLanes, small_agent(ZERO, hyper=HYPER._replace(exploration=Exploration(1.0, 1.0, 1.0))))
-    assert loop.evaluate(np.array([[0.0, 1.0]], np.float32), seed=0, episodes=7).tolist() == [[3.0] * 7]
-    assert loop.evaluate(np.array([[1.0, 0.0]], np.float32), seed=0, episodes=7).tolist() == [[-3.0] * 7]
+    assert loop.evaluate(np.array([[0.0, 1.0]], np.float32), seed=0, episodes=7).returns.tolist() == [[3.0] * 7]
+    assert loop.evaluate(np.array([[1.0, 0.0]], np.float32), seed=0, episodes=7).returns.tolist() == [[-3.0] * 7]
 
 
 @pytest.mark.parametrize("episodes", [1, 2, 10])
 def test_evaluation_does_not_favour_short_episodes(episodes: int) -> None:
     """Each copy plays its share whatever the others do: episode j of copy c is score c + j * copies."""
     loop = host_loop(RandomLength, small_agent(ZERO), members=2, evaluation_envs=3)
-    found = loop.evaluate(np.zeros((2, 2), np.float32), seed=5, episodes=episodes)
+    found = loop.evaluate(np.zeros((2, 2), np.float32), seed=5, episodes=episodes).returns
     assert found.shape == (2, episodes)
     env = RandomLength()
     for member in range(2):
@@ -276,7 +276,7 @@ def test_a_pause_starts_no_transition_and_hides_no_final_observation() -> None:
 @pytest.mark.parametrize("episodes", [1, 5])
 def test_a_ready_made_vector_is_evaluated_with_the_copies_it_has(episodes: int) -> None:
     loop = host_loop(functools.partial(same_step_vector, 2), small_agent(ZERO), evaluation_envs=2)
-    scores = loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=episodes)
+    scores = loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=episodes).returns
     assert scores.tolist() == [([3.0, 5.0] * 3)[:episodes]]
 
 

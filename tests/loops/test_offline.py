@@ -112,8 +112,8 @@ def test_a_saved_state_goes_on_to_the_same_bits_without_the_data(inner: Any) -> 
 def test_the_inner_loop_evaluates(inner: Any) -> None:
     loop = offline(inner, members=2)
     state = loop.init()
-    scores = loop.evaluate(state.agents.params, seed=1, episodes=4)
-    assert_equal(scores, loop.inner.evaluate(state.agents.params, seed=1, episodes=4))
+    scores = loop.evaluate(state.agents.params, seed=1, episodes=4).returns
+    assert_equal(scores, loop.inner.evaluate(state.agents.params, seed=1, episodes=4).returns)
     assert scores.shape == (2, 4)
     assert (scores >= 1.0).all()
     loop.close()

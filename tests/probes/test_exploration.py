@@ -50,7 +50,7 @@ def played(agent: Agent) -> tuple[Float[np.ndarray, "member"], Float[np.ndarray,
     state, report = next(loop.run(loop.init()))
     assert report.steps == STEPS
     best = [max(episode.score for episode in report.episodes if episode.member == k) for k in range(MEMBERS)]
-    return np.array(best), loop.evaluate(state.agents.params, 0, 1)[:, 0]
+    return np.array(best), loop.evaluate(state.agents.params, 0, 1).returns[:, 0]
 
 
 def test_heads_with_priors_cross_the_corridor() -> None:

@@ -55,7 +55,7 @@ def greedy_returns(agent: Agent, updates: int) -> np.ndarray:
     )
     state, report = next(loop.run(loop.init()))
     assert report.updates >= updates - 60 // ROWS
-    return loop.evaluate(state.agents.params, seed=1, episodes=100).mean(axis=1)
+    return loop.evaluate(state.agents.params, seed=1, episodes=100).returns.mean(axis=1)
 
 
 def agent_with_memory(

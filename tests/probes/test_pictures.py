@@ -58,7 +58,7 @@ def learn() -> None:
     state, report = next(loop.run(loop.init()))
     seen = np.unique(state.tape.rows.observation)
     scores = [episode.score for episode in report.episodes]
-    greedy = loop.evaluate(state.agents.params, seed=1, episodes=200)
+    greedy = loop.evaluate(state.agents.params, seed=1, episodes=200).returns
     print(json.dumps({"seen": seen.tolist(), "random": np.mean(scores[:50]), "greedy": greedy.mean().item()}))
 
 

@@ -66,3 +66,10 @@ def member_means(means: Sequence[float], iqm: float) -> str:
         f"interquartile mean {iqm:.1f} of the greedy means of {len(means)} members, "
         f"the lowest {min(means):.1f}, the highest {max(means):.1f}"
     )
+
+
+def cut_clause(cut: Sequence[int], episodes: int, bound: int) -> str:
+    """How many of the `episodes` of each member were cut at `bound` steps; nothing where none was."""
+    count = sum(cut)
+    verb = "was" if count == 1 else "were"
+    return f"{count:,} of {len(cut) * episodes:,} episodes {verb} cut at {bound:,} steps" if count else ""

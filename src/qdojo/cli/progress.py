@@ -104,6 +104,9 @@ class Display(Protocol):
     def phase(self, name: str) -> None:
         """What the run does now."""
 
+    def detail(self, text: str) -> None:
+        """How far a long phase is."""
+
     def show(self, numbers: Numbers, evaluated: bool) -> None:
         """The numbers have changed; `evaluated` says whether a greedy evaluation came with them."""
 
@@ -123,6 +126,11 @@ class PlainDisplay:
 
     def phase(self, name: str) -> None:
         say(f"{name} ...")
+
+    def detail(self, text: str) -> None:
+        if time.monotonic() - self._told_at >= PLAIN_EVERY_SECONDS:
+            self._told_at = time.monotonic()
+            say(text)
 
     def show(self, numbers: Numbers, evaluated: bool) -> None:
         due = time.monotonic() - self._told_at >= PLAIN_EVERY_SECONDS
@@ -172,6 +180,9 @@ class LiveDisplay:
 
     def phase(self, name: str) -> None:
         self._bar.update(self._task, description=name)
+
+    def detail(self, text: str) -> None:
+        self.phase(text)
 
     def show(self, numbers: Numbers, evaluated: bool) -> None:
         self._bar.update(self._task, completed=numbers.fraction, left=numbers.left())
@@ -232,6 +243,10 @@ class Progress(Observer):
 
     def evaluating(self, episodes: int) -> None:
         self._display.phase(f"evaluating on {episodes} unseen episodes")
+
+    def evaluation_at(self, done: int, episodes: int, steps: int) -> None:
+        self._training = False  # the next report says so again
+        self._display.detail(f"evaluating: {done:,} of {episodes:,} episodes, {steps:,} steps")
 
     def warned(self, message: str) -> None:
         self._display.message(f"warning: {message}")

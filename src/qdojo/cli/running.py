@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qdojo.cli.output import BEGAN, command, emit, member_means, say
+from qdojo.cli.output import BEGAN, command, cut_clause, emit, member_means, say
 from qdojo.cli.progress import Progress
 from qdojo.observer import Observer
 
@@ -52,4 +52,6 @@ def _summary(result: dict[str, Any]) -> str:
         verdict = "solved: " if solved[0] else "not solved: "
     elif solved is not None:
         verdict = f"solved by {sum(solved)} of {len(solved)} members: "
-    return f"{result['env']} {verdict}{means}, {evaluation['episodes']} unseen episodes each, {result['steps']:,} steps"
+    told = f"{result['env']} {verdict}{means}, {evaluation['episodes']} unseen episodes each, {result['steps']:,} steps"
+    cut = cut_clause(evaluation["cut"], evaluation["episodes"], evaluation["bound_steps"])
+    return f"{told}; {cut}" if cut else told

@@ -29,8 +29,9 @@ def watch(
     api.use_compilation_cache()
     trained = api.Run(found)
     policy = trained.policy(member)
-    returns = play(trained.parts.spec, trained.parts.spaces, policy.reset, policy.choose, episodes, seed, record)
-    for number, score in enumerate(returns, start=1):
-        print(f"episode {number}: return {score:g}")
+    bound, parts = trained.bound_steps, trained.parts
+    shown = play(parts.spec, parts.spaces, policy.reset, policy.choose, episodes, seed, record, bound_steps=bound)
+    for number, episode in enumerate(shown, start=1):
+        print(f"episode {number}: return {episode.score:g}" + (f", cut at {bound:,} steps" if episode.cut else ""))
     if record is not None:
         say(f"The film is {record}.")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
+from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, learn
 from qdojo.loops.state import (
     COLLECT,
@@ -30,6 +31,11 @@ from qdojo.loops.state import (
 )
 from qdojo.types import Agent, Params, Report, Step
 
+FIRST_STRETCH_STEPS = 128
+STRETCH_SECONDS = 0.25
+"""Steps of an evaluation that are taken in one call: doubled until a call takes about that long, so that a stop is
+answered and progress is shown."""
+
 
 class ChunkLog(NamedTuple):
     """What a compiled chunk tells the host: rewards and ends, row by row, and the mean metrics of its updates."""
@@ -39,6 +45,16 @@ class ChunkLog(NamedTuple):
     ended: Bool[Array, "rows member env"]
     metrics: MemberMetrics
     updates: Int[Array, ""]
+
+
+class _Rollout(NamedTuple):
+    """Evaluation episodes under way, with a leading member axis outside `vmap`."""
+
+    running: Running
+    memory: Any
+    score: Float[Array, "episodes"]
+    at: Int[Array, ""]
+    """The step that comes next, counted from 1."""
 
 
 class DeviceLoop:
@@ -96,13 +112,32 @@ class DeviceLoop:
                 ),
             )
 
-    def evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
-        """Greedy scores of whole episodes that start from `seed`'s own draw, never from training's."""
-        arguments = (params, jnp.uint32(seed))
-        program = self.programs.compiled(
-            ("evaluate", episodes), lambda params, seed: self._evaluate(params, seed, episodes), *arguments
+    def evaluate(
+        self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
+    ) -> Played:
+        """Greedy episodes of at most `bound` steps that start from `seed`'s own draw, never from training's.
+
+        The steps are taken in stretches that double until one takes long enough, and `watch` hears of each: how they
+        are cut changes no bit.
+        """
+        begin = self.programs.compiled(
+            ("evaluation", episodes), lambda seed: self._evaluation(seed, episodes), jnp.uint32(seed)
         )
-        return np.asarray(program(*arguments))
+        rollout, words = begin(jnp.uint32(seed))
+        arguments = (params, rollout, words, jnp.int32(0))
+        play = self.programs.compiled(("play", episodes), self._play, *arguments, donate=(1,))
+        end = min(bound, self.environment.max_episode_steps)
+        step, stretch = 0, FIRST_STRETCH_STEPS
+        while True:
+            began = time.perf_counter()
+            step = min(step + stretch, end)
+            rollout = play(params, rollout, words, jnp.int32(step))
+            over = np.asarray(rollout.running.over)
+            watch(int(over.sum()), step)
+            if over.all() or step == end:
+                return Played(np.asarray(rollout.score), ~over)
+            if time.perf_counter() - began < STRETCH_SECONDS:
+                stretch *= 2
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -177,29 +212,39 @@ class DeviceLoop:
 
         return jax.lax.scan(row, (state.environment, state.memory), noise)
 
-    def _evaluate(self, params: Params, seed: UInt32[Array, ""], episodes: int) -> Float[Array, "member episodes"]:
-        env, agent = self.environment, self.agent
-        limit = env.max_episode_steps
+    def _evaluation(self, seed: UInt32[Array, ""], episodes: int) -> tuple["_Rollout", UInt32[Array, "..."]]:
+        """Episodes at their start, and the words of all their steps, `[member, time, episodes, words]`."""
+        env = self.environment
 
-        def member(params: Params, key: Array) -> Float[Array, "episodes"]:
-            words = jax.random.bits(key, (limit + 1, episodes, env.noise_words), jnp.uint32)
+        def member(key: Array) -> tuple[_Rollout, UInt32[Array, "time episodes words"]]:
+            words = jax.random.bits(key, (env.max_episode_steps + 1, episodes, env.noise_words), jnp.uint32)
             running = jax.vmap(lambda noise: start(env, noise))(words[0])
-            memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), agent.memory())
-
-            def going(carry: tuple[Any, ...]) -> Bool[Array, ""]:
-                return ~jnp.all(carry[0].over)
-
-            def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-                running, memory, score, at = carry
-                q, memory = jax.vmap(agent.values, in_axes=(None, 0, 0))(params, running.observation, memory)
-                action = best_action(q)
-                moved, transition = jax.vmap(lambda *args: advance(env, *args))(running, action, words[at])
-                score = score + jnp.where(running.over, 0.0, transition.reward)
-                return moved._replace(over=running.over | moved.over), memory, score, at + 1
-
-            return jax.lax.while_loop(going, step, (running, memory, jnp.zeros(episodes), jnp.int32(1)))[2]
+            memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), self.agent.memory())
+            return _Rollout(running, memory, jnp.zeros(episodes), jnp.int32(1)), words
 
         keys = jax.vmap(lambda key: jax.random.fold_in(key, seed))(
             streams(member_keys(self.seed, self.members), EVALUATE)
         )
-        return jax.vmap(member)(params, keys)
+        return jax.vmap(member)(keys)
+
+    def _play(
+        self, params: Params, rollout: "_Rollout", words: UInt32[Array, "..."], until: Int[Array, ""]
+    ) -> "_Rollout":
+        """The episodes after `until` steps, or when all are over."""
+        env, agent = self.environment, self.agent
+
+        def member(params: Params, rollout: _Rollout, words: UInt32[Array, "time episodes words"]) -> _Rollout:
+            def going(now: _Rollout) -> Bool[Array, ""]:
+                return ~jnp.all(now.running.over) & (now.at <= until)
+
+            def step(now: _Rollout) -> _Rollout:
+                running = now.running
+                q, memory = jax.vmap(agent.values, in_axes=(None, 0, 0))(params, running.observation, now.memory)
+                action = best_action(q)
+                moved, transition = jax.vmap(lambda *args: advance(env, *args))(running, action, words[now.at])
+                score = now.score + jnp.where(running.over, 0.0, transition.reward)
+                return _Rollout(moved._replace(over=running.over | moved.over), memory, score, now.at + 1)
+
+            return jax.lax.while_loop(going, step, rollout)
+
+        return jax.vmap(member)(params, rollout, words)

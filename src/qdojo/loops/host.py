@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.loops.packing import Packed, Packing
 from qdojo.loops.state import (
@@ -138,12 +139,15 @@ class HostLoop:
                 ),
             )
 
-    def evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
-        """Greedy scores of whole episodes on copies of their own, whose seeds come from `seed`, not from training."""
+    def evaluate(
+        self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
+    ) -> Played:
+        """Greedy episodes of at most `bound` steps on copies of their own, whose seeds come from `seed`, not from
+        training; `watch` hears how far they are."""
         seeds = [evaluation_seed(self.seed + k, seed) for k in range(self.members)]
         vector = self.open_vector(seeds, self.evaluation_envs)
         try:
-            return self._rollout(vector, params, self.evaluation_envs, episodes)
+            return self._rollout(vector, params, episodes, bound, watch)
         finally:
             vector.close()
 
@@ -244,30 +248,37 @@ class HostLoop:
             means |= {name: value / (learned * self.rhythm.updates) for name, value in total.items()}
         return means
 
-    def _rollout(self, vector: Any, params: Params, copies: int, episodes: int) -> np.ndarray:
-        """Whole greedy episodes, `episodes` a member, dealt to its copies beforehand.
+    def _rollout(self, vector: Any, params: Params, episodes: int, bound: int, watch: Watch) -> Played:
+        """Greedy episodes, `episodes` a member, dealt to its copies beforehand.
 
-        The first to finish would be the shortest, so the share of each copy is fixed before the first step.
+        The first to finish would be the shortest, so the share of each copy is fixed before the first step. No single
+        copy can be restarted in mid-episode, so one that was cut waits until none is playing; then all start anew.
         """
         greedy = self.programs.jitted("greedy", self._greedy)
-        shape = (self.members, copies)
-        share = np.array([len(range(copy, episodes, copies)) for copy in range(copies)])
-        scores, done = np.zeros((self.members, episodes)), np.zeros(shape, int)
-        running = np.zeros(shape)
-        memory = fresh_memory(self.agent, *shape)
-        shown = vector.reset()
-        while (done < share).any():
-            action, thought = greedy(params, _split(shown, shape), memory)
-            after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
-            memory = self._remembered(memory, thought, after)
-            shown = after.observation
-            running += after.reward.reshape(shape)
-            ended = (after.terminated | after.truncated).reshape(shape)
-            for member, copy in np.argwhere(ended & (done < share)):
-                scores[member, copy + done[member, copy] * copies] = running[member, copy]
-                done[member, copy] += 1
-            running[ended] = 0.0
-        return scores
+        shape = (self.members, self.evaluation_envs)
+        deal = _Deal(shape, episodes)
+        steps = 0
+        while deal.left():
+            running, length = np.zeros(shape), np.zeros(shape, int)
+            playing = deal.left_of_each()
+            memory = fresh_memory(self.agent, *shape)
+            shown = vector.reset()
+            while playing.any():
+                action, thought = greedy(params, _split(shown, shape), memory)
+                after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
+                memory = self._remembered(memory, thought, after)
+                shown = after.observation
+                running += after.reward.reshape(shape)
+                length += after.applied.reshape(shape)
+                ended = (after.terminated | after.truncated).reshape(shape)
+                over_long = (length >= bound) & ~ended
+                for member, copy in np.argwhere((ended | over_long) & playing).tolist():
+                    deal.finish(member, copy, float(running[member, copy]), bool(over_long[member, copy]))
+                    playing[member, copy] = ended[member, copy] and deal.left_of_each()[member, copy]
+                running[ended], length[ended] = 0.0, 0
+                steps += 1
+                watch(deal.finished, steps)
+        return Played(deal.scores, deal.cut)
 
     def _remembered(self, before: Memory, after: Memory, moved: Any) -> Memory:
         """What each copy carries on: nothing yet where an episode begins, and in a pause what it had before."""
@@ -280,6 +291,36 @@ class HostLoop:
         member = jax.vmap(self.agent.values, in_axes=(None, 0, 0))
         q, memory = jax.vmap(member)(params, observation, memory)
         return best_action(q), memory
+
+
+class _Deal:
+    """Episodes dealt to the copies of each member, and what came of them."""
+
+    def __init__(self, shape: tuple[int, int], episodes: int) -> None:
+        members, self._copies = shape
+        self._share = np.array([len(range(copy, episodes, self._copies)) for copy in range(self._copies)])
+        self._done = np.zeros(shape, int)
+        self.scores = np.zeros((members, episodes))
+        self.cut = np.zeros((members, episodes), bool)
+
+    @property
+    def finished(self) -> int:
+        """Episodes of all members that are over."""
+        return int(self._done.sum())
+
+    def left(self) -> bool:
+        """Whether any copy has episodes to play."""
+        return self.finished < self.scores.size
+
+    def left_of_each(self) -> Bool[np.ndarray, "member copy"]:
+        """Which copies have episodes to play."""
+        return self._done < self._share
+
+    def finish(self, member: int, copy: int, score: float, cut: bool) -> None:
+        """Note one copy's episode."""
+        episode = copy + self._done[member, copy] * self._copies
+        self.scores[member, episode], self.cut[member, episode] = score, cut
+        self._done[member, copy] += 1
 
 
 def _split(observation: Any, shape: tuple[int, int]) -> Any:

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, UInt32
 
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
+from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import MemberMetrics, improve
 from qdojo.loops.state import LEARN, NO_TALLY, TrainState, chunk_words, fresh_state, fresh_tally, member_keys
@@ -76,9 +77,11 @@ class OfflineLoop:
                 ),
             )
 
-    def evaluate(self, params: Params, seed: int, episodes: int) -> Float[np.ndarray, "member episodes"]:
-        """Greedy scores of whole episodes, as the inner loop plays them."""
-        return self.inner.evaluate(params, seed, episodes)
+    def evaluate(
+        self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
+    ) -> Played:
+        """Greedy episodes, as the inner loop plays them."""
+        return self.inner.evaluate(params, seed, episodes, bound, watch)
 
     def close(self) -> None:
         """Close what the inner loop may have opened."""

@@ -20,6 +20,8 @@ class Tally(NamedTuple):
     length: Int[np.ndarray, "member env"]
     episodes: Int[np.ndarray, "member"]
     env_steps: Int[np.ndarray, "member"]
+    longest: Int[np.ndarray, "member"]
+    """Env steps of the longest episode that has ended: the bound of evaluation episodes follows from it."""
 
 
 class TrainState(NamedTuple):
@@ -115,6 +117,7 @@ def fresh_tally(members: int, envs: int) -> Tally:
         length=np.zeros((members, envs), np.int64),
         episodes=np.zeros(members, np.int64),
         env_steps=np.zeros(members, np.int64),
+        longest=np.zeros(members, np.int64),
     )
 
 
@@ -127,6 +130,7 @@ def count(
 ) -> tuple[Tally, list[Episode]]:
     """Add a chunk of rows: the episodes that ended in it, in order of time, and the tally after it."""
     score, length, episodes = tally.score.copy(), tally.length.copy(), tally.episodes.copy()
+    longest = tally.longest.copy()
     finished = []
     total = np.cumsum(reward, axis=0, dtype=np.float64)
     taken = np.cumsum(applied, axis=0)
@@ -144,6 +148,7 @@ def count(
                 length=int(length[at] + taken[row][at] - counted_length[at]),
             )
         )
+        longest[member] = max(longest[member], finished[-1].length)
         score[at], length[at] = 0.0, 0
         counted_score[at], counted_length[at] = total[row][at], taken[row][at]
     return (
@@ -152,6 +157,7 @@ def count(
             length=length + taken[-1] - counted_length,
             episodes=episodes,
             env_steps=tally.env_steps + taken[-1].sum(axis=1),
+            longest=longest,
         ),
         finished,
     )
