@@ -249,13 +249,13 @@ def test_an_evaluation_that_ctrl_c_cuts_off_is_made_up_for(
     kind = {"device": DeviceLoop, "host": HostLoop}[loop]
     evaluate, seeds = kind.evaluate, []
 
-    def interrupted(self: Any, params: Any, seed: int, episodes: int) -> Any:
+    def interrupted(self: Any, params: Any, seed: int, episodes: int, *bounds: Any) -> Any:
         is_now = {"judging": not seeds, "defending": seed in seeds, "delivering": seed == FINAL_SEED}
         seeds.append(seed)
         if is_now[when]:
             monkeypatch.setattr(kind, "evaluate", evaluate)
             signal.raise_signal(signal.SIGINT)
-        return evaluate(self, params, seed, episodes)
+        return evaluate(self, params, seed, episodes, *bounds)
 
     monkeypatch.setattr(kind, "evaluate", interrupted)
     with pytest.raises(Interrupted) as stopped:
