@@ -37,6 +37,8 @@ CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
 """Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
 the environment, and those from the second on judge what was delivered."""
 COMMIT_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
+"""Within a chunk that takes longer, the loop yields after this time, for a checkpoint that is due."""
 EVALUATION_TOLD_SECONDS = 0.5
 CLIPPED_SHARE = 0.05
 """Of the mass of categorical targets: what may lie outside the atoms unsaid."""
@@ -130,14 +132,20 @@ def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
     # Checkpoints of earlier versions do not know the longest episode.
     arrays = {"state/tally/longest": np.zeros_like(template.tally.longest)} | arrays
     expected = Progress(template, best_template(template))
-    if template.environment is not None:
-        return snapshot.from_arrays(expected, arrays)
-    # Of host environments the arrays are as long as their episodes: their own `restore` knows what fits.
-    inside = "state/environment/"
-    environment = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
-    others = {name: array for name, array in arrays.items() if not name.startswith(inside)}
-    progress = snapshot.from_arrays(expected, others)
-    return progress._replace(state=progress.state._replace(environment=environment))
+    # Of host environments the arrays are as long as their episodes, and of an unfinished chunk as its rows: the loop
+    # knows what fits.
+    environment, arrays = _taken_out(arrays, "state/environment/") if template.environment is None else (None, arrays)
+    partial, arrays = _taken_out(arrays, "state/partial/")
+    loop.check_partial(partial)
+    progress = snapshot.from_arrays(expected, arrays)
+    state = progress.state._replace(partial=partial or None)
+    return progress._replace(state=state if environment is None else state._replace(environment=environment))
+
+
+def _taken_out(arrays: snapshot.Arrays, inside: str) -> tuple[snapshot.Arrays, snapshot.Arrays]:
+    """Those whose name begins so, without that beginning, and the others."""
+    inner = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
+    return inner, {name: array for name, array in arrays.items() if not name.startswith(inside)}
 
 
 def with_settings_of(config: Config, parts: Parts, arrays: snapshot.Arrays) -> snapshot.Arrays:
@@ -170,7 +178,7 @@ class Trainer:
         self._steps = int((before or {}).get("steps", 0))
         self._unjudged = bool((before or {}).get("unjudged", False))
         """Whether an evaluation is due at these steps: one that was cut off is made up for by the resume."""
-        self._saved_at = self._committed_at = time.monotonic()
+        self._saved_at = self._committed_at = self._yielded_at = time.monotonic()
         self._warned_of_clipping = self._warned_of_cuts = False
         self._longest = 0
         """Env steps of the longest episode that training has finished."""
@@ -203,10 +211,17 @@ class Trainer:
     def _until_done(self, state: TrainState, metrics: MetricsWriter) -> TrainState:
         if self._unjudged:
             self._judge(metrics, state.agents.params)
-        if self._budget_spent(state) or self._solved() or self._stop.asked:
+        between_reports = state.partial is not None
+        if self._stop.asked or (not between_reports and (self._budget_spent(state) or self._solved())):
             return state
-        for after, report in self.loop.run(state):
+        for after, report in self.loop.run(state, self._pausing):
             state = after
+            self._yielded_at = time.monotonic()
+            if report is None:
+                if self._stop.asked:
+                    break
+                self._save_if_due(metrics, state)
+                continue
             if self.config.agent == "tutorial":
                 self._learned = jax.tree.map(np.asarray, state.agents.params)
             self._check_finite(report)
@@ -220,9 +235,16 @@ class Trainer:
             self.observer.reported(report, scores)
             if spent or (scores is not None and self._solved()) or self._stop.asked:
                 break
-            if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
-                self._save(metrics, state)
+            self._save_if_due(metrics, state)
         return state
+
+    def _pausing(self) -> bool:
+        """Whether the loop is to yield before its report: a stop is answered, and a checkpoint written, in time."""
+        return self._stop.asked or time.monotonic() - self._yielded_at >= PAUSE_SECONDS
+
+    def _save_if_due(self, metrics: MetricsWriter, state: TrainState) -> None:
+        if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
+            self._save(metrics, state)
 
     def _budget_spent(self, state: TrainState) -> bool:
         episodes = self.config.episodes

@@ -171,7 +171,8 @@ def test_no_step_copies_the_tape(members: int) -> None:
     capacity = 7919 - 7919 % 2
     loop = cartpole_loop(members=members, capacity_rows=capacity, rhythm=Rhythm(2, 2, 8))
     arrays = loop.init()._replace(tally=None)
-    program = loop.programs.compiled("chunk", loop._chunk, arrays, donate=(0,)).as_text()
+    arguments = (arrays, loop._blank_log(), np.int32(0), np.int32(1))
+    program = loop.programs.compiled("chunk", loop._chunk, *arguments, donate=(0, 1)).as_text()
     made = re.findall(rf"= (\w+\[{capacity},[\d,]*\])\S* ([\w-]+)\(", program)
     assert {operation for _, operation in made} >= {"parameter", "dynamic-update-slice"}
     # A fusion of this shape is looked into: its root is among the rest of the findings.

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, learn
+from qdojo.loops.pausing import Partial, Pause, Stretches, check_partial, never, numbered, plan, regrouped
 from qdojo.loops.state import (
     COLLECT,
     EVALUATE,
@@ -29,7 +30,7 @@ from qdojo.loops.state import (
     renewed,
     streams,
 )
-from qdojo.types import Agent, Params, Report, Step
+from qdojo.types import Agent, AnyArray, Clock, Params, Report, Step
 
 FIRST_STRETCH_STEPS = 128
 STRETCH_SECONDS = 0.25
@@ -38,13 +39,13 @@ answered and progress is shown."""
 
 
 class ChunkLog(NamedTuple):
-    """What a compiled chunk tells the host: rewards and ends, row by row, and the mean metrics of its updates."""
+    """What a compiled chunk tells the host, cycle by cycle: rewards and ends, and metrics summed over updates."""
 
-    reward: Float[Array, "rows member env"]
-    applied: Bool[Array, "rows member env"]
-    ended: Bool[Array, "rows member env"]
-    metrics: MemberMetrics
-    updates: Int[Array, ""]
+    reward: Float[AnyArray, "*cycles rows member env"]
+    applied: Bool[AnyArray, "*cycles rows member env"]
+    ended: Bool[AnyArray, "*cycles rows member env"]
+    metrics: dict[str, Float[Array, "*cycles member"]]
+    learned: Bool[Array, "*cycles"]
 
 
 class _Rollout(NamedTuple):
@@ -80,6 +81,7 @@ class DeviceLoop:
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed = seed
         self.programs = Programs()
+        self._stretches = Stretches(cycles, rhythm)
 
     def init(self) -> TrainState:
         """The state before the first step."""
@@ -89,28 +91,57 @@ class DeviceLoop:
         """A saved state as it is: what was on the device comes back exactly, and there is nothing to warn of."""
         return state, None
 
-    def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
-        """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
+    def run(self, state: TrainState, pause: Pause = never) -> Iterator[tuple[TrainState, Report | None]]:
+        """Train for ever, one chunk and one report at a time; within a chunk, where `pause` says so, the state alone.
+
+        A state given in is used up: keep what comes out.
+        """
         while True:
-            arrays, tally = state._replace(tally=NO_TALLY), state.tally
-            chunk = self.programs.compiled("chunk", self._chunk, arrays, donate=(0,))
-            began = time.perf_counter()
-            arrays, log = chunk(arrays)
-            log = jax.tree.map(np.asarray, log)
-            rows = int(arrays.clock.rows)
-            tally, episodes = count(tally, log.reward, log.applied, log.ended, rows - log.reward.shape[0])
+            arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
+            log, cycle, seconds = self._opened(partial)
+            first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
+            while cycle < self.cycles:
+                stop = self._stretches.end(cycle, first_row)
+                arguments = (arrays, log, np.int32(cycle), np.int32(stop))
+                chunk = self.programs.compiled("chunk", self._chunk, *arguments, donate=(0, 1))
+                began = time.perf_counter()
+                arrays, log = jax.block_until_ready(chunk(*arguments))
+                took = time.perf_counter() - began
+                self._stretches.took(took)
+                cycle, seconds = stop, seconds + took
+                if cycle < self.cycles and pause():
+                    yield arrays._replace(tally=tally, partial=self._left(log, cycle, seconds)), None
+            metrics = self.programs.compiled("report", self._report, arrays.agents, arrays.clock, log)
+            means = jax.tree.map(np.asarray, metrics(arrays.agents, arrays.clock, log))
+            reward, applied, ended = (_by_rows(each) for each in (log.reward, log.applied, log.ended))
+            tally, episodes = count(tally, reward, applied, ended, first_row)
             state = arrays._replace(tally=tally)
             yield (
                 state,
                 Report(
-                    steps=rows * self.envs,
+                    steps=int(arrays.clock.rows) * self.envs,
                     updates=int(arrays.clock.updates),
                     env_steps=tally.env_steps,
                     episodes=episodes,
-                    metrics=log.metrics if log.updates else {"epsilon": log.metrics["epsilon"]},
-                    seconds=time.perf_counter() - began,
+                    metrics=means if np.any(log.learned) else {"epsilon": means["epsilon"]},
+                    seconds=seconds,
                 ),
             )
+
+    def _opened(self, partial: Partial | None) -> tuple[ChunkLog, int, float]:
+        """A chunk's log, how many of its cycles are done, and the seconds they took."""
+        log = self.programs.compiled("log", self._blank_log)()
+        if not partial:
+            return log, 0, 0.0
+        log = jax.tree.map(jnp.asarray, regrouped("log", partial, log))
+        return log, int(partial["cycle"]), float(partial["seconds"])
+
+    def _left(self, log: ChunkLog, cycle: int, seconds: float) -> Partial:
+        return numbered("log", log) | {
+            f"{self.name} plan": plan(self.cycles, self.rhythm),
+            "cycle": np.array(cycle),
+            "seconds": np.array(seconds),
+        }
 
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
@@ -142,6 +173,10 @@ class DeviceLoop:
     def close(self) -> None:
         """Nothing to give back."""
 
+    def check_partial(self, partial: Partial) -> None:
+        """Raises UsageError where this is no unfinished chunk of this loop, with these settings."""
+        check_partial(partial, self.name, self.cycles, self.rhythm)
+
     def template(self) -> TrainState:
         """Shapes and dtypes of the state."""
         return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
@@ -155,43 +190,51 @@ class DeviceLoop:
         state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation)
         return state._replace(environment=running)
 
-    def _chunk(self, state: TrainState) -> tuple[TrainState, ChunkLog]:
+    def _chunk(
+        self, state: TrainState, log: ChunkLog, start: Int[AnyArray, ""], stop: Int[AnyArray, ""]
+    ) -> tuple[TrainState, ChunkLog]:
+        """The cycles from `start` to `stop` of a chunk, and its log with them in it."""
         keys = member_keys(self.seed, self.members)
         rows, updates = self.rhythm.rows, self.rhythm.updates
+        first_row = state.clock.rows - start * rows
         collecting = chunk_words(
             keys,
             COLLECT,
-            state.clock.rows,
+            first_row,
             (self.cycles, rows, self.envs, self.agent.act_words + self.environment.noise_words),
         )
-        learning = chunk_words(keys, LEARN, state.clock.rows, (self.cycles, updates, self.agent.update_words))
+        learning = chunk_words(keys, LEARN, first_row, (self.cycles, updates, self.agent.update_words))
 
-        def cycle(
-            state: TrainState, noise: tuple[UInt32[Array, "..."], UInt32[Array, "..."]]
-        ) -> tuple[TrainState, tuple[Any, ...]]:
-            (running, memory), (block, ended) = self._collect(state, noise[0])
-            agents, tape, clock, metrics, learned = learn(
-                self.agent, self.rhythm, state.agents, state.tape, state.clock, block, noise[1]
-            )
-            state = state._replace(agents=agents, memory=memory, tape=tape, environment=running, clock=clock)
-            return state, (block.reward, ~block.last, ended, metrics, learned)
+        def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+            state, log = carry
+            state, row = self._cycle(state, collecting[i], learning[i])
+            return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
 
-        before = state.clock
-        state, (reward, applied, ended, metrics, learned) = jax.lax.scan(cycle, state, (collecting, learning))
-        explored = jax.vmap(self.agent.exploration, in_axes=(0, None))(state.agents, state.clock)
-        done = jnp.sum(learned) * updates
-        means = jax.tree.map(lambda m: jnp.sum(m, axis=0) / jnp.maximum(done, 1), metrics)
+        return jax.lax.fori_loop(start, stop, cycle, (state, log))
 
-        def flat(x: Array) -> Array:
-            return x.reshape(-1, *x.shape[2:])
-
-        return state, ChunkLog(
-            reward=flat(reward),
-            applied=flat(applied),
-            ended=flat(ended),
-            metrics=means | {"epsilon": explored},
-            updates=state.clock.updates - before.updates,
+    def _cycle(
+        self, state: TrainState, acting: UInt32[Array, "..."], learning: UInt32[Array, "..."]
+    ) -> tuple[TrainState, ChunkLog]:
+        (running, memory), (block, ended) = self._collect(state, acting)
+        agents, tape, clock, metrics, learned = learn(
+            self.agent, self.rhythm, state.agents, state.tape, state.clock, block, learning
         )
+        state = state._replace(agents=agents, memory=memory, tape=tape, environment=running, clock=clock)
+        return state, ChunkLog(block.reward, ~block.last, ended, metrics, learned)
+
+    def _blank_log(self) -> ChunkLog:
+        rows, updates = self.rhythm.rows, self.rhythm.updates
+        words = self.agent.act_words + self.environment.noise_words
+        acting = jax.ShapeDtypeStruct((rows, self.members, self.envs, words), jnp.uint32)
+        learning = jax.ShapeDtypeStruct((updates, self.members, self.agent.update_words), jnp.uint32)
+        _, one = jax.eval_shape(self._cycle, jax.eval_shape(self._init), acting, learning)
+        return jax.tree.map(lambda leaf: jnp.zeros((self.cycles, *leaf.shape), leaf.dtype), one)
+
+    def _report(self, agents: Any, clock: Clock, log: ChunkLog) -> MemberMetrics:
+        """The mean metrics of a chunk's updates, and the exploration after it."""
+        done = jnp.sum(log.learned) * self.rhythm.updates
+        means = jax.tree.map(lambda m: jnp.sum(m, axis=0) / jnp.maximum(done, 1), log.metrics)
+        return means | {"epsilon": jax.vmap(self.agent.exploration, in_axes=(0, None))(agents, clock)}
 
     def _collect(
         self, state: TrainState, noise: UInt32[Array, "rows member env words"]
@@ -248,3 +291,7 @@ class DeviceLoop:
             return jax.lax.while_loop(going, step, rollout)
 
         return jax.vmap(member)(params, rollout, words)
+
+
+def _by_rows(x: Shaped[AnyArray, "cycles rows member env"]) -> Shaped[np.ndarray, "all_rows member env"]:
+    return np.asarray(x).reshape(-1, *x.shape[2:])

@@ -1,5 +1,6 @@
 """The offline loop: all updates, from logged rows, and no step. Not for reading these: see `dataset.py`."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,16 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Float, Int
 
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import MemberMetrics, improve
+from qdojo.loops.pausing import Partial, Pause, Stretches, check_partial, never, numbered, plan, regrouped
 from qdojo.loops.state import LEARN, NO_TALLY, TrainState, chunk_words, fresh_state, fresh_tally, member_keys
 from qdojo.tape import ring
-from qdojo.types import Clock, Params, Report, Step
+from qdojo.types import AnyArray, Clock, Params, Report, Step
+
+Sums = dict[str, Float[Array, "cycles member"]]
+"""The metrics of each cycle of a chunk, summed over its updates."""
 
 
 class OfflineLoop:
@@ -38,6 +43,7 @@ class OfflineLoop:
         # The tape is whole before the first update.
         self.rhythm = inner.rhythm._replace(warmup_rows=0)
         self.programs = inner.programs
+        self._stretches = Stretches(inner.cycles, self.rhythm)
 
     def init(self) -> TrainState:
         """The state before the first update. Raises UsageError where the data are too few or too many."""
@@ -56,14 +62,28 @@ class OfflineLoop:
         """A saved state as it is: the rows are in it, and there is nothing to warn of."""
         return state, None
 
-    def run(self, state: TrainState) -> Iterator[tuple[TrainState, Report]]:
-        """Train for ever, one chunk and one report at a time. A state given in is used up: keep what comes out."""
+    def run(self, state: TrainState, pause: Pause = never) -> Iterator[tuple[TrainState, Report | None]]:
+        """Train for ever, one chunk and one report at a time; within a chunk, where `pause` says so, the state alone.
+
+        A state given in is used up: keep what comes out.
+        """
+        cycles = self.inner.cycles
         while True:
-            arrays, tally = state._replace(tally=NO_TALLY), state.tally
-            chunk = self.programs.compiled("offline chunk", self._chunk, arrays, donate=(0,))
-            began = time.perf_counter()
-            arrays, metrics = chunk(arrays)
-            metrics = jax.tree.map(np.asarray, metrics)
+            arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
+            sums, cycle, seconds = self._opened(partial)
+            while cycle < cycles:
+                stop = self._stretches.end(cycle, int(arrays.clock.rows) - cycle * self.rhythm.rows)
+                arguments = (arrays, sums, np.int32(cycle), np.int32(stop))
+                chunk = self.programs.compiled("offline chunk", self._chunk, *arguments, donate=(0, 1))
+                began = time.perf_counter()
+                arrays, sums = jax.block_until_ready(chunk(*arguments))
+                took = time.perf_counter() - began
+                self._stretches.took(took)
+                cycle, seconds = stop, seconds + took
+                if cycle < cycles and pause():
+                    yield arrays._replace(tally=tally, partial=self._left(sums, cycle, seconds)), None
+            report = self.programs.compiled("offline report", self._report, arrays.agents, arrays.clock, sums)
+            metrics = jax.tree.map(np.asarray, report(arrays.agents, arrays.clock, sums))
             state = arrays._replace(tally=tally)
             yield (
                 state,
@@ -73,9 +93,24 @@ class OfflineLoop:
                     env_steps=tally.env_steps,
                     episodes=[],
                     metrics=metrics,
-                    seconds=time.perf_counter() - began,
+                    seconds=seconds,
                 ),
             )
+
+    def _opened(self, partial: Partial | None) -> tuple[Sums, int, float]:
+        """The sums of a chunk's cycles, how many of them are done, and the seconds they took."""
+        sums = self.programs.compiled("offline sums", self._blank_sums)()
+        if not partial:
+            return sums, 0, 0.0
+        sums = jax.tree.map(jnp.asarray, regrouped("sums", partial, sums))
+        return sums, int(partial["cycle"]), float(partial["seconds"])
+
+    def _left(self, sums: Sums, cycle: int, seconds: float) -> Partial:
+        return numbered("sums", sums) | {
+            f"{self.name} plan": plan(self.inner.cycles, self.rhythm),
+            "cycle": np.array(cycle),
+            "seconds": np.array(seconds),
+        }
 
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
@@ -86,6 +121,10 @@ class OfflineLoop:
     def close(self) -> None:
         """Close what the inner loop may have opened."""
         self.inner.close()
+
+    def check_partial(self, partial: Partial) -> None:
+        """Raises UsageError where this is no unfinished chunk of this loop, with these settings."""
+        check_partial(partial, self.name, self.inner.cycles, self.rhythm)
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state."""
@@ -104,19 +143,32 @@ class OfflineLoop:
         )
         return state._replace(tape=shared, environment=())
 
-    def _chunk(self, state: TrainState) -> tuple[TrainState, MemberMetrics]:
+    def _chunk(
+        self, state: TrainState, sums: Sums, start: Int[AnyArray, ""], stop: Int[AnyArray, ""]
+    ) -> tuple[TrainState, Sums]:
+        """The cycles from `start` to `stop` of a chunk, and `sums` with those of their metrics in it."""
         inner, rhythm = self.inner, self.rhythm
         shape = (inner.cycles, rhythm.updates, inner.agent.update_words)
-        noise = chunk_words(member_keys(inner.seed, inner.members), LEARN, state.clock.rows, shape)
+        first_row = state.clock.rows - start * rhythm.rows
+        noise = chunk_words(member_keys(inner.seed, inner.members), LEARN, first_row, shape)
 
-        def cycle(
-            carry: tuple[Any, Clock], words: UInt32[Array, "updates member words"]
-        ) -> tuple[tuple[Any, Clock], MemberMetrics]:
-            agents, clock = carry
-            agents, clock, sums, _ = improve(inner.agent, rhythm, agents, state.tape, clock, words)
-            return (agents, clock), sums
+        def cycle(i: Int[Array, ""], carry: tuple[Any, Clock, Any]) -> tuple[Any, Clock, Any]:
+            agents, clock, sums = carry
+            agents, clock, one, _ = improve(inner.agent, rhythm, agents, state.tape, clock, noise[i])
+            return agents, clock, jax.tree.map(lambda every, now: every.at[i].set(now), sums, one)
 
-        (agents, clock), sums = jax.lax.scan(cycle, (state.agents, state.clock), noise)
-        means = jax.tree.map(lambda m: jnp.sum(m, axis=0) / (inner.cycles * rhythm.updates), sums)
-        explored = jax.vmap(inner.agent.exploration, in_axes=(0, None))(agents, clock)
-        return state._replace(agents=agents, clock=clock), means | {"epsilon": explored}
+        agents, clock, sums = jax.lax.fori_loop(start, stop, cycle, (state.agents, state.clock, sums))
+        return state._replace(agents=agents, clock=clock), sums
+
+    def _blank_sums(self) -> Sums:
+        inner, state = self.inner, jax.eval_shape(self._init)
+        words = jax.ShapeDtypeStruct((self.rhythm.updates, inner.members, inner.agent.update_words), jnp.uint32)
+        learning = functools.partial(improve, inner.agent, self.rhythm)
+        one = jax.eval_shape(learning, state.agents, state.tape, state.clock, words)[2]
+        return jax.tree.map(lambda leaf: jnp.zeros((inner.cycles, *leaf.shape), leaf.dtype), one)
+
+    def _report(self, agents: Any, clock: Clock, sums: Sums) -> MemberMetrics:
+        """The mean metrics of a chunk, and the exploration after it."""
+        inner = self.inner
+        means = jax.tree.map(lambda m: jnp.sum(m, axis=0) / (inner.cycles * self.rhythm.updates), sums)
+        return means | {"epsilon": jax.vmap(inner.agent.exploration, in_axes=(0, None))(agents, clock)}

@@ -33,6 +33,8 @@ class TrainState(NamedTuple):
     environment: PyTree[Any]
     clock: Clock
     tally: Tally
+    partial: Any = None
+    """Of a chunk that was left between two reports, what its rest needs: see `pausing.py`."""
 
 
 NO_TALLY: Any = None
