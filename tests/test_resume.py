@@ -30,7 +30,7 @@ from qdojo.loops.host import HostLoop
 from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
-from qdojo.trainer import FINAL_SEED, Interrupted
+from qdojo.trainer import FINAL_SEED, WORDS, Interrupted, restored
 
 SETTINGS: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -551,3 +551,29 @@ def test_the_curve_is_drawn_from_all_that_was_recorded(tmp_path: Path, monkeypat
     curve_rows(monkeypatch, draw)
     train(tmp_path, steps=100, checkpoint_every_seconds=1000.0)
     assert seen == [100]
+
+
+def test_a_checkpoint_holds_no_row_that_was_never_written(tmp_path: Path) -> None:
+    """Of a memory of 500,000 steps, 800 are on the disk; with the rows of zeros of earlier versions it resumes too."""
+    run = train(tmp_path, steps=400, capacity_steps=500_000)
+    loaded = checkpoint.load_latest(run.directory.checkpoints_path)
+    assert len(loaded.arrays[WORDS]) == 200
+    assert (loaded.path / checkpoint.ARRAYS).stat().st_size < 100_000
+    parts = run.parts
+    rows = parts.loop.template().tape.words.shape[0]
+    assert rows >= 250_000
+    filled_up = np.zeros((rows, *loaded.arrays[WORDS].shape[1:]), np.uint32)
+    filled_up[:200] = loaded.arrays[WORDS]
+    ours, theirs = (
+        restored(parts.loop, arrays).state.tape.words for arrays in (loaded.arrays, loaded.arrays | {WORDS: filled_up})
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_checkpoint_without_the_longest_episode_resumes(tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    run = train(tmp_path, steps=200)
+    loaded = checkpoint.load_latest(run.directory.checkpoints_path)
+    old = {name: array for name, array in loaded.arrays.items() if name != "state/tally/longest"}
+    checkpoint.save(run.directory.checkpoints_path, loaded.path.name, old, loaded.meta)
+    assert qdojo.resume(run.path, root=tmp_path, steps=300).result["steps"] == 300

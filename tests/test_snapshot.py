@@ -1,5 +1,6 @@
 """States as named arrays and back. Not files: see `runs/test_checkpoint.py`."""
 
+import tracemalloc
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qdojo import snapshot
 from qdojo.errors import UsageError
 from qdojo.snapshot import from_arrays, to_arrays
 
@@ -62,3 +64,27 @@ def test_the_state_of_another_config_is_refused(name: str, array: np.ndarray | N
     with pytest.raises(UsageError) as refused:
         from_arrays(state(), arrays)
     assert message in str(refused.value)
+
+
+def test_an_array_goes_to_the_device_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an array that a file holds no more is in the host's memory than a block."""
+    rows = np.arange(2**20, dtype=np.uint32).reshape(-1, 4)
+    monkeypatch.setattr(snapshot, "BLOCK_BYTES", rows.nbytes // 16)
+    tracemalloc.start()
+    found = from_arrays(jax.ShapeDtypeStruct(rows.shape, rows.dtype), {"": rows})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, rows)
+    assert peak < rows.nbytes / 2
+
+
+def test_rows_that_were_never_written_are_zeros_where_that_is_allowed() -> None:
+    template = {"rows": jax.ShapeDtypeStruct((5, 2), np.uint32)}
+    short = {"rows": np.ones((3, 2), np.uint32)}
+    found = from_arrays(template, short, filled_up=("rows",))["rows"]
+    assert found.tolist() == [[1, 1]] * 3 + [[0, 0]] * 2
+    assert from_arrays(template, {"rows": short["rows"][:0]}, filled_up=("rows",))["rows"].tolist() == [[0, 0]] * 5
+    with pytest.raises(UsageError, match="needs uint32"):
+        from_arrays(template, short)
+    with pytest.raises(UsageError, match="needs uint32"):
+        from_arrays(template, {"rows": np.ones((6, 2), np.uint32)}, filled_up=("rows",))

@@ -82,7 +82,7 @@ def streams(ringed: Step, written: int) -> Step:
     size = min(written, capacity)
 
     def ordered(leaf: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-        return np.roll(leaf, -((written - size) % capacity), axis=0)[:size]
+        return np.roll(leaf, -((written - size) % max(capacity, 1)), axis=0)[:size]
 
     rows = jax.tree.map(ordered, ringed)
     rows.last[-1:] = True

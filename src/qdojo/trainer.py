@@ -126,6 +126,16 @@ class Progress(NamedTuple):
     best: Best
 
 
+WORDS = "state/tape/words"
+"""The rows of the tape, in a checkpoint."""
+
+
+def saved(progress: Progress) -> snapshot.Arrays:
+    """What a checkpoint holds: everything but the rows of the tape that were never written, which are zeros."""
+    arrays = snapshot.to_arrays(progress)
+    return arrays | {WORDS: arrays[WORDS][: int(progress.state.tape.size)]}
+
+
 def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
     """What a checkpoint's arrays say."""
     template = loop.template()
@@ -137,7 +147,7 @@ def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
     environment, arrays = _taken_out(arrays, "state/environment/") if template.environment is None else (None, arrays)
     partial, arrays = _taken_out(arrays, "state/partial/")
     loop.check_partial(partial)
-    progress = snapshot.from_arrays(expected, arrays)
+    progress = snapshot.from_arrays(expected, arrays, filled_up=(WORDS,))
     state = progress.state._replace(partial=partial or None)
     return progress._replace(state=state if environment is None else state._replace(environment=environment))
 
@@ -351,7 +361,7 @@ class Trainer:
         )
 
     def _save(self, metrics: MetricsWriter, state: TrainState) -> None:
-        arrays = snapshot.to_arrays(Progress(state, self._best))
+        arrays = saved(Progress(state, self._best))
         # A loss can be finite while the gradient, or Adam's square of it, is not.
         for name, array in arrays.items():
             if name.startswith("state/agents/") and not np.isfinite(array).all():

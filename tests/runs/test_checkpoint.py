@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -384,3 +385,17 @@ def test_a_poisoned_file_is_never_executed(tmp_path: Path, file: str, poison: by
     with pytest.raises(DamagedFile, match=file):
         load(path)
     assert not marker.exists()
+
+
+def test_a_large_array_is_not_read_before_it_is_used(tmp_path: Path) -> None:
+    large = np.arange(2**22, dtype=np.uint32).reshape(-1, 4)
+    path = save(tmp_path, step_name(1), {"tape": large, "small": np.arange(3.0)}, {})
+    tracemalloc.start()
+    arrays, _ = load(path)
+    first = arrays["tape"][:10].copy()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < large.nbytes / 4
+    np.testing.assert_array_equal(first, large[:10])
+    np.testing.assert_array_equal(arrays["tape"], large)
+    np.testing.assert_array_equal(arrays["small"], np.arange(3.0))

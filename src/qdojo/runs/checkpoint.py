@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from qdojo.errors import DamagedFile, QdojoError, UsageError
 from qdojo.runs.directory import sync_folder
@@ -27,6 +27,10 @@ ARRAYS, META, MANIFEST = "arrays.safetensors", "meta.json", "manifest.json"
 _DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
+_STORED = {{"bool": "BOOL"}.get(name, name[0].upper() + name.lstrip("uintfloa")): np.dtype(name) for name in _DTYPES}
+"""What safetensors calls them."""
+_MAPPED_BYTES = 2**20
+"""Arrays of this size or more stay in the file until they are used."""
 _MANIFEST_LIMIT_BYTES = 4096
 _META_LIMIT_BYTES = 64 * 2**20
 
@@ -187,7 +191,7 @@ def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         _verify(folder)
         # The manifest guards against accidents, not against a person: the readers below trust nothing either.
-        arrays = load_file(folder / ARRAYS)
+        arrays = _mapped(folder / ARRAYS)
         if (folder / META).stat().st_size > _META_LIMIT_BYTES:
             raise DamagedFile(f"{folder / META} is too large.")
         meta = json.loads((folder / META).read_bytes())
@@ -202,6 +206,23 @@ def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     if not isinstance(meta, dict):
         raise DamagedFile(f"{folder / META} is no JSON object.")
     return arrays, meta
+
+
+def _mapped(path: Path) -> Arrays:
+    """The arrays of a safetensors file; the large ones are read from it where they are used, and not before."""
+    with safe_open(path, framework="np"):
+        pass  # it refuses a header whose arrays do not lie side by side in the file
+    whole = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
+    header = json.loads(whole[8:start].tobytes())
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = (start + offset for offset in entry["data_offsets"])
+        array = np.asarray(whole[begin:end]).view(_STORED[entry["dtype"]]).reshape(entry["shape"])
+        arrays[name] = array if array.nbytes >= _MAPPED_BYTES else array.copy()
+    return arrays
 
 
 def _verify(folder: Path) -> None:
