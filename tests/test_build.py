@@ -1,6 +1,7 @@
 """From a config to the parts of a run: which loop, how large a tape, which numbers; and what is refused before that."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -108,10 +109,66 @@ def test_a_tape_that_does_not_fit_is_refused_with_the_estimate_and_a_size_that_d
     message = str(refused.value)
     assert message == (
         "capacity_steps=1,000,000,000 for 2 member(s) needs 56.0 GB, but 0.8 of the 1.0 GB that are free may be used; "
-        "use capacity_steps=14,285,712 or less."
+        "use capacity_steps=14,280,075 or less."
     )
     fits = int(re.findall(r"use capacity_steps=([\d,]+)", message)[0].replace(",", ""))
     assert parts_of(capacity_steps=fits, seeds=2).loop.capacity_rows == pytest.approx(fits, abs=2)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_estimate_and_what_to_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 1,000,000,000 bytes: weights, target, two moments of Adam and four copies are 8 times 4 bytes a weight."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
+    with pytest.raises(UsageError) as refused:
+        parts_of(hidden=(5_000, 5_000))
+    message = str(refused.value)
+    assert "The 25,0" in message
+    assert "weights of the network need 0.8 GB for 1 member(s)" in message
+    assert "use fewer seeds, a smaller hidden or batch_size, or a smaller observation" in message
+
+
+def test_the_memory_is_that_of_the_device_and_the_host_takes_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**12)
+    monkeypatch.setattr(memory, "free_on_device", lambda: 10**9)
+    with pytest.raises(UsageError, match="GB that are free on the device may be used; use capacity_steps"):
+        parts_of(capacity_steps=10**8)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
+    monkeypatch.setattr(memory, "free_on_device", lambda: 10**12)
+    with pytest.raises(UsageError, match="GB that are free on the host may be used; use capacity_steps"):
+        parts_of(capacity_steps=10**8)
+
+
+def test_a_device_with_a_memory_of_its_own_says_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Device:
+        def memory_stats(self) -> dict[str, int]:
+            return {"bytes_limit": 100, "bytes_in_use": 30}
+
+    monkeypatch.setattr(memory.jax, "local_devices", lambda: [Device()])
+    assert memory.free_on_device() == 70
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1000", [450]), ("max", [])])
+def test_a_container_s_limit_counts(
+    limit: str, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1,000 bytes 600 are used, 50 of them for files that nobody reads."""
+    contents = {"memory.max": limit, "memory.current": "600", "memory.stat": "anon 500\ninactive_file 50\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", ((tmp_path, "memory.max", "memory.current"),))
+    assert memory._free_of_container() == expected
+    assert not expected or memory.free_bytes() == 450
+
+
+def test_a_network_of_absurd_size_is_told_before_it_is_compiled() -> None:
+    parts = parts_of()
+    assert memory.told_of_size(parts.agent, (4,)) is None
+    large = parts_of(hidden=(5_000, 5_000))
+    told = memory.told_of_size(large.agent, (4,))
+    assert told is not None
+    assert f"{memory.weights(large.agent):,} weights" in told
+    assert "ResizeObservation, GrayscaleObservation" in told
 
 
 def test_the_free_memory_of_this_machine_is_believable() -> None:

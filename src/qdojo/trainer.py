@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qdojo import snapshot
+from qdojo.build.memory import told_of_size
 from qdojo.build.training import Loop, Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
@@ -82,6 +83,8 @@ def start(config: Config, parts: Parts, root: Path, observer: Observer) -> RunDi
                 "does not end are cut (eval_episode_steps); better wrap it in gymnasium.wrappers.TimeLimit, or "
                 "register it with max_episode_steps."
             )
+        if told := told_of_size(parts.agent, parts.spaces.observation_shape):
+            observer.warned(told)
         observer.compiling()
         try:
             state = parts.loop.init()

@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -15,7 +15,14 @@ from qdojo.tape import priority, ring
 from qdojo.types import Agent
 
 MEMORY_SHARE = 0.8
-"""Of the memory that is free, what a tape may take."""
+"""Of the memory that is free, what a run may take."""
+LARGE_WEIGHTS = 20_000_000
+"""Weights of one member from which on an update takes seconds on a CPU. Those of the papers have up to 7 million."""
+CONTROL_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Where a container says how much memory it may use, and does: a folder, and names of files in it."""
 
 
 def capacity_rows(config: Config) -> int:
@@ -31,30 +38,117 @@ def capacity_rows(config: Config) -> int:
     return math.ceil(rows / config.rows_per_cycle) * config.rows_per_cycle
 
 
-def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
-    """Raises UsageError where the tape does not fit into the memory that is free."""
+class Needed(NamedTuple):
+    """An estimate of the bytes that a run takes."""
+
+    tape: int
+    """The rows of the replay memory and their priorities."""
+    learning: int
+    """All else: see `needed_bytes`."""
+
+
+def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> Needed:
+    """What a run takes: its tape, and for each member the agent's state, copies of its weights and one batch.
+
+    The state has the weights, those of the target and the optimizer's moments. There are four copies of
+    the weights more: the best agent so far and the one that replaces it, the gradient, and the step made of it. A
+    batch has two observations an example, as float32. Activations and compiled programs are not counted. Saving and
+    resuming add no copy of the tape on the CPU: they write and read it in place, or in blocks.
+    """
     memory = jax.eval_shape(agent.memory)
     # Members that learn from a data set share its rows.
     members = config.seeds if config.dataset is None else 1
-    needed = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
-    if config.prioritized:
-        needed += config.seeds * priority.size_in_bytes(rows, config.num_envs)
-    free = free_bytes()
-    if needed > free * MEMORY_SHARE:
+    tape = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
+    state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
+    batch = 0 if config.agent == "pqn" else 2 * 4 * config.batch_size * numbers
+    tree = priority.size_in_bytes(rows, config.num_envs) if config.prioritized else 0
+    learning = _bytes(state) - tree + 4 * _bytes(state.params) + batch
+    return Needed(tape + config.seeds * tree, config.seeds * learning)
+
+
+def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
+    """Raises UsageError where a run does not fit into the memory that is free.
+
+    The tape and the agents lie on the device; on one with a memory of its own, a checkpoint takes a copy on the host.
+    """
+    needed = needed_bytes(config, rows, observation, action_shape, agent)
+    on_device = free_on_device()
+    places = {"": free_bytes()} if on_device is None else {" on the device": on_device, " on the host": free_bytes()}
+    for where, free in places.items():
+        usable = free * MEMORY_SHARE
+        if needed.tape + needed.learning <= usable:
+            continue
+        there = f"{usable / 1e9:,.1f} of the {free / 1e9:,.1f} GB that are free{where} may be used"
+        if needed.learning > usable / 2 and needed.learning > needed.tape:
+            raise UsageError(
+                f"The {weights(agent):,} weights of the network need {needed.learning / 1e9:,.1f} GB for "
+                f"{config.seeds} member(s), with optimizer, copies and a batch of {config.batch_size:,}, but {there}; "
+                "use fewer seeds, a smaller hidden or batch_size, or a smaller observation (resize it, make it grey)."
+            )
         # Whole blocks are held, so a size at the very limit would be rounded up past it.
-        fits = int(config.capacity_steps * free * MEMORY_SHARE / needed) - config.collect_steps
+        fits = int(config.capacity_steps * (usable - needed.learning) / needed.tape) - config.collect_steps
         raise UsageError(
-            f"capacity_steps={config.capacity_steps:,} for {config.seeds} member(s) needs {needed / 1e9:,.1f} GB, "
-            f"but {free * MEMORY_SHARE / 1e9:,.1f} of the {free / 1e9:,.1f} GB that are free may be used; "
+            f"capacity_steps={config.capacity_steps:,} for {config.seeds} member(s) needs "
+            f"{(needed.tape + needed.learning) / 1e9:,.1f} GB, but {there}; "
             f"use capacity_steps={max(fits, 1):,} or less."
         )
 
 
+def weights(agent: Agent) -> int:
+    """Numbers that one member learns."""
+    state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+
+
+def told_of_size(agent: Agent, observation_shape: tuple[int, ...]) -> str | None:
+    """What a person should know of a network so large that an update takes seconds; None where it is not."""
+    count = weights(agent)
+    if count < LARGE_WEIGHTS:
+        return None
+    return (
+        f"the network has {count:,} weights for observations of shape {list(observation_shape)}, and each update will "
+        "take long; of a picture, use a smaller one (gymnasium.wrappers.ResizeObservation, GrayscaleObservation) of "
+        "dtype uint8 and shape [height, width, channels], which convolutions read, or use a smaller hidden."
+    )
+
+
+def free_on_device() -> int | None:
+    """Of the memory of the device where arrays lie; None where that is the host's."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
 def free_bytes() -> int:
-    """Of the host's memory."""
+    """Of the host's memory, and of what the container that this process runs in may take of it."""
+    return min([_free_of_host(), *_free_of_container()])
+
+
+def _free_of_host() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         fields = dict(line.split(":", 1) for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free_of_container() -> list[int]:
+    """What is free under the limit of each control group, of version 2 or 1, that has one."""
+    found = []
+    for folder, limit, usage in CONTROL_GROUPS:
+        try:
+            most, used = ((folder / name).read_text(encoding="ascii").strip() for name in (limit, usage))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+            # Pages of files that nobody uses are given back when memory is asked for.
+            cached = int(stat.get("inactive_file", 0))
+            found += [] if most == "max" else [max(0, int(most) - int(used) + cached)]
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
