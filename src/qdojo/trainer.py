@@ -59,7 +59,7 @@ class _CutOff(KeyboardInterrupt):
 
 
 class StopRequests:
-    """Whether Ctrl-C or SIGTERM has asked for a stop. Training goes on to the next report, an evaluation is cut off."""
+    """Whether Ctrl-C or SIGTERM has asked for a stop. Training pauses, an evaluation is cut off."""
 
     def __init__(self) -> None:
         self.asked = False
