@@ -260,8 +260,8 @@ def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_
     parts = build(make_config("x:vector", **fields), env=vector)
     scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2).returns
     assert scores.shape == (1, 2)
-    assert parts_of(loop="host").loop.evaluation_envs == training.EVALUATION_ENVS
-    assert parts_of(loop="host", vectorization="async", **fields).loop.evaluation_envs == 3
+    assert parts_of(loop="host").loop.evaluator.envs == training.EVALUATION_ENVS
+    assert parts_of(loop="host", vectorization="async", **fields).loop.evaluator.envs == 3
 
 
 def stacked(parts: Parts) -> Any:
