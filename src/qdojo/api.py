@@ -23,7 +23,7 @@ from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.selection import Best
-from qdojo.statistics import interquartile_mean
+from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions, with_settings_of
 from qdojo.types import Observation
 from qdojo.watch import has_screen
@@ -50,6 +50,11 @@ class Evaluation(NamedTuple):
     def iqm(self) -> float:
         """Interquartile mean, over members, of their mean returns."""
         return interquartile_mean(self.mean)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of `iqm` over members; None of fewer than three members."""
+        return member_interval(self.mean)
 
 
 class Policy:
