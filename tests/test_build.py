@@ -218,9 +218,11 @@ def test_a_plain_agent_has_no_priorities_and_draws_a_word_an_example() -> None:
     assert agent.update_words == 64
 
 
-def test_a_config_that_was_not_resolved_builds_too() -> None:
-    state = build(Config(env=CARTPOLE, learning_rate=0.5, steps=123)).agent.init(jax.random.key(0))
-    assert float(state.hyper.learning_rate_end) == 0.5
+def test_a_config_made_by_hand_builds_what_the_command_line_would() -> None:
+    config = Config(env="Acrobot-v1", learning_rate=0.5, learning_rate_end=0.25, steps=123)
+    assert config == make_config("Acrobot-v1", learning_rate=0.5, learning_rate_end=0.25, steps=123)
+    state = build(config).agent.init(jax.random.key(0))
+    assert float(state.hyper.learning_rate_end) == 0.25
     assert float(state.hyper.learning_rate_decay_steps) == 123.0
 
 

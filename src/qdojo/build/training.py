@@ -137,7 +137,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
             batch_size=config.batch_size,
             epsilon_start=config.epsilon_start,
             epsilon_min=config.epsilon_end,
-            epsilon_decay=config.epsilon_decay,
+            epsilon_decay=config.epsilon_decay_factor,
             max_episodes=config.episodes or 2**31 - 1,
             initial_params=initial,
         )
