@@ -164,7 +164,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "priorities without their replay": (
         {"priority_alpha": 0.5},
-        "priority_alpha is set, but nothing reads it with prioritized=False; use prioritized=True, or "
+        "priority_alpha is set, but nothing reads it with prioritized=False; set prioritized, or "
         "leave priority_alpha out.",
     ),
     "atoms of quantiles": (

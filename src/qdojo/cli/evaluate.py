@@ -14,12 +14,12 @@ def evaluate(
     run: RunName,
     /,
     *,
-    episodes: Annotated[Count, Parameter(help="Whole episodes for each member.")] = 100,
-    seed: Annotated[Seed, Parameter(help="Chooses the starts; no seed gives one that training has seen.")] = 0,
+    episodes: Annotated[Count, Parameter(help="Episodes that each member plays.")] = 100,
+    seed: Annotated[Seed, Parameter(help="Seed of the starting states; none gives one that training has seen.")] = 0,
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> None:
-    """Play what a run delivered, without exploration, and tell its scores."""
+    """Evaluate a trained agent on unseen episodes, without exploration."""
     found = find(runs, run)
 
     from qdojo import api

@@ -15,7 +15,7 @@ from qdojo.wording import score, scores_of_members
 
 
 def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
-    """Show a run: its settings, its numbers and its learning curve."""
+    """Show a run: settings, metrics and learning curve."""
     found = find(runs, run)
     config = _config(found)
     result, numbers = _result(found), latest(found.metrics_path)

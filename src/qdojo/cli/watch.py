@@ -16,12 +16,12 @@ def watch(
     /,
     *,
     episodes: Annotated[Count, Parameter(help="Episodes to play.")] = 3,
-    record: Annotated[Path | None, Parameter(help="Write a film, .mp4 or .gif, and open no window.")] = None,
+    record: Annotated[Path | None, Parameter(help="Write a video (.mp4 or .gif) instead of opening a window.")] = None,
     member: Member = None,
-    seed: Annotated[Seed, Parameter(help="Chooses the starts.")] = 0,
+    seed: Annotated[Seed, Parameter(help="Seed of the starting states.")] = 0,
     runs: RunsFolder = RUNS,
 ) -> None:
-    """Watch a trained agent play, in a window or on a film."""
+    """Watch a trained agent play, in a window or as a video."""
     found = find(runs, run)
 
     from qdojo import api

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from qdojo.config.compatibility import needed as needed
 from qdojo.config.fields import FIRST as FIRST
 from qdojo.config.fields import GROUPS as GROUPS
 from qdojo.config.fields import Config as Config

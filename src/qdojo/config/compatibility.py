@@ -44,7 +44,7 @@ class Need:
     def told(self) -> str:
         """For a table: `distribution=c51`."""
         if isinstance(self.values, Switch):
-            return self.setting if self.values is Switch.ON else f"no {self.setting}"
+            return f"no {self.setting}" if self.values is OFF else self.setting
         return f"{self.setting}={'/'.join(map(str, self.values))}"
 
 
@@ -73,15 +73,24 @@ def goes_with(**needed: Any) -> GoesWith:
 
 
 def _needs(needed: dict[str, Any]) -> tuple[Need, ...]:
-    return tuple(
-        Need(setting, values if isinstance(values, tuple | Switch) else (values,)) for setting, values in needed.items()
-    )
+    return tuple(Need(setting, _values(values)) for setting, values in needed.items())
+
+
+def _values(values: Any) -> tuple[Any, ...] | Switch:
+    if isinstance(values, bool):
+        return Switch(values)
+    return values if isinstance(values, tuple | Switch) else (values,)
 
 
 def needs_of(config: "Config | type[Config]", name: str, kind: type[ReadWith] | type[GoesWith]) -> tuple[Need, ...]:
     """What the field `name` declares."""
     fields = (config if isinstance(config, type) else type(config)).model_fields
     return tuple(need for note in fields[name].metadata if isinstance(note, kind) for need in note.needs)
+
+
+def needed(config: "Config | type[Config]", name: str) -> tuple[Need, ...]:
+    """All that the field `name` declares: what it has to have to be read, and what it goes with."""
+    return tuple(dict.fromkeys(need for kind in (ReadWith, GoesWith) for need in needs_of(config, name, kind)))
 
 
 def unread(config: "Config") -> dict[str, Need]:
