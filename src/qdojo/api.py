@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qdojo import snapshot
-from qdojo.build.training import Parts, build
+from qdojo.build.training import Parts, build, refuse_unread
 from qdojo.config import Config, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError
@@ -204,9 +204,10 @@ class Run:
 
 
 def train(
-    env: str | Callable[..., Any],
+    env: str | Callable[..., Any] | None = None,
     *,
     preset: str = "default",
+    config: Config | None = None,
     network: Any = None,
     root: Path | str = RUNS,
     observer: Observer | None = None,
@@ -215,14 +216,14 @@ def train(
     """Train a population on an environment and return its finished run.
 
     `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
-    builds one; `fields` are those of `Config`. Raises UsageError before anything starts, EnvironmentFailure where
-    the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C, after saving.
+    builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env. Raises UsageError
+    before anything starts, EnvironmentFailure where the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C,
+    after saving.
     """
     use_compilation_cache()
-    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
     if isinstance(network, str):
         fields["network"], network = network, None
-    config = make_config(name, preset, **fields)
+    config = _configured(env, preset, config, fields)
     if config.dataset is not None and config.dataset.startswith(MINARI):
         minari_folder(config.dataset)
     elif config.dataset is not None:
@@ -233,7 +234,24 @@ def train(
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
     parts = build(config, given, network)
+    refuse_unread(config, parts)
     return Run(start(config, parts, Path(root), observer or Observer()), given, network)
+
+
+def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, Any]) -> Config:
+    """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top."""
+    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
+    if config is None:
+        if env is None:
+            raise UsageError("env is missing; name an environment, or give a config.")
+        return make_config(name, preset, **fields)
+    if fields or preset != "default":
+        word = next(iter(fields), "preset")
+        raise UsageError(f"{word} is given beside config; give it to Config instead.")
+    if isinstance(env, str) and env != config.env:
+        raise UsageError(f"env is {env!r}, but config has env={config.env!r}; leave env out.")
+    # A copy with other values, as `model_copy` makes it, was never checked.
+    return stored_config(config.model_dump() | ({} if env is None else {"env": name}))
 
 
 def resume(

@@ -90,6 +90,16 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     )
 
 
+def refuse_unread(config: Config, parts: Parts) -> None:
+    """Raises UsageError for a setting that nothing reads in this environment, which only its parts tell."""
+    playing = parts.loop.inner if isinstance(parts.loop, OfflineLoop) else parts.loop
+    if config.vectorization == "async" and isinstance(playing, DeviceLoop):
+        raise UsageError(
+            f"vectorization is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
+            "use loop='host', or leave vectorization out."
+        )
+
+
 def _loss(config: Config, player: Player) -> Loss:
     """The formula that the config names: the place for another variant."""
     munchausen = None
