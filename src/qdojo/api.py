@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from qdojo import snapshot
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.stepping import build_evaluator
-from qdojo.build.training import build
-from qdojo.config import Config, make_config, read_config
+from qdojo.build.training import build, refuse_unread
+from qdojo.config import Config, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
@@ -24,7 +24,7 @@ from qdojo.loops.evaluation import episode_bound
 from qdojo.networks.keras import KERAS, model_from_json
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, find, read_result
-from qdojo.statistics import interquartile_mean
+from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.training.judging import FINAL_SEED
 from qdojo.training.observers import Observers
 from qdojo.training.observers.curve import CurveObserver
@@ -58,6 +58,11 @@ class Evaluation(NamedTuple):
     def iqm(self) -> float:
         """Interquartile mean, over members, of their mean returns."""
         return interquartile_mean(self.mean)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of `iqm` over members; None of fewer than three members."""
+        return member_interval(self.mean)
 
 
 class Policy:
@@ -215,9 +220,10 @@ class Run:
 
 
 def train(
-    env: str | Callable[..., Any],
+    env: str | Callable[..., Any] | None = None,
     *,
     preset: str = "default",
+    config: Config | None = None,
     network: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
@@ -226,16 +232,15 @@ def train(
     """Train a population on an environment and return its finished run.
 
     `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
-    builds one; `fields` are those of `Config`; `observers` hear of the run and may end it, see
-    `qdojo.training.observers`. Raises UsageError before anything starts, EnvironmentFailure where
-    the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C, after saving.
+    builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env; `observers` hear
+    of the run and may end it, see `qdojo.training.observers`. Raises UsageError before anything starts,
+    EnvironmentFailure where the environment breaks, and `qdojo.training.stopping.Interrupted` on Ctrl-C, after saving.
     """
     use_compilation_cache()
     everyone = _observers(observers)
-    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
-    if network is not None:
-        fields["network"], network = (network, None) if isinstance(network, str) else (KERAS, network)
-    config = make_config(name, preset, **fields)
+    if isinstance(network, str):
+        fields["network"], network = network, None
+    config = _configured(env, preset, config, fields, KERAS if network is not None else None)
     if config.dataset is not None and config.dataset.startswith(MINARI):
         minari_folder(config.dataset)
     elif config.dataset is not None:
@@ -246,7 +251,28 @@ def train(
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
     parts = build(config, given, network)
+    refuse_unread(config, parts)
     return Run(start(config, parts, Path(root), everyone), given, network)
+
+
+def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, Any], network: str | None) -> Config:
+    """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top.
+
+    `network` is what the setting of that name says where the network was given as an object.
+    """
+    objects = {} if network is None else {"network": network}
+    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
+    if config is None:
+        if env is None:
+            raise UsageError("env is missing; name an environment, or give a config.")
+        return make_config(name, preset, **fields | objects)
+    if fields or preset != "default":
+        word = next(iter(fields), "preset")
+        raise UsageError(f"{word} is given beside config; give it to Config instead.")
+    if isinstance(env, str) and env != config.env:
+        raise UsageError(f"env is {env!r}, but config has env={config.env!r}; leave env out.")
+    # A copy with other values, as `model_copy` makes it, was never checked.
+    return stored_config(config.model_dump() | ({} if env is None else {"env": name}) | objects)
 
 
 def resume(

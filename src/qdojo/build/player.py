@@ -133,7 +133,7 @@ def _outputs(config: Config, design: Design) -> Network | ImplicitNetwork:
 def _q_values(config: Config, outputs: Network | ImplicitNetwork) -> Network:
     """The Q-values of what a network gives."""
     if isinstance(outputs, ImplicitNetwork):
-        return acting(outputs, config.quantiles, config.cvar)
+        return acting(outputs, config.iqn_acting_fractions, config.cvar)
     if config.distribution == "c51":
         return c51_network(outputs, jnp.linspace(config.vmin, config.vmax, config.atoms))
     if config.distribution == "qrdqn":

@@ -15,7 +15,7 @@ from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Adam, Hyper, Loss, Prioritized, Structure, replay_agent
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
@@ -97,6 +97,16 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     )
 
 
+def refuse_unread(config: Config, parts: Parts) -> None:
+    """Raises UsageError for a setting that nothing reads in this environment, which only its parts tell."""
+    playing = parts.loop.inner if isinstance(parts.loop, OfflineLoop) else parts.loop
+    if config.vectorization == "async" and isinstance(playing, DeviceLoop):
+        raise UsageError(
+            f"vectorization is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
+            "use loop='host', or leave vectorization out."
+        )
+
+
 def _loss(config: Config, player: Player) -> Loss:
     """The formula that the config names: the place for another variant."""
     munchausen = None
@@ -114,7 +124,8 @@ def _formula(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> 
     if isinstance(network, ImplicitNetwork):
         if config.distribution == "fqf":
             return fqf_loss(network, rule.double, rule.munchausen)
-        return iqn_loss(network, rule.double, rule.munchausen, cvar=config.cvar)
+        samples = config.iqn_fractions, config.iqn_target_fractions
+        return iqn_loss(network, rule.double, rule.munchausen, *samples, cvar=config.cvar)
     if config.distribution == "c51":
         support = jnp.linspace(config.vmin, config.vmax, config.atoms)
         return c51_loss(network, support, rule.double, rule.munchausen)
@@ -144,7 +155,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
             batch_size=config.batch_size,
             epsilon_start=config.epsilon_start,
             epsilon_min=config.epsilon_end,
-            epsilon_decay=config.epsilon_decay,
+            epsilon_decay=config.epsilon_decay_factor,
             max_episodes=config.episodes or 2**31 - 1,
             initial_params=initial,
         )
@@ -205,6 +216,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
         prioritized=prioritized,
+        adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
     return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
 

@@ -10,7 +10,7 @@ from qdojo.config import NO_SETTINGS, make_config, preset_tables
 
 
 def presets(
-    name: Annotated[str | None, Parameter(help="Show the settings of this one.")] = None, /, *, json: Json = False
+    name: Annotated[str | None, Parameter(help="Preset whose settings to show.")] = None, /, *, json: Json = False
 ) -> None:
     """List the presets, or show one."""
     if name is not None:

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qdojo.cli.output import say
+from qdojo.wording import score
 
 if TYPE_CHECKING:
     from qdojo.config import Config
@@ -84,13 +85,13 @@ class Numbers:
         told = []
         returns = [fmean(scores) for scores in self._recent if scores]
         if returns:
-            told.append(f"return {fmean(returns):,.1f}")
+            told.append(f"return {score(fmean(returns))}")
         if "epsilon" in self._metrics:
             told.append(f"exploration {self._metrics['epsilon']:.1%}")
         if "loss" in self._metrics:
             told.append(f"loss {self._metrics['loss']:.3g}")
         if self.greedy is not None:
-            told.append(f"greedy {self.greedy:,.1f}")
+            told.append(f"greedy {score(self.greedy)}")
         return told
 
 

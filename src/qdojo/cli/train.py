@@ -1,15 +1,14 @@
 """`qdojo train`: settings from flags, environment, file and preset, and then a run. Not the training: see `api`."""
 
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Fields, Json, RunsFolder, env_var
 from qdojo.cli.progress import Progress
 from qdojo.cli.running import carry_out
-from qdojo.config import make_config
+from qdojo.config import make_config, read_settings
 from qdojo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,15 +30,19 @@ def train(
     *,
     preset: Annotated[
         str | None,
-        Parameter(env_var=env_var("preset"), show_env_var=False, help="Where the settings begin; see `qdojo presets`."),
+        Parameter(
+            env_var=env_var("preset"),
+            show_env_var=False,
+            help="Named collection of settings to start from; `qdojo presets` lists them.",
+        ),
     ] = None,
-    config: Annotated[Path | None, Parameter(help="A TOML file of settings, such as the config.toml of a run.")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file of settings, such as the config.toml of a run.")] = None,
     runs: RunsFolder = RUNS,
     json: Json = False,
     fields: Annotated[Fields, Parameter(name="*")] = NO_FIELDS,
 ) -> int:
-    """Train an agent with the settings of the flags, the environment, the file and the preset, in this order."""
-    settings = _read(config) | fields
+    """Train an agent: flags override environment variables, those the file, and that the preset."""
+    settings = ({} if config is None else read_settings(config)) | fields
     name = env or settings.pop("env", None)
     settings.pop("env", None)
     beginning = preset or settings.pop("preset", "default")
@@ -54,14 +57,3 @@ def train(
         return api.train(name, preset=beginning, root=runs, observers=[progress], **settings)
 
     return carry_out(work, as_json=json)
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not TOML: {error}.") from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from qdojo import snapshot
 from qdojo.build.training import Loop, Parts
-from qdojo.config import Config
+from qdojo.config import Config, stored_config
 from qdojo.errors import UsageError
 from qdojo.loops.state import TrainState, member_keys
 from qdojo.training.selection import Best, none_best
@@ -113,9 +113,9 @@ def checkpoint_meta(config: Config) -> dict[str, Any]:
 
 def changes(config: Config, meta: dict[str, Any]) -> list[str]:
     """What differs from a checkpoint's meta, a clause each. What an earlier version did not note is not compared."""
-    now, then = config.model_dump(mode="json"), meta["config"]
-    fields = [name for name in now if name not in FREE and now[name] != then.get(name)]
-    found = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in fields]
+    now, then = config.model_dump(mode="json"), stored_config(meta["config"]).model_dump(mode="json")
+    fields = [name for name in now if name not in FREE and now[name] != then[name]]
+    found = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in fields]
     noted = meta["versions"]
     return found + [
         f"{name} was {noted[name]}, is {number}"

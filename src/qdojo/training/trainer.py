@@ -22,7 +22,7 @@ from qdojo.loops.state import TrainState
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
 from qdojo.runs.metrics import set_damaged_aside
-from qdojo.statistics import interquartile_mean
+from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.training.judging import FINAL_SEED, Judge
 from qdojo.training.observers import Observers, Started
 from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, with_settings_of
@@ -299,6 +299,7 @@ class Trainer:
                 "episodes": config.final_eval_episodes,
                 "mean": means.tolist(),
                 "iqm": interquartile_mean(means),
+                "interval": member_interval(means),
                 "cut": played.cut.sum(axis=1).tolist(),
                 "bound_steps": self._judge.bound_steps,
             },
