@@ -97,29 +97,6 @@ class Clock(NamedTuple):
     """Gradient steps taken by each member."""
 
 
-def _as_they_are(params: Params, _: Any) -> Params:
-    return params
-
-
-class Network(NamedTuple):
-    """A network as functions for one observation."""
-
-    init: Callable[[Array], Params]
-    """Parameters from a key."""
-    apply: Callable[[Params, Observation], Float[Array, "*branches_and_actions_and_outputs"]]
-    """Q-values, one an action; or what describes the distribution of each action's return."""
-    perturb: Callable[[Params, Words], Params] = _as_they_are
-    """Parameters with the noise of a noisy network in them; `apply` takes those with and those without."""
-    words: int = 0
-    """uint32 words that one `perturb` consumes."""
-    observe: Callable[[Params, Observation], Params] = _as_they_are
-    """Parameters after a batch of observations `[batch, ...]`: where statistics of them are kept, and not learned."""
-
-    def through(self, view: Callable[[Params], Params]) -> "Network":
-        """The same, of what `view` makes of the parameters."""
-        return self._replace(apply=lambda params, *at: self.apply(view(params), *at))
-
-
 class Actor(NamedTuple):
     """How parameters play an episode: Q-values for one observation after the other, and what is kept between them."""
 

@@ -17,12 +17,13 @@ from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_age
 from qdojo.agents.quantile import qrdqn_loss, qrdqn_network
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.networks.prior import with_prior
 from qdojo.noise import uniform
 from qdojo.tape.ring import empty, write
 from qdojo.tape.windows import transitions
-from qdojo.types import Batch, Clock, Masked, Network, Step
+from qdojo.types import Batch, Clock, Masked, Step
 
 HEADS = 3
 KEY = jax.random.key(6)

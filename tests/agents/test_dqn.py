@@ -11,7 +11,8 @@ from jax import Array
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.bellman.targets import Munchausen, rescaled, unrescaled
 from qdojo.networks.inputs import legal_only
-from qdojo.types import Batch, Masked, Metrics, Network
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Masked, Metrics
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

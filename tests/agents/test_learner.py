@@ -19,12 +19,13 @@ from qdojo.agents.learner import Hyper, LearnerState, Loss, Prioritized, Structu
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.noise import uniform
 from qdojo.tape import priority
 from qdojo.tape.ring import READERS, Tape, empty, write
 from qdojo.tape.windows import transitions
-from qdojo.types import Agent, Batch, Clock, Network, Params, Step, Words
+from qdojo.types import Agent, Batch, Clock, Params, Step, Words
 
 TABLE = Network(init=lambda key: jnp.array([2.0, 5.0]), apply=lambda params, observation: params)
 NOISE = jax.random.bits(jax.random.key(0), (8,), jnp.uint32)

@@ -21,7 +21,8 @@ from qdojo.errors import UsageError
 from qdojo.loops.host import HostLoop, evaluation_seed
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.state import TrainState
-from qdojo.types import Agent, Network, Report
+from qdojo.networks.network import Network
+from qdojo.types import Agent, Report
 
 ROWS = 2 * 40
 

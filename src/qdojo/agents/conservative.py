@@ -7,7 +7,8 @@ from jaxtyping import Array, Float, Int
 
 from qdojo.agents.learner import Loss
 from qdojo.bellman.targets import chosen
-from qdojo.types import Batch, Metrics, Network, Params, Words
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Metrics, Params, Words
 
 
 def conservative(loss: Loss, network: Network, alpha: float) -> Loss:

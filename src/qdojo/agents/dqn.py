@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 from qdojo.agents.learner import Loss
 from qdojo.bellman import losses, targets
 from qdojo.bellman.targets import Munchausen
-from qdojo.types import Batch, Metrics, Network, Params, Words
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Metrics, Params, Words
 
 ERRORS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
     "mse": losses.squared_error,

@@ -14,11 +14,12 @@ import optax
 from jaxtyping import Array, Float
 
 from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, linear, position
+from qdojo.networks.network import Network
 from qdojo.tape import priority, windows
 from qdojo.tape.priority import SumTree
 from qdojo.tape.ring import Tape
 from qdojo.tape.windows import Window
-from qdojo.types import Actor, Agent, Clock, Metrics, Network, Params, Words
+from qdojo.types import Actor, Agent, Clock, Metrics, Params, Words
 
 
 class Loss(NamedTuple):

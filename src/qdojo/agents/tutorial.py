@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.agents.explore import Choosing, actor_of, choose, legal_actions
+from qdojo.networks.network import Network
 from qdojo.noise import integer
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Agent, Batch, Clock, Memory, Metrics, Network, Observation, Params, Words
+from qdojo.types import Agent, Batch, Clock, Memory, Metrics, Observation, Params, Words
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults
 

@@ -34,12 +34,12 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.networks.implicit import ImplicitNetwork
 from qdojo.networks.keras import read_weights
+from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
 from qdojo.tape.windows import Window
-from qdojo.types import Agent, Masked, Network
+from qdojo.types import Agent, Masked
 
 Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
 EVALUATION_ENVS = 10
@@ -98,15 +98,15 @@ def _loss(config: Config, player: Player) -> Loss:
     loss = _formula(config, player.outputs, Rule(config.double, config.error, munchausen, config.value_rescaling))
     if config.conservative:
         loss = conservative(loss, player.q, config.conservative)
-    if player.recurrent is not None:
-        return recurrent_loss(loss, player.recurrent, config.sequence_steps, config.burn_in_steps, config.stored_state)
+    if config.recurrent is not None:
+        return recurrent_loss(loss, player.network, config.sequence_steps, config.burn_in_steps, config.stored_state)
     return loss if config.heads == 1 else bootstrapped_loss(loss, config.heads)
 
 
-def _formula(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> Loss:
-    if isinstance(network, ImplicitNetwork):
-        if config.distribution == "fqf":
-            return fqf_loss(network, rule.double, rule.munchausen)
+def _formula(config: Config, network: Network, rule: Rule) -> Loss:
+    if config.distribution == "fqf":
+        return fqf_loss(network, rule.double, rule.munchausen)
+    if config.distribution == "iqn":
         return iqn_loss(network, rule.double, rule.munchausen, cvar=config.cvar)
     if config.distribution == "c51":
         support = jnp.linspace(config.vmin, config.vmax, config.atoms)

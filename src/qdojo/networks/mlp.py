@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
-from qdojo.types import Network, Observation
+from qdojo.networks.network import Network
+from qdojo.types import Observation
 
 LAYER_NORM_EPSILON = 1e-5
 
