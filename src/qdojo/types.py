@@ -97,6 +97,10 @@ class Clock(NamedTuple):
     """Gradient steps taken by each member."""
 
 
+def _as_it_is(q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return q
+
+
 class Actor(NamedTuple):
     """How parameters play an episode: Q-values for one observation after the other, and what is kept between them."""
 
@@ -108,6 +112,8 @@ class Actor(NamedTuple):
     """As it is when an episode starts."""
     words: int = 0
     """uint32 words that one `exploring` consumes."""
+    worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
+    """Q-values -> the returns that they stand for, in the same order. The two differ where values are rescaled."""
 
 
 class Agent(NamedTuple):
@@ -131,6 +137,8 @@ class Agent(NamedTuple):
     """As it is when an episode starts."""
     act_words: int
     update_words: int
+    worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
+    """As that of an `Actor`."""
 
 
 class Episode(NamedTuple):

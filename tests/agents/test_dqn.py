@@ -118,6 +118,14 @@ def test_rescaled_values_have_targets_of_plain_returns() -> None:
     assert value == pytest.approx((float(target) - 2.0) ** 2, rel=1e-6)
 
 
+def test_rescaled_values_are_shown_as_returns() -> None:
+    """h(8) = sqrt(9) - 1 + 0.008 and h(-15) = 1 - sqrt(16) - 0.015."""
+    loss = dqn_loss(TABLE, Rule(False, "mse", rescaled=True))
+    for q, expected in ((2.008, 8.0), (-3.015, -15.0)):
+        _, _, metrics = loss.of(ONLINE.at[0, 1].set(q), TARGET, example(), NO_NOISE)
+        assert metrics["q_mean"] == pytest.approx(expected, rel=1e-5)
+
+
 MASKED = Network(
     init=lambda key: jnp.zeros((2, 3)),
     apply=lambda params, seen: legal_only(params[seen.observation], seen),

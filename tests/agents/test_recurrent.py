@@ -144,6 +144,13 @@ def test_rescaled_targets() -> None:
     assert float(priority) == pytest.approx(abs(float(expected)), rel=1e-5)
 
 
+def test_rescaled_values_are_shown_as_returns() -> None:
+    """6 * w_0 = h(8) = 2.008 and 4 * w_1 = h(15) = 3.015: the mean is that of 8 and 15, not h^-1 of the mean."""
+    online = jnp.array([2.008 / 6.0, 3.015 / 4.0])
+    _, _, metrics = q_loss(ADDING, PLAIN._replace(rescaled=True), 1, True).of(online, TARGET, hand_made(), NO_NOISE)
+    assert float(metrics["q_mean"]) == pytest.approx(11.5, rel=1e-5)
+
+
 def one_transition(network: Network, seen: Array) -> tuple[Sequence, Batch]:
     """From the first of two observations, each of which begins an episode, to the second; in both forms."""
     sequence = Sequence(

@@ -15,7 +15,7 @@ def conservative(loss: Loss, network: Network, alpha: float) -> Loss:
     """`loss` + `alpha` * (log sum_a exp Q(s, a) - Q(s, a_data)): CQL(H). Kumar et al. (2020), equation 4.
 
     `network` gives the Q-values of the parameters that `loss` learns: of a distribution, its means. The metric
-    `conservative` is the gap, in units of reward; at least 0.
+    `conservative` is the gap, in units of these Q-values; at least 0.
     """
 
     def penalised(

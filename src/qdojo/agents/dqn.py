@@ -98,7 +98,11 @@ def munchausen_bonus(
 def distance(
     rule: Rule, q_tm1: Float[Array, "*branches actions"], action_tm1: Int[Array, "*branches"], target: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-    """Loss, priority and metrics of the chosen action's value, or of the mean over branches."""
+    """Loss, priority and metrics of the chosen action's value, or of the mean over branches.
+
+    The metric `q_mean` is in units of the return, also where Q-values are rescaled.
+    """
     q = jax.vmap(targets.chosen)(q_tm1.reshape(-1, q_tm1.shape[-1]), action_tm1.reshape(-1))
     error = target - q
-    return jnp.mean(jax.vmap(ERRORS[rule.error])(error)), jnp.mean(jnp.abs(error)), {"q_mean": jnp.mean(q)}
+    shown = targets.unrescaled(q) if rule.rescaled else q
+    return jnp.mean(jax.vmap(ERRORS[rule.error])(error)), jnp.mean(jnp.abs(error)), {"q_mean": jnp.mean(shown)}

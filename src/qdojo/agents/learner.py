@@ -175,6 +175,7 @@ def replay_agent(
         memory=actor.memory,
         act_words=plays.words,
         update_words=structure.batch_size * (1 + loss.words) + 2 * network.words,
+        worth=actor.worth,
     )
 
 

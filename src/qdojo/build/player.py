@@ -10,6 +10,7 @@ from qdojo.agents.categorical import c51_network
 from qdojo.agents.explore import actor_of
 from qdojo.agents.quantile import qrdqn_network
 from qdojo.agents.recurrent import reading
+from qdojo.bellman.targets import unrescaled
 from qdojo.config import Config, beyond_preset
 from qdojo.envs.resolve import import_module
 from qdojo.envs.spaces import Spaces
@@ -45,7 +46,13 @@ def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
     Raises UsageError for whatever does not fit together.
     """
     check_model(config, spaces, model)
-    outputs = _network(config, network_design(config, spaces), model)
+    player = _player(config, _network(config, network_design(config, spaces), model))
+    if not config.value_rescaling:
+        return player
+    return player._replace(actor=player.actor._replace(worth=unrescaled))
+
+
+def _player(config: Config, outputs: Network) -> Player:
     q = _q_values(config, outputs)
     if config.recurrent is not None:
         read = reading(outputs)
