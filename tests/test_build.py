@@ -219,9 +219,19 @@ def test_a_plain_agent_has_no_priorities_and_draws_a_word_an_example() -> None:
     assert agent.update_words == 64
 
 
-def test_a_config_that_was_not_resolved_builds_too() -> None:
-    state = build(Config(env=CARTPOLE, learning_rate=0.5, steps=123)).agent.init(jax.random.key(0))
-    assert float(state.hyper.learning_rate_end) == 0.5
+def test_the_fractions_of_iqn_are_those_of_the_settings() -> None:
+    fields = {"distribution": "iqn", "double": False, "batch_size": 8, "iqn_fractions": 3, "iqn_target_fractions": 5}
+    one, many = (parts_of(**fields, iqn_acting_fractions=number) for number in (1, 32))
+    assert one.agent.update_words == 8 * (1 + 3 + 5)
+    params, observation = one.network.init(jax.random.key(0)), jnp.ones(4)
+    assert not np.array_equal(one.network.apply(params, observation), many.network.apply(params, observation))
+
+
+def test_a_config_made_by_hand_builds_what_the_command_line_would() -> None:
+    config = Config(env="Acrobot-v1", learning_rate=0.5, learning_rate_end=0.25, steps=123)
+    assert config == make_config("Acrobot-v1", learning_rate=0.5, learning_rate_end=0.25, steps=123)
+    state = build(config).agent.init(jax.random.key(0))
+    assert float(state.hyper.learning_rate_end) == 0.25
     assert float(state.hyper.learning_rate_decay_steps) == 123.0
 
 

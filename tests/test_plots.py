@@ -96,19 +96,19 @@ def test_a_line_in_the_terminal_rises_from_corner_to_corner() -> None:
     lines = text.split("\n")
     assert len(lines) == 8
     assert all(len(line) <= 40 for line in lines)
-    assert lines[0].startswith("500┤")
-    assert lines[5].startswith("  9┤")
+    assert lines[0].startswith(" 500┤")
+    assert lines[5].startswith("9.00┤")
     assert lines[7].split() == ["0", "50,000", "steps"]
-    inked = [[place for place, sign in enumerate(line[4:]) if sign != "\u2800"] for line in lines[:6]]
+    inked = [[place for place, sign in enumerate(line[5:]) if sign != "\u2800"] for line in lines[:6]]
     assert inked[5][0] == 0
-    assert inked[0][-1] == 35
+    assert inked[0][-1] == 34
     assert all(upper[0] > lower[0] for upper, lower in itertools.pairwise(inked))
 
 
 def test_the_dots_of_a_tiny_curve_by_hand() -> None:
     # Four columns and eight rows of dots; from the top, the line is in rows 7, 7, 0 and 0.
     text = terminal_curve(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0, 1.0]), width=4, height=4)
-    assert text.split("\n")[:2] == ["1┤\u2800\u284f", "0┤\u28c0\u2847"]
+    assert text.split("\n")[:2] == ["1.00┤\u2800\u284f", "   0┤\u28c0\u2847"]
 
 
 @pytest.mark.parametrize("values", [[5.0, 5.0], [5.0], [np.nan, 5.0], [-np.inf, 5.0]])

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from qdojo import snapshot
 from qdojo.build.training import Parts, build
-from qdojo.config import Config, make_config, read_config
+from qdojo.config import Config, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
@@ -23,7 +23,7 @@ from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, find, read_result
 from qdojo.selection import Best
-from qdojo.statistics import interquartile_mean
+from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions, with_settings_of
 from qdojo.types import Observation
 from qdojo.watch import has_screen
@@ -50,6 +50,11 @@ class Evaluation(NamedTuple):
     def iqm(self) -> float:
         """Interquartile mean, over members, of their mean returns."""
         return interquartile_mean(self.mean)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % bootstrap interval of `iqm` over members; None of fewer than three members."""
+        return member_interval(self.mean)
 
 
 class Policy:
@@ -312,9 +317,9 @@ def _changes(config: Config, meta: dict[str, Any]) -> list[str]:
         "final_eval_episodes",
         "render",
     }
-    now, then = config.model_dump(mode="json"), meta["config"]
-    fields = [name for name in now if name not in free and now[name] != then.get(name)]
-    found = [f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in fields]
+    now, then = config.model_dump(mode="json"), stored_config(meta["config"]).model_dump(mode="json")
+    fields = [name for name in now if name not in free and now[name] != then[name]]
+    found = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in fields]
     then_versions = meta["versions"]
     return found + [
         f"{name} was {then_versions.get(name)}, is {number}"

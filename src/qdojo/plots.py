@@ -11,6 +11,7 @@ from jaxtyping import Float, Real
 from qdojo.runs.directory import write_atomically
 from qdojo.runs.metrics import Curve, evaluations, learning_curve
 from qdojo.statistics import interquartile_mean
+from qdojo.wording import score
 
 WINDOW_EPISODES = 20
 """Episodes in the running mean that smooths a curve."""
@@ -120,7 +121,7 @@ def terminal_curve(
     low, high = float(values.min()), float(values.max())
     if low == high:
         low, high = low - 1, high + 1
-    labels = [f"{value:,.4g}" for value in (high, low)]
+    labels = [score(value) for value in (high, low)]
     margin = max(len(label) for label in labels)
     rows, columns = max(height - 2, 2), max(width - margin - 1, 2)
 

@@ -38,6 +38,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def member_interval(means: Real[np.ndarray, "member"]) -> tuple[float, float] | None:
+    """The 95 % interval of the interquartile mean of a population; None for fewer than three members, of which a
+    bootstrap says nothing."""
+    return bootstrap_interval(means) if len(means) >= 3 else None
+
+
 def _checked(values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     scores = np.asarray(values, np.float64)
     if scores.size == 0:

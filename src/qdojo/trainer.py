@@ -31,7 +31,7 @@ from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
 from qdojo.runs.metrics import MetricsWriter, set_damaged_aside
 from qdojo.selection import Best, judged, none_best
-from qdojo.statistics import interquartile_mean
+from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.types import Params, Report
 
 CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
@@ -410,6 +410,7 @@ class Trainer:
                 "episodes": config.final_eval_episodes,
                 "mean": means.tolist(),
                 "iqm": interquartile_mean(means),
+                "interval": member_interval(means),
                 "cut": played.cut.sum(axis=1).tolist(),
                 "bound_steps": self._bound(),
             },

@@ -15,7 +15,7 @@ import pytest
 
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Hyper, LearnerState, Loss, Prioritized, Structure, learning_rate, replay_agent
+from qdojo.agents.learner import Adam, Hyper, LearnerState, Loss, Prioritized, Structure, learning_rate, replay_agent
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
@@ -113,6 +113,13 @@ def test_adams_first_two_steps_by_hand() -> None:
     step = 0.1 * (mu / (1 - 0.9**2)) / (np.sqrt(nu / (1 - 0.999**2)) + 1e-8)
     np.testing.assert_allclose(state.params, [2.1 - step, 5.0], rtol=1e-6)
     assert int(state.optimizer.count) == 2
+
+
+def test_adams_constants_are_those_that_are_asked_for() -> None:
+    """Without memory of gradients (both rates 0) a step is learning rate * g / (|g| + epsilon), and g is -3."""
+    learner = agent(adam=Adam(beta1=0.0, beta2=0.0, epsilon=2.0))
+    state, _ = jax.jit(learner.update)(learner.init(jax.random.key(0)), ONE_STEP, NOISE, clock())
+    np.testing.assert_allclose(state.params, [2.0 + 0.1 * 3.0 / 5.0, 5.0], rtol=1e-6)
 
 
 def test_the_target_network_and_not_the_online_one_gives_the_target() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from qdojo.cli import run
 from qdojo.config import Config, preset_tables
+from qdojo.wording import score
 
 
 def _json(capsys: pytest.CaptureFixture[str], *tokens: str) -> dict[str, Any]:
@@ -31,13 +32,14 @@ def test_runs_lists_them(capsys: pytest.CaptureFixture[str], trained: dict[str, 
             "status": "finished",
             "steps": 300,
             "iqm": trained["eval"]["iqm"],
+            "interval": None,
             "solved": [False, False],
         }
     ]
     assert run(["runs", "--runs", str(root)]) == 0
     header, line = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "env", "preset", "status", "steps", "greedy"]
-    assert line.split() == [name, "CartPole-v1", "default", "finished", "300", f"{trained['eval']['iqm']:.1f}"]
+    assert line.split() == [name, "CartPole-v1", "default", "finished", "300", score(trained["eval"]["iqm"])]
 
 
 def test_no_runs_yet(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +84,7 @@ def test_show(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> No
 
 def test_eval(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> None:
     found = _json(capsys, "eval", trained["run"], "--episodes", "2")
-    assert set(found) == {"run", "episodes", "mean", "iqm", "returns", "cut", "bound_steps"}
+    assert set(found) == {"run", "episodes", "mean", "iqm", "interval", "returns", "cut", "bound_steps"}
     assert found["mean"] == trained["eval"]["mean"], "the starts of seed 0 are those of the end of training"
     assert [len(returns) for returns in found["returns"]] == [2, 2]
     assert run(["eval", trained["run"], "--episodes", "2"]) == 0

@@ -65,6 +65,17 @@ class Prioritized(NamedTuple):
     rows_per_cycle: int
 
 
+class Adam(NamedTuple):
+    """Constants of Adam (Kingma and Ba, 2015, algorithm 1)."""
+
+    beta1: float = 0.9
+    """Decay rate of the mean gradient."""
+    beta2: float = 0.999
+    """Decay rate of the mean squared gradient."""
+    epsilon: float = 1e-8
+    """Added to the root of that mean."""
+
+
 class Structure(NamedTuple):
     """What the compiled program is built around: the same for all members."""
 
@@ -74,6 +85,7 @@ class Structure(NamedTuple):
     target_sync_updates: int
     max_grad_norm: float | None
     prioritized: Prioritized | None = None
+    adam: Adam = Adam()
 
 
 def replay_agent(
@@ -88,7 +100,7 @@ def replay_agent(
 
     Every member starts from `initial_params` where they are given, else from weights of its own.
     """
-    optimizer = optax.scale_by_adam()
+    optimizer = optax.scale_by_adam(*structure.adam)
     actor = actor_of(network) if actor is None else actor
     num_envs = structure.choosing.num_envs
     plays = acting(actor, structure.choosing)

@@ -142,7 +142,7 @@ def _outputs(config: Config, design: Design) -> Network:
 def _q_values(config: Config, outputs: Network) -> Network:
     """The Q-values of what a network gives."""
     if config.distribution in IMPLICIT:
-        return acting(outputs, config.quantiles, config.cvar)
+        return acting(outputs, config.iqn_acting_fractions, config.cvar)
     if config.distribution == "c51":
         return c51_network(outputs, jnp.linspace(config.vmin, config.vmax, config.atoms))
     if config.distribution == "qrdqn":

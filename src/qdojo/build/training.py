@@ -16,7 +16,7 @@ from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Adam, Hyper, Loss, Prioritized, Structure, replay_agent
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
@@ -107,7 +107,8 @@ def _formula(config: Config, network: Network, rule: Rule) -> Loss:
     if config.distribution == "fqf":
         return fqf_loss(network, rule.double, rule.munchausen)
     if config.distribution == "iqn":
-        return iqn_loss(network, rule.double, rule.munchausen, cvar=config.cvar)
+        samples = config.iqn_fractions, config.iqn_target_fractions
+        return iqn_loss(network, rule.double, rule.munchausen, *samples, cvar=config.cvar)
     if config.distribution == "c51":
         support = jnp.linspace(config.vmin, config.vmax, config.atoms)
         return c51_loss(network, support, rule.double, rule.munchausen)
@@ -137,7 +138,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
             batch_size=config.batch_size,
             epsilon_start=config.epsilon_start,
             epsilon_min=config.epsilon_end,
-            epsilon_decay=config.epsilon_decay,
+            epsilon_decay=config.epsilon_decay_factor,
             max_episodes=config.episodes or 2**31 - 1,
             initial_params=initial,
         )
@@ -198,6 +199,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
         prioritized=prioritized,
+        adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
     return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 from qdojo import __version__
 from qdojo.cli.output import say
@@ -56,7 +56,7 @@ def run(tokens: Sequence[str]) -> int:
         sys.stdout.flush()
         return code or DONE
     except CycloptsError as error:
-        say(" ".join(str(error).split()))
+        say((tokens[0] == "train" and _meant(error)) or " ".join(str(error).split()))
         return WRONG_USAGE
     except (UsageError, DamagedFile) as error:
         say(str(error))
@@ -72,3 +72,18 @@ def run(tokens: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+
+
+def _meant(error: CycloptsError) -> str | None:
+    """What a flag of another library is called here; None for any other error."""
+    from qdojo.config.words import meant_by
+
+    if not isinstance(error, UnknownOptionError):
+        return None
+    flag = (error.token.keyword or error.token.value).partition("=")[0]
+    no = "--no-" if flag.startswith("--no-") else "--"
+
+    def spelled(name: str) -> str:
+        return no + name.replace("_", "-")
+
+    return meant_by(flag, flag.removeprefix(no), spelled)

@@ -5,8 +5,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
-from qdojo.cli.output import cut_clause, emit, member_means
+from qdojo.cli.output import cut_clause, emit
 from qdojo.runs.directory import find
+from qdojo.wording import scores_of_members
 
 
 def evaluate(
@@ -31,12 +32,15 @@ def evaluate(
                 "episodes": episodes,
                 "mean": scores.mean,
                 "iqm": scores.iqm,
+                "interval": scores.interval,
                 "returns": scores.returns,
                 "cut": scores.cut.sum(axis=1),
                 "bound_steps": scores.bound_steps,
             }
         )
     else:
-        told = f"{member_means(scores.mean.tolist(), scores.iqm)}, {episodes} unseen episodes each"
+        told = (
+            f"{scores_of_members(scores.mean.tolist(), scores.iqm, scores.interval)}, {episodes} unseen episodes each"
+        )
         cut = cut_clause(scores.cut.sum(axis=1).tolist(), episodes, scores.bound_steps)
         print(f"{told}; {cut}" if cut else told)

@@ -55,19 +55,6 @@ def command(verb: str, path: Path) -> str:
     return f"qdojo {verb} {shlex.quote(str(path))}"
 
 
-def member_means(means: Sequence[float], iqm: float) -> str:
-    """Greedy means in words: each where there are few members, else their spread."""
-    if len(means) == 1:
-        return f"greedy mean {means[0]:.1f}"
-    if len(means) <= 8:
-        each = ", ".join(f"{mean:.1f}" for mean in means)
-        return f"greedy means {each} of members 0 to {len(means) - 1}; interquartile mean {iqm:.1f}"
-    return (
-        f"interquartile mean {iqm:.1f} of the greedy means of {len(means)} members, "
-        f"the lowest {min(means):.1f}, the highest {max(means):.1f}"
-    )
-
-
 def cut_clause(cut: Sequence[int], episodes: int, bound: int) -> str:
     """How many of the `episodes` of each member were cut at `bound` steps; nothing where none was."""
     count = sum(cut)

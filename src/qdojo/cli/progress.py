@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from qdojo.cli.output import say
 from qdojo.observer import Observer
+from qdojo.wording import score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,13 +89,13 @@ class Numbers:
         told = []
         returns = [fmean(scores) for scores in self._recent if scores]
         if returns:
-            told.append(f"return {fmean(returns):,.1f}")
+            told.append(f"return {score(fmean(returns))}")
         if "epsilon" in self._metrics:
             told.append(f"exploration {self._metrics['epsilon']:.1%}")
         if "loss" in self._metrics:
             told.append(f"loss {self._metrics['loss']:.3g}")
         if self._greedy is not None:
-            told.append(f"greedy {self._greedy:,.1f}")
+            told.append(f"greedy {score(self._greedy)}")
         return told
 
 

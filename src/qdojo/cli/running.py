@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qdojo.cli.output import BEGAN, command, cut_clause, emit, member_means, say
+from qdojo.cli.output import BEGAN, command, cut_clause, emit, say
 from qdojo.cli.progress import Progress
 from qdojo.observer import Observer
+from qdojo.wording import scores_of_members
 
 if TYPE_CHECKING:
     from qdojo.api import Run
@@ -46,7 +47,7 @@ def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
 
 def _summary(result: dict[str, Any]) -> str:
     evaluation, solved = result["eval"], result["solved"]
-    means = member_means(evaluation["mean"], evaluation["iqm"])
+    means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation["interval"])
     verdict = ""
     if solved is not None and len(solved) == 1:
         verdict = "solved: " if solved[0] else "not solved: "

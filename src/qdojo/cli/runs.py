@@ -8,6 +8,7 @@ from qdojo.config import read_config
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
 from qdojo.runs.metrics import latest
+from qdojo.wording import score
 
 
 def runs(*, runs: RunsFolder = RUNS, json: Json = False) -> None:
@@ -27,11 +28,17 @@ def runs(*, runs: RunsFolder = RUNS, json: Json = False) -> None:
                     row["preset"] or "?",
                     row["status"],
                     "?" if row["steps"] is None else f"{row['steps']:,}",
-                    "" if row["iqm"] is None else f"{row['iqm']:.1f}",
+                    _greedy(row["iqm"], row["interval"]),
                 )
                 for row in rows
             ],
         )
+
+
+def _greedy(middle: float | None, interval: list[float] | None) -> str:
+    if middle is None:
+        return ""
+    return score(middle) if interval is None else f"{score(middle)} ({score(interval[0])} to {score(interval[1])})"
 
 
 def _row(run: RunDirectory) -> dict[str, Any]:
@@ -45,6 +52,7 @@ def _row(run: RunDirectory) -> dict[str, Any]:
         "status": status(run),
         "steps": None,
         "iqm": None,
+        "interval": None,
         "solved": None,
     }
     try:
@@ -52,7 +60,7 @@ def _row(run: RunDirectory) -> dict[str, Any]:
         row |= {"env": config.env, "preset": config.preset, "seeds": config.seeds}
         result = read_result(run) or {}
         row["steps"] = result["steps"] if "steps" in result else latest(run.metrics_path).steps
-        row["iqm"] = result.get("eval", {}).get("iqm")
+        row |= {name: result.get("eval", {}).get(name) for name in ("iqm", "interval")}
         row["solved"] = result.get("solved")
     except (OSError, UnicodeDecodeError, UsageError, DamagedFile):
         row["status"] = "damaged"

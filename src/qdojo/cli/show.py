@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from qdojo.cli.options import RUNS, Json, RunName, RunsFolder
-from qdojo.cli.output import command, emit, member_means, say, show_table
+from qdojo.cli.output import command, emit, say, show_table
 from qdojo.config import Config, read_config
 from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
 from qdojo.runs.directory import RunDirectory, find, read_result, status
 from qdojo.runs.metrics import Curve, evaluations, latest, learning_curve
+from qdojo.wording import score, scores_of_members
 
 
 def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
@@ -93,10 +94,12 @@ def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list
     told = []
     if scores:
         last = _by_steps(scores)[-1]
-        told.append(f"last evaluation, at {last['steps']:,} steps: mean {np.mean(last['mean']):.1f} over members")
+        told.append(
+            f"last evaluation, at {last['steps']:,} steps: mean {score(float(np.mean(last['mean'])))} over members"
+        )
     if result is not None and "eval" in result:
         evaluation = result["eval"]
-        means = member_means(evaluation["mean"], evaluation["iqm"])
+        means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation.get("interval"))
         told.append(f"delivered: {means}, {evaluation['episodes']} unseen episodes each")
     if result is not None and "error" in result:
         told.append(f"failed: {result['error']}")

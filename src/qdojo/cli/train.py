@@ -1,14 +1,13 @@
 """`qdojo train`: settings from flags, environment, file and preset, and then a run. Not the training: see `api`."""
 
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Fields, Json, RunsFolder, env_var
 from qdojo.cli.running import carry_out
-from qdojo.config import make_config
+from qdojo.config import make_config, read_settings
 from qdojo.errors import UsageError
 from qdojo.observer import Observer
 
@@ -39,7 +38,7 @@ def train(
     fields: Annotated[Fields, Parameter(name="*")] = NO_FIELDS,
 ) -> int:
     """Train an agent with the settings of the flags, the environment, the file and the preset, in this order."""
-    settings = _read(config) | fields
+    settings = ({} if config is None else read_settings(config)) | fields
     name = env or settings.pop("env", None)
     settings.pop("env", None)
     beginning = preset or settings.pop("preset", "default")
@@ -54,14 +53,3 @@ def train(
         return api.train(name, preset=beginning, root=runs, observer=observer, **settings)
 
     return carry_out(work, as_json=json)
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not TOML: {error}.") from error

@@ -1,0 +1,184 @@
+"""What goes with what. Each setting declares it beside itself in `fields.py`; checks, messages and tables read it here.
+
+Not for ranges of single values: those are in the types of the fields.
+"""
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdojo.config.fields import Config
+
+
+class Switch(enum.Enum):
+    """Any value of a setting that turns it on, or the ones that leave it off: None, False and 0."""
+
+    ON = True
+    OFF = False
+
+
+ON, OFF = Switch.ON, Switch.OFF
+
+
+@dataclass(frozen=True)
+class Need:
+    """A setting, and the values of it that are needed."""
+
+    setting: str
+    values: tuple[Any, ...] | Switch
+
+    def is_met(self, value: Any) -> bool:
+        """Whether the setting's `value` will do."""
+        return bool(value) is self.values.value if isinstance(self.values, Switch) else value in self.values
+
+    def fix(self, name: str) -> str:
+        """What to do where `name` needs this and does not have it."""
+        if isinstance(self.values, Switch):
+            return "leave one of them out" if self.values is OFF else f"set {self.setting}, or leave {name} out"
+        wanted = " or ".join(f"{self.setting}={value!r}" for value in self.values)
+        # Another agent needs more than its name: a preset has all of it.
+        return f"use {'a preset with ' if self.setting == 'agent' else ''}{wanted}, or leave {name} out"
+
+    def told(self) -> str:
+        """For a table: `distribution=c51`."""
+        if isinstance(self.values, Switch):
+            return self.setting if self.values is Switch.ON else f"no {self.setting}"
+        return f"{self.setting}={'/'.join(map(str, self.values))}"
+
+
+@dataclass(frozen=True)
+class ReadWith:
+    """Annotation of a setting that nothing reads unless all needs are met. A preset may hold it all the same."""
+
+    needs: tuple[Need, ...]
+
+
+@dataclass(frozen=True)
+class GoesWith:
+    """Annotation of a setting that is refused unless all needs are met, whoever set it to other than its default."""
+
+    needs: tuple[Need, ...]
+
+
+def read_with(**needed: Any) -> ReadWith:
+    """Nothing reads the setting unless each of these has the value, or one of the values in a tuple."""
+    return ReadWith(_needs(needed))
+
+
+def goes_with(**needed: Any) -> GoesWith:
+    """The setting, where it is not at its default, needs each of these to have the value, or one of a tuple."""
+    return GoesWith(_needs(needed))
+
+
+def _needs(needed: dict[str, Any]) -> tuple[Need, ...]:
+    return tuple(
+        Need(setting, values if isinstance(values, tuple | Switch) else (values,)) for setting, values in needed.items()
+    )
+
+
+def needs_of(config: "Config | type[Config]", name: str, kind: type[ReadWith] | type[GoesWith]) -> tuple[Need, ...]:
+    """What the field `name` declares."""
+    fields = (config if isinstance(config, type) else type(config)).model_fields
+    return tuple(need for note in fields[name].metadata if isinstance(note, kind) for need in note.needs)
+
+
+def unread(config: "Config") -> dict[str, Need]:
+    """The settings that nothing reads under the others, each with what it lacks."""
+    found: dict[str, Need] = {}
+    for name in type(config).model_fields:
+        for need in needs_of(config, name, ReadWith):
+            if not need.is_met(getattr(config, need.setting)):
+                found.setdefault(name, need)
+    return found
+
+
+def unread_message(config: "Config", name: str, need: Need) -> str:
+    """That `name` was set for nothing, and what to do."""
+    return f"{name} is set, but nothing reads it with {_told(config, need.setting)}; {need.fix(name)}"
+
+
+def check_together(config: "Config") -> None:
+    """Raises ValueError, one clause, for settings that do not go together."""
+    set_ones = [name for name, field in type(config).model_fields.items() if getattr(config, name) != field.default]
+    lacking = [
+        (name, need)
+        for name in set_ones
+        for need in needs_of(config, name, GoesWith)
+        if not need.is_met(getattr(config, need.setting))
+    ]
+    # Most follows from the agent, so that comes first.
+    for name, need in sorted(lacking, key=lambda pair: pair[1].setting != "agent"):
+        which = "needs" if need.values is ON else "does not go with"
+        other = need.setting if need.values is ON else _told(config, need.setting)
+        raise ValueError(f"{_told(config, name)} {which} {other}; {need.fix(name)}")
+    _check_rhythm(config)
+    _check_layers(config)
+    _check_exploration(config)
+    if config.batch_size > config.capacity_steps:
+        raise ValueError(f"batch_size is {config.batch_size}, more than capacity_steps={config.capacity_steps} holds")
+    if config.vmin >= config.vmax:
+        raise ValueError(f"vmin is {config.vmin:g}, but it must be below vmax={config.vmax:g}")
+    if config.render == "human" and config.num_envs * config.seeds > 1:
+        raise ValueError(
+            f"render='human' shows one environment, but seeds={config.seeds} and num_envs={config.num_envs} "
+            f"make {config.seeds * config.num_envs}; use one of each, or leave render out"
+        )
+
+
+def _told(config: "Config", name: str) -> str:
+    value = getattr(config, name)
+    return f"{name}={list(value) if isinstance(value, tuple) else value!r}"
+
+
+def _check_rhythm(config: "Config") -> None:
+    """Whether collecting and learning alternate in whole rows and whole updates."""
+    if config.collect_steps % config.num_envs:
+        raise ValueError(
+            f"collect_steps is {config.collect_steps}, which is no multiple of num_envs={config.num_envs}; "
+            f"use {math.ceil(config.collect_steps / config.num_envs) * config.num_envs}"
+        )
+    updates = config.collect_steps * config.updates_per_step
+    # A fraction such as 1/3 is written with a few digits, and 49 * (1/49) is not 1.
+    if round(updates) < 1 or abs(updates - round(updates)) > 1e-5:
+        raise ValueError(
+            f"collect_steps * updates_per_step is {updates:g}, but it must be a whole number of updates; "
+            f"use updates_per_step={max(1, round(updates)) / config.collect_steps:.12g}"
+        )
+    rhythm = (config.num_envs, config.collect_steps, config.updates_per_step)
+    if config.agent == "tutorial" and rhythm != (1, 1, 1.0):
+        raise ValueError(
+            f"agent='tutorial' needs num_envs=1, collect_steps=1 and updates_per_step=1, not {config.num_envs}, "
+            f"{config.collect_steps} and {config.updates_per_step:g}; use preset='tutorial'"
+        )
+    if config.agent == "pqn" and config.updates_per_cycle != 1:
+        raise ValueError(
+            f"agent='pqn' learns once after each collection; use updates_per_step={1 / config.collect_steps:.12g}"
+        )
+    if config.agent == "pqn" and config.collect_steps % config.minibatches:
+        raise ValueError(
+            f"minibatches is {config.minibatches}, which does not divide collect_steps={config.collect_steps}"
+        )
+
+
+def _check_layers(config: "Config") -> None:
+    """Whether there are hidden layers enough for what is made of them."""
+    if config.dueling and not config.hidden:
+        raise ValueError("dueling needs a hidden layer for each stream; set hidden")
+    if config.recurrent is not None and not config.hidden:
+        raise ValueError("recurrent needs a hidden layer, the last of which is the memory; set hidden")
+    if config.distribution in ("iqn", "fqf") and config.recurrent is None and len(config.hidden) < 2:
+        raise ValueError(
+            f"distribution={config.distribution!r} needs two hidden layers or more, not hidden={list(config.hidden)}"
+        )
+
+
+def _check_exploration(config: "Config") -> None:
+    """Whether the schedule of epsilon can be followed."""
+    if config.epsilon_end > config.epsilon_start:
+        raise ValueError(f"epsilon_end is {config.epsilon_end}, above epsilon_start={config.epsilon_start}")
+    if config.epsilon_schedule == "exponential" and config.epsilon_end == 0.0 and config.epsilon_start > 0.0:
+        raise ValueError("epsilon_end is 0, which equal factors never reach; use 0.001, or a linear schedule")
+    if config.epsilon_ladder > 0.0 and config.num_envs == 1:
+        raise ValueError("epsilon_ladder is set, but num_envs=1 has no second rung; set num_envs")

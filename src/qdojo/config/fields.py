@@ -1,0 +1,385 @@
+"""Every setting of a run in its group: its range, what it means, what it goes with. Not where values come from: see
+`resolve.py`. Imports no jax."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from qdojo.config import resolve
+from qdojo.config.compatibility import OFF, ON, goes_with, read_with
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+AboveZero = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Group(BaseModel):
+    """Settings that belong together: a table of `config.toml`, a panel of the help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    table: ClassVar[str] = ""
+    """The table's name in a file; the settings of the first group stand above all tables."""
+    title: ClassVar[str]
+
+
+class RunSettings(Group):
+    """What is trained, and for how long."""
+
+    title = "Run"
+
+    env: str
+    """A Gymnasium id, `module:Id`, or `package.module:factory`."""
+    preset: str = "default"
+    """Named collection of settings to start from; `qdojo presets` lists them."""
+    agent: Literal["dqn", "pqn", "tutorial"] = "dqn"
+    """Learning algorithm: replay (`dqn`), no replay (`pqn`), or the CartPole tutorial's; choose it by a preset."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Random seed of the first member; member k uses seed + k."""
+    seeds: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Number of agents (members) trained side by side, each with a seed of its own."""
+    steps: Positive = 100_000
+    """Training budget in environment steps of each member."""
+    episodes: Annotated[Positive | None, goes_with(dataset=OFF)] = None
+    """Training budget in episodes of each member; training ends when either budget is used up."""
+    until_solved: Annotated[bool, goes_with(eval_every_steps=ON)] = False
+    """Stop as soon as the greedy evaluation of every member reaches `solved_at`."""
+    solved_at: float | None = None
+    """Mean return that counts as solved; none: the reward threshold that the environment declares."""
+
+
+class EnvironmentSettings(Group):
+    """How the environment is stepped."""
+
+    table, title = "environment", "Environment"
+
+    loop: Literal["auto", "device", "host"] = "auto"
+    """Where environments run: compiled with the agent (`device`, JAX environments only) or in Python (`host`)."""
+    num_envs: Annotated[Positive, goes_with(dataset=OFF)] = 1
+    """Copies of the environment that each member plays at the same time."""
+    vectorization: Annotated[
+        Literal["sync", "async"], read_with(loop=("auto", "host")), goes_with(render=("none",))
+    ] = "sync"
+    """Step the copies one after the other in this process (`sync`) or each in a process of its own (`async`)."""
+    render: Annotated[Literal["none", "human"], goes_with(loop=("auto", "host"), dataset=OFF)] = "none"
+    """`human`: show training in a window; one member and one copy only."""
+
+
+class NetworkSettings(Group):
+    """What computes Q-values."""
+
+    table, title = "networks", "Network"
+
+    network: str = "mlp"
+    """`mlp` for dense layers, or `module:build` for a function that returns a Keras model."""
+    hidden: Annotated[tuple[Positive, ...], read_with(network="mlp")] = (128, 128)
+    """Units of each hidden layer."""
+    layer_norm: Annotated[bool, read_with(network="mlp")] = True
+    """Normalise each hidden layer (LayerNorm) before its ReLU."""
+    dueling: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
+    """Estimate state value and advantages separately, each with the last layer of `hidden` (Wang et al., 2016)."""
+    noisy: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
+    """Explore with learned noise on the weights (NoisyNet, Fortunato et al., 2018)."""
+    recurrent: Annotated[Literal["gru", "lstm"] | None, goes_with(agent="dqn", network="mlp")] = None
+    """Replace the last layer of `hidden` by a recurrent layer, trained on sequences (Kapturowski et al., 2019)."""
+    heads: Annotated[Positive, goes_with(agent="dqn", recurrent=OFF)] = 1
+    """Number of Q-networks in an ensemble; one of them acts for a whole episode (Osband et al., 2016)."""
+    prior_scale: Annotated[Weight, goes_with(agent="dqn", recurrent=OFF)] = 0.0
+    """Weight of the fixed random prior network added to each learned network (Osband et al., 2018)."""
+    embedding: Annotated[
+        Positive | None, goes_with(agent=("dqn", "pqn"), network="mlp", normalize_observations=OFF)
+    ] = None
+    """Size of a learned embedding of each category in discrete observations; none: one-hot vectors."""
+    torso: Annotated[Literal["auto", "dense", "nature", "impala"], read_with(network="mlp")] = "auto"
+    """Layers in front of `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none
+    unless observations are uint8 images; then `nature` for sides of 36 pixels or more, `impala` for smaller ones."""
+    torso_width: Annotated[Positive, read_with(network="mlp", torso=("auto", "impala"))] = 1
+    """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018)."""
+    spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
+    """Spectral normalisation of the IMPALA torso's residual blocks (Clark et al., 2024)."""
+    normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
+    """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training."""
+    weights: Annotated[
+        str | None,
+        goes_with(
+            **{"dueling": OFF, "noisy": OFF, "recurrent": OFF, "heads": 1, "prior_scale": OFF, "embedding": OFF},
+            **{"normalize_observations": OFF, "distribution": OFF},
+        ),
+    ] = None
+    """Keras weights file (`.weights.h5`, `.h5`) to start from; exploration then starts at its final value."""
+
+
+class ReplaySettings(Group):
+    """What is collected, stored and sampled."""
+
+    table, title = "replay", "Replay buffer and updates"
+
+    dataset: Annotated[str | None, goes_with(agent="dqn")] = None
+    """Learn from logged steps instead of playing: a run (path or name), or `minari:ID`."""
+    capacity_steps: Annotated[Positive, read_with(agent=("dqn", "tutorial"))] = 50_000
+    """Size of each member's replay buffer in environment steps."""
+    batch_size: Annotated[Positive, read_with(agent=("dqn", "tutorial"))] = 64
+    """Number of examples in each gradient step."""
+    warmup_steps: Annotated[NotNegative, read_with(dataset=OFF)] = 1_000
+    """Environment steps to collect before the first update."""
+    collect_steps: Positive = 2
+    """Environment steps between two learning phases, over all copies; a multiple of `num_envs`."""
+    updates_per_step: AboveZero = 0.5
+    """Updates for each environment step (replay ratio)."""
+    prioritized: Annotated[bool, goes_with(agent="dqn")] = False
+    """Sample transitions with large errors more often (prioritised replay, Schaul et al., 2016)."""
+    priority_alpha: Annotated[Fraction, read_with(prioritized=True)] = 0.6
+    """Exponent of the priorities; 0 samples uniformly."""
+    priority_beta: Annotated[Fraction, read_with(prioritized=True)] = 0.4
+    """Initial exponent of the importance weights; it rises to 1."""
+    priority_beta_steps: Annotated[Positive | None, read_with(prioritized=True)] = None
+    """Environment steps over which `priority_beta` rises to 1; none: the training budget."""
+    sequence_steps: Annotated[Positive, read_with(recurrent=ON)] = 20
+    """Steps of a sequence that the recurrent network learns from."""
+    burn_in_steps: Annotated[NotNegative, read_with(recurrent=ON)] = 0
+    """Steps before each sequence that only bring the recurrent state up to date."""
+    stored_state: Annotated[bool, read_with(recurrent=ON)] = True
+    """Start each sequence from the recurrent state stored when it was played; otherwise from zeros."""
+
+
+class TargetSettings(Group):
+    """What the network learns to predict."""
+
+    table, title = "targets", "Targets and loss"
+
+    discount: Fraction = 0.99
+    """Discount factor of future rewards (gamma)."""
+    n_step: Annotated[int, Field(ge=1, le=100), read_with(agent="dqn")] = 5
+    """Number of rewards summed before the target bootstraps from the target network."""
+    double: Annotated[bool, read_with(agent="dqn")] = True
+    """Choose the target's action with the online network (Double DQN, van Hasselt et al., 2016)."""
+    error: Annotated[Literal["mse", "huber"], read_with(agent="dqn", distribution=OFF)] = "huber"
+    """Loss of the temporal-difference error: squared (`mse`) or Huber (`huber`)."""
+    target_tau: Annotated[float, Field(gt=0.0, le=1.0), read_with(agent="dqn")] = 0.01
+    """Share of the online network mixed into the target network at each sync; 1 copies it."""
+    target_sync_updates: Annotated[Positive, read_with(agent="dqn")] = 1
+    """Updates between two syncs of the target network."""
+    trace_decay: Annotated[Fraction, read_with(agent="pqn")] = 0.65
+    """Lambda of the lambda-returns."""
+    value_rescaling: Annotated[bool, goes_with(agent="dqn", distribution=OFF)] = False
+    """Learn square-root scaled values, for returns of very different sizes (Pohlen et al., 2018)."""
+    conservative: Annotated[Weight, goes_with(agent="dqn")] = 0.0
+    """Weight of the conservative penalty on actions absent from the data (alpha in CQL, Kumar et al., 2020)."""
+    munchausen: Annotated[bool, goes_with(agent="dqn")] = False
+    """Add the scaled log-policy to the reward and use a soft maximum (Munchausen DQN, Vieillard et al., 2020)."""
+    munchausen_alpha: Annotated[Fraction, read_with(munchausen=True)] = 0.9
+    """Scale of the Munchausen bonus."""
+    munchausen_temperature: Annotated[AboveZero, read_with(munchausen=True)] = 0.03
+    """Softmax temperature of the Munchausen policy, in units of Q-values."""
+    munchausen_floor: Annotated[float, Field(le=0.0), read_with(munchausen=True)] = -1.0
+    """Lower limit of the Munchausen bonus, before it is scaled."""
+
+
+class DistributionSettings(Group):
+    """How the distribution of returns is learned."""
+
+    table, title = "distributional", "Distribution of returns"
+
+    distribution: Annotated[Literal["c51", "qrdqn", "iqn", "fqf"] | None, goes_with(agent="dqn", network="mlp")] = None
+    """Learn the distribution of returns with this method; none: only its mean."""
+    atoms: Annotated[int, Field(ge=2), read_with(distribution="c51")] = 51
+    """Number of fixed return values (atoms) that carry probability."""
+    vmin: Annotated[float, read_with(distribution="c51")] = 0.0
+    """Smallest return that the atoms cover."""
+    vmax: Annotated[float, read_with(distribution="c51")] = 100.0
+    """Largest return that the atoms cover."""
+    quantiles: Annotated[Positive, read_with(distribution=("qrdqn", "fqf"))] = 32
+    """Number of quantiles that the network predicts."""
+    iqn_fractions: Annotated[Positive, read_with(distribution="iqn")] = 4
+    """Random fractions at which an update evaluates the online network (N in the IQN paper)."""
+    iqn_target_fractions: Annotated[Positive, read_with(distribution="iqn")] = 8
+    """Random fractions at which an update evaluates the target network (N' in the IQN paper)."""
+    iqn_acting_fractions: Annotated[Positive, read_with(distribution="iqn")] = 32
+    """Evenly spaced fractions averaged into Q-values for acting (K in the IQN paper)."""
+    cvar: Annotated[float, Field(gt=0.0, le=1.0), read_with(distribution="iqn")] = 1.0
+    """Act on the mean of this worst share of returns (conditional value at risk); 1 averages all."""
+
+
+class OptimizerSettings(Group):
+    """How gradients become steps."""
+
+    table, title = "optimizer", "Optimizer"
+
+    learning_rate: AboveZero = 1e-3
+    """Initial learning rate of Adam."""
+    learning_rate_end: Annotated[Weight | None, read_with(agent=("dqn", "pqn"))] = None
+    """Final learning rate, reached linearly; none: the initial one."""
+    learning_rate_decay_steps: Annotated[Positive | None, read_with(agent=("dqn", "pqn"))] = None
+    """Environment steps until the final learning rate; none: the training budget."""
+    max_grad_norm: Annotated[AboveZero | None, read_with(agent=("dqn", "pqn"))] = None
+    """Largest global norm of the gradient; larger ones are scaled down to it."""
+    adam_beta1: Annotated[DecayRate, read_with(agent="dqn")] = 0.9
+    """Decay rate of Adam's mean gradient."""
+    adam_beta2: Annotated[DecayRate, read_with(agent="dqn")] = 0.999
+    """Decay rate of Adam's mean squared gradient."""
+    adam_epsilon: Annotated[AboveZero, read_with(agent="dqn")] = 1e-8
+    """Constant in the denominator of Adam's step."""
+    epochs: Annotated[Positive, read_with(agent="pqn")] = 4
+    """Passes over the collected steps in each learning phase."""
+    minibatches: Annotated[Positive, read_with(agent="pqn")] = 16
+    """Gradient steps in each pass."""
+
+
+class ExplorationSettings(Group):
+    """How actions are chosen in training."""
+
+    table, title = "exploration", "Exploration"
+
+    epsilon_start: Annotated[Fraction, read_with(dataset=OFF, weights=OFF)] = 1.0
+    """Initial probability of a random action."""
+    epsilon_end: Annotated[Fraction, read_with(dataset=OFF)] = 0.05
+    """Final probability of a random action."""
+    epsilon_decay_steps: Annotated[Positive, read_with(agent=("dqn", "pqn"), dataset=OFF, weights=OFF)] = 10_000
+    """Environment steps over which epsilon falls from its initial to its final value."""
+    epsilon_schedule: Annotated[
+        Literal["linear", "exponential"],
+        read_with(dataset=OFF, weights=OFF),
+        goes_with(agent=("dqn", "pqn")),
+    ] = "linear"
+    """Shape of the fall of epsilon (and of the Boltzmann temperature)."""
+    epsilon_ladder: Annotated[Weight, read_with(agent=("dqn", "pqn"), dataset=OFF)] = 0.0
+    """Give copy i of N the exponent 1 + ladder * i / (N - 1) on epsilon; Ape-X uses 7 (Horgan et al., 2018)."""
+    epsilon_decay_factor: Annotated[
+        float, Field(gt=0.0, le=1.0), read_with(agent="tutorial", dataset=OFF, weights=OFF)
+    ] = 0.995
+    """Factor by which epsilon shrinks after each replay of the tutorial's agent."""
+    boltzmann: Annotated[bool, read_with(dataset=OFF), goes_with(agent=("dqn", "pqn"))] = False
+    """Sample actions from the softmax of the Q-values instead of taking the best one."""
+    temperature_start: Annotated[AboveZero, read_with(boltzmann=True, dataset=OFF, weights=OFF)] = 1.0
+    """Initial softmax temperature, in units of Q-values."""
+    temperature_end: Annotated[AboveZero, read_with(boltzmann=True, dataset=OFF)] = 0.1
+    """Softmax temperature after `epsilon_decay_steps`."""
+
+
+class EvaluationSettings(Group):
+    """How agents are judged on the way and at the end."""
+
+    table, title = "evaluation", "Evaluation"
+
+    eval_every_steps: Positive | None = 5_000
+    """Environment steps between greedy evaluations; the run delivers the best agent. none: it delivers the last."""
+    eval_episodes: Annotated[Positive, read_with(eval_every_steps=ON)] = 10
+    """Episodes of each evaluation during training."""
+    final_eval_episodes: Positive = 100
+    """Episodes of the final evaluation, whose score is reported."""
+    eval_episode_steps: Positive | None = None
+    """Steps after which an evaluation episode is cut. none: ten times the longest training episode, at least 10,000,
+    and never below the environment's own time limit."""
+
+
+class OutputSettings(Group):
+    """What a run writes, and when."""
+
+    table, title = "output", "Reports and checkpoints"
+
+    report_every_steps: Positive | None = None
+    """Environment steps between reports; none: short enough to watch."""
+    checkpoint_every_seconds: Weight = 30.0
+    """Shortest time between checkpoints in seconds; one is always saved at the end and on Ctrl-C."""
+
+
+GROUPS: tuple[type[Group], ...] = (
+    RunSettings,
+    EnvironmentSettings,
+    NetworkSettings,
+    ReplaySettings,
+    TargetSettings,
+    DistributionSettings,
+    OptimizerSettings,
+    ExplorationSettings,
+    EvaluationSettings,
+    OutputSettings,
+)
+FIRST = (
+    *("steps", "seeds", "seed", "hidden", "learning_rate", "batch_size", "capacity_steps", "discount", "n_step"),
+    *("num_envs", "epsilon_end", "epsilon_decay_steps", "eval_every_steps", "until_solved"),
+)
+"""The settings that matter most, with which the help opens."""
+
+
+class Config(
+    OutputSettings,
+    EvaluationSettings,
+    ExplorationSettings,
+    OptimizerSettings,
+    DistributionSettings,
+    TargetSettings,
+    ReplaySettings,
+    NetworkSettings,
+    EnvironmentSettings,
+    RunSettings,
+):
+    """All settings of one run, frozen: those given, on top of what the preset says of the environment.
+
+    Raises UsageError, one sentence, for whatever is wrong, missing, or set for nothing. NumPy's numbers and arrays are
+    taken as plain ones. The resolved copy lies in the run directory as `config.toml`.
+    """
+
+    # Of its bases, pydantic lists the fields of the last one first.
+    title: ClassVar[str] = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve(cls, given: Any, handler: resolve.Handler, info: Any) -> "Config":
+        if not isinstance(given, Mapping):
+            return handler(given)  # it is one already
+        return resolve.resolve(cls, given, handler, bool(info.context and info.context.get("resolved")))
+
+    @classmethod
+    def tables(cls) -> set[str]:
+        """The tables that a file may have."""
+        return {group.table for group in GROUPS} - {""}
+
+    @property
+    def parts_of_the_mlp(self) -> list[str]:
+        """What was chosen that only the mlp has."""
+        parts = {
+            "dueling": self.dueling,
+            "noisy": self.noisy,
+            "recurrent": self.recurrent is not None,
+            "embedding": self.embedding is not None,
+            "normalize_observations": self.normalize_observations,
+            f"distribution={self.distribution!r}": self.distribution is not None,
+        }
+        return [name for name, is_chosen in parts.items() if is_chosen]
+
+    @property
+    def beyond_keras(self) -> list[str]:
+        """What was chosen that makes of the network more than layers that give Q-values."""
+        parts = {
+            f"distribution={self.distribution!r}": self.distribution is not None,
+            "recurrent": self.recurrent is not None,
+            "heads": self.heads > 1,
+            "prior_scale": self.prior_scale > 0.0,
+            "embedding": self.embedding is not None,
+            "normalize_observations": self.normalize_observations,
+        }
+        return [name for name, is_chosen in parts.items() if is_chosen]
+
+    @property
+    def rows_per_cycle(self) -> int:
+        """Rows that are collected between two learning phases."""
+        return self.collect_steps // self.num_envs
+
+    @property
+    def updates_per_cycle(self) -> int:
+        """Updates of one learning phase."""
+        return round(self.collect_steps * self.updates_per_step)
+
+    def to_toml(self) -> str:
+        """The settings as TOML, a table a group. It has no null: "none" stands for it."""
+        values = {name: "none" if value is None else value for name, value in self.model_dump(mode="json").items()}
+        written: dict[str, Any] = {}
+        for group in GROUPS:
+            table = written.setdefault(group.table, {}) if group.table else written
+            table.update({name: values[name] for name in group.model_fields})
+        return tomli_w.dumps(written)

@@ -1,0 +1,173 @@
+"""From what was given to a whole config: a flag, over a variable, over a file, over the preset; what follows from what.
+
+Flags and variables come merged from the command line. Not for ranges: see `fields.py`.
+"""
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import ValidationError
+
+from qdojo.config import presets
+from qdojo.config.compatibility import check_together, unread, unread_message
+from qdojo.config.words import no_such_preset, no_such_setting
+from qdojo.errors import UsageError
+
+if TYPE_CHECKING:
+    from qdojo.config.fields import Config
+
+Handler = Callable[[dict[str, Any]], "Config"]
+"""Pydantic's own validation of the fields: makes the config of them."""
+RENAMED = {"epsilon_decay": "epsilon_decay_factor"}
+"""Settings of files that earlier versions wrote, and what they are called now."""
+
+
+def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, resolved: bool) -> "Config":
+    """A whole config of the settings that were given, which are all of them where it was `resolved` before.
+
+    Only then may there be some that nothing reads, since no person has set those. Raises UsageError, one sentence.
+    """
+    fields = {name: _plain(value) for name, value in _without_tables(kind, given).items()}
+    for name in fields:
+        if name not in kind.model_fields:
+            raise UsageError(no_such_setting(name, [*kind.model_fields, *kind.tables()]))
+    if resolved:
+        return _checked(handler, kind, fields)
+    preset = fields.get("preset", "default")
+    if not isinstance(preset, str) or preset not in presets.preset_tables():
+        raise UsageError(no_such_preset(preset, presets.preset_tables()))
+    begun = presets.preset_settings(preset, fields.get("env", ""))
+    for name in begun:
+        if name not in kind.model_fields:
+            raise UsageError(no_such_setting(name, kind.model_fields))
+    begun |= _collecting(_defaults(kind) | begun, fields)
+    config = _checked(handler, kind, begun | fields)
+    # The one that pydantic has made is the one that it hands out, so it is completed in place.
+    config.__dict__.update(_following(config))
+    idle = {name: need for name, need in unread(config).items() if name in fields}
+    if idle:
+        without = kind(**{name: value for name, value in fields.items() if name not in idle})
+        for name, need in idle.items():
+            # A config file names every field, so that what changes nothing is no mistake.
+            if getattr(config, name) != getattr(without, name):
+                raise UsageError(f"{unread_message(config, name, need)}.")
+    return config
+
+
+def _defaults(kind: "type[Config]") -> dict[str, Any]:
+    return {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+
+
+def _without_tables(kind: "type[Config]", given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file, whether they stand in tables or not."""
+    tables = kind.tables()
+    flat: dict[str, Any] = {}
+    for name, value in given.items():
+        entries = value if isinstance(value, Mapping) and name in tables else {name: value}
+        for entry, setting in entries.items():
+            if entry in flat:
+                raise UsageError(f"{entry} is given twice, in two tables; leave one out.")
+            flat[entry] = setting
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of NumPy, or of JAX, as Python's own."""
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _checked(handler: Handler, kind: "type[Config]", fields: dict[str, Any]) -> "Config":
+    may_be_none = {name for name, field in kind.model_fields.items() if type(None) in get_args(field.annotation)}
+    given = {name: None if value == "none" and name in may_be_none else value for name, value in fields.items()}
+    try:
+        config = handler(given)
+        check_together(config)
+    except ValidationError as error:
+        raise UsageError(_sentence(error)) from error
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    return config
+
+
+def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """How much is collected and learned at a time by another `num_envs`, where `fields` do not give `collect_steps`.
+
+    collect_steps is that of the preset, rounded up to a multiple of num_envs (and, of pqn, of its minibatches).
+    updates_per_step is that of the preset if this makes a whole number of updates, else that of the nearest whole
+    number, of two as near the greater, and at least 1 (of pqn, which learns once after each collection, 1).
+    """
+    chosen = begun | fields
+    envs, parts = chosen["num_envs"], chosen["minibatches"] if chosen["agent"] == "pqn" else 1
+    if "num_envs" not in fields or "collect_steps" in fields:
+        return {}
+    if not all(isinstance(number, int) and number >= 1 for number in (envs, parts)):
+        return {}  # the field's own check says what is wrong
+    unit = math.lcm(envs, parts)
+    collected = math.ceil(chosen["collect_steps"] / unit) * unit
+    derived: dict[str, Any] = {"collect_steps": collected}
+    if "updates_per_step" not in fields:
+        updates = collected * chosen["updates_per_step"]
+        whole = 1 if chosen["agent"] == "pqn" else max(1, math.floor(updates + 0.5))
+        if abs(updates - whole) > 1e-5:
+            derived["updates_per_step"] = whole / collected
+    return derived
+
+
+def _following(config: "Config") -> dict[str, Any]:
+    """Settings that follow from others, written out, so that a resume with another budget changes none of them."""
+    changes: dict[str, Any] = {}
+    if config.learning_rate_end is None:
+        changes["learning_rate_end"] = config.learning_rate
+    if config.priority_beta_steps is None:
+        changes["priority_beta_steps"] = config.steps
+    if config.learning_rate_decay_steps is None:
+        changes["learning_rate_decay_steps"] = config.steps
+    if config.render == "human":
+        changes["loop"] = "host"
+    if config.report_every_steps is None:
+        # A window shows some 50 steps a second, and Ctrl-C is heard between reports. The first rows of a chunk are not
+        # collected while something is learned, so it is long beside a learning phase.
+        most = 50 if config.render == "human" else max(1_000, 20 * config.collect_steps)
+        longest = min(config.eval_every_steps or config.steps, most)
+        cycles = math.ceil(config.steps / config.collect_steps)
+        chunks = math.ceil(config.steps / longest)
+        changes["report_every_steps"] = math.ceil(cycles / chunks) * config.collect_steps
+    return changes
+
+
+def of_earlier_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file, in today's words where an earlier version wrote it."""
+    found = {RENAMED.get(name, name): value for name, value in fields.items()}
+    # `quantiles` of IQN were once those that acting takes the mean of.
+    if found.get("distribution") == "iqn" and "quantiles" in found and "iqn_acting_fractions" not in found:
+        found["iqn_acting_fractions"] = found.pop("quantiles")
+    return found
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """The settings in a TOML file, grouped or not. Raises tomllib.TOMLDecodeError."""
+    return of_earlier_versions(tomllib.loads(text))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings that a person wrote in a file. Raises UsageError where it cannot be read."""
+    try:
+        return parse_settings(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not TOML: {error}.") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{field} is missing."
+    return f"{field} is {first['input']!r}: {message[0].lower()}{message[1:]}."

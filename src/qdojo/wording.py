@@ -1,0 +1,39 @@
+"""How a score is written for a person. Not for JSON, which has every digit. Imports nothing, so that help is quick."""
+
+import math
+
+
+def score(value: float) -> str:
+    """A return or a mean of returns with at least three significant digits: 0.312, 9.35, 195.3, -200, 1,234.
+
+    Digits before the point are never dropped, and below 1,000 a tenth is kept where there is one: thresholds of
+    environments such as 195 or 475 are that close.
+    """
+    if not math.isfinite(value):
+        return str(float(value))
+    size = abs(value)
+    if 0.0 < size < 1e-3:
+        return f"{value:.3g}"
+    if size < 100.0:
+        return f"{value:.{3 if size < 1.0 else 2 if size < 10.0 else 1}f}" if size else "0"
+    return f"{value:,.1f}".removesuffix(".0") if size < 1000.0 else f"{value:,.0f}"
+
+
+def scores_of_members(
+    means: list[float], middle: float, interval: tuple[float, float] | list[float] | None = None
+) -> str:
+    """Greedy means in words: each where there are few members, else their spread.
+
+    `middle` is the interquartile mean, and `interval` its 95 % interval over members, where there are enough of them.
+    """
+    if len(means) == 1:
+        return f"greedy mean {score(means[0])}"
+    told = f"interquartile mean {score(middle)}"
+    if interval is not None:
+        told += f" (95 % interval {score(interval[0])} to {score(interval[1])})"
+    if len(means) <= 8:
+        return f"greedy means {', '.join(map(score, means))} of members 0 to {len(means) - 1}; {told}"
+    return (
+        f"{told} of the greedy means of {len(means)} members, "
+        f"the lowest {score(min(means))}, the highest {score(max(means))}"
+    )
