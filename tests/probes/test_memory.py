@@ -8,7 +8,7 @@ from probes.memory import t_maze
 
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Hyper, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Hyper, Structure, replay_agent
 from qdojo.agents.recurrent import reading, recurrent_loss
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.learning import Rhythm
@@ -16,6 +16,7 @@ from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.networks.recurrent import head_design, recurrent
 from qdojo.tape import windows
+from qdojo.tape.sampling import prioritized
 from qdojo.types import Agent
 
 CORRIDOR, MEMBERS, ENVS, ROWS, CAPACITY_ROWS = 10, 3, 8, 4, 1000
@@ -38,7 +39,7 @@ UNIFORM = Structure(
     target_sync_updates=1,
     max_grad_norm=None,
 )
-PRIORITIZED = UNIFORM._replace(prioritized=Prioritized(CAPACITY_ROWS, ROWS))
+PRIORITIZED = UNIFORM._replace(sampler=prioritized(CAPACITY_ROWS, ENVS, ROWS))
 
 
 def greedy_returns(agent: Agent, updates: int) -> np.ndarray:

@@ -71,7 +71,7 @@ def learned(config: Config) -> np.ndarray:
     spaces = check_spaces(plain, "all lessons")
     player = build_player(config, spaces, None)
     agent = build_agent(config, spaces, player)
-    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(20, build_window(config).following + 1))
+    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(20, build_window(config).rows))
     size = {"envs": config.num_envs, "capacity_rows": capacity_rows(config)}
     cycles = config.steps // config.collect_steps
     loop = device_loop(EVERYTHING.environment, agent, rhythm=rhythm, cycles=cycles, **size)

@@ -16,7 +16,7 @@ from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Adam, Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Adam, Hyper, Loss, Structure, replay_agent
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
@@ -38,6 +38,7 @@ from qdojo.networks.keras import read_weights
 from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
+from qdojo.tape.sampling import UNIFORM, prioritized
 from qdojo.tape.windows import Window
 from qdojo.types import Agent, Masked
 
@@ -84,7 +85,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         spaces=spaces,
         network=player.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent, build_window(config).following + 1),
+        loop=_loop(config, spec, spaces, agent, build_window(config).rows),
         solved_at=solved_at,
         model=model,
     )
@@ -189,16 +190,16 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         priority_beta=config.priority_beta,
         priority_beta_steps=config.priority_beta_steps or config.steps,
     )
-    prioritized = None
+    sampler = UNIFORM
     if config.prioritized:
-        prioritized = Prioritized(capacity_rows(config), config.rows_per_cycle)
+        sampler = prioritized(capacity_rows(config), config.num_envs, config.rows_per_cycle)
     structure = Structure(
         choosing=choosing,
         batch_size=config.batch_size,
         window=build_window(config),
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
-        prioritized=prioritized,
+        sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
     return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
