@@ -39,8 +39,8 @@ Observation: TypeAlias = Shaped[AnyArray, "*observation"] | Masked
 class Step(NamedTuple):
     """One row of the tape: what was seen, done and paid. Leading axes are free: [time, member, env] on the tape.
 
-    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is what the
-    agent carried when it saw the observation.
+    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is what is
+    stored of all that the agent carried when it saw the observation.
     """
 
     observation: Observation
@@ -97,8 +97,8 @@ class Clock(NamedTuple):
     """Gradient steps taken by each member."""
 
 
-def _as_it_is(q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    return q
+def _as_it_is(x: Any) -> Any:
+    return x
 
 
 class Actor(NamedTuple):
@@ -114,6 +114,9 @@ class Actor(NamedTuple):
     """uint32 words that one `exploring` consumes."""
     worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
     """Q-values -> the returns that they stand for, in the same order. The two differ where values are rescaled."""
+    stored: Callable[[Memory], Memory] = _as_it_is
+    """memory -> the part of it that the row of the tape keeps, for learning. It picks arrays and changes none: any
+    leading axes are allowed."""
 
 
 class Agent(NamedTuple):
@@ -138,6 +141,8 @@ class Agent(NamedTuple):
     act_words: int
     update_words: int
     worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
+    """As that of an `Actor`."""
+    stored: Callable[[Memory], Memory] = _as_it_is
     """As that of an `Actor`."""
 
 

@@ -169,6 +169,7 @@ def replay_agent(
         act_words=plays.words,
         update_words=structure.batch_size * (1 + loss.words) + 2 * network.words,
         worth=actor.worth,
+        stored=actor.stored,
     )
 
 

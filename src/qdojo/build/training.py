@@ -230,7 +230,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         playing = _host_loop(config, spec, spaces, agent, rhythm, observation, size)
     if config.dataset is None:
         return playing
-    memory = agent.memory()
+    memory = agent.stored(agent.memory())
     return OfflineLoop(playing, functools.partial(dataset.read, config.dataset, spaces, memory, Path.cwd(), config.env))
 
 
