@@ -95,8 +95,12 @@ class Policy:
         return np.asarray(np.argmax(np.asarray(q), axis=-1))
 
     def q_values(self, observation: Any, info: Any = None) -> Float[np.ndarray, "*branches actions"]:
-        """What each action is thought to be worth here, after what was seen before. It remembers nothing of this."""
-        return np.asarray(self._values(self.params, self._seen(observation, info), self._memory)[0])
+        """The return that each action is thought to lead to, after what was seen before. It remembers nothing of this.
+
+        In units of the return, also where value_rescaling made the agent learn another function of it.
+        """
+        q, _ = self._values(self.params, self._seen(observation, info), self._memory)
+        return np.asarray(self._actor.worth(q))
 
     def _seen(self, observation: Any, info: Any) -> Observation:
         spaces = self._spaces

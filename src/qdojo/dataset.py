@@ -27,8 +27,8 @@ TAPE = "state/tape/"
 def read(source: str, spaces: Spaces, memory: PyTree[Any], root: Path, env: str) -> Step:
     """All logged rows of the environment `env` as one stream `[rows]`, in NumPy, by the rules of the tape.
 
-    `source` is `minari:ID`, or a run as `runs.directory.find` takes it: a path, or a name under `root`. `memory` is an
-    agent's at the start of an episode, and what each row gets: that of whoever played is of no use to another.
+    `source` is `minari:ID`, or a run as `runs.directory.find` takes it: a path, or a name under `root`. `memory` is
+    what an agent stores when an episode starts, and what each row gets: that of whoever played is of no use to another.
     Raises UsageError where there is no such data, or where they do not fit the environment.
     """
     rows = _of_minari(source, spaces, env) if source.startswith(MINARI) else _of_run(source, spaces, root, env)

@@ -15,7 +15,7 @@ from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Adam, Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Adam, Hyper, Loss, Structure, replay_agent
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
@@ -34,12 +34,13 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.networks.implicit import ImplicitNetwork
 from qdojo.networks.keras import read_weights
+from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
+from qdojo.tape.sampling import UNIFORM, prioritized
 from qdojo.tape.windows import Window
-from qdojo.types import Agent, Masked, Network
+from qdojo.types import Agent, Masked
 
 Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
 
@@ -88,7 +89,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         spaces=spaces,
         network=player.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent, build_window(config).following + 1),
+        loop=_loop(config, spec, spaces, agent, build_window(config).rows),
         solved_at=solved_at,
         model=model,
         description=description(config, spec, spaces, model),
@@ -115,15 +116,15 @@ def _loss(config: Config, player: Player) -> Loss:
     loss = _formula(config, player.outputs, Rule(config.double, config.error, munchausen, config.value_rescaling))
     if config.conservative:
         loss = conservative(loss, player.q, config.conservative)
-    if player.recurrent is not None:
-        return recurrent_loss(loss, player.recurrent, config.sequence_steps, config.burn_in_steps, config.stored_state)
+    if config.recurrent is not None:
+        return recurrent_loss(loss, player.network, config.sequence_steps, config.burn_in_steps, config.stored_state)
     return loss if config.heads == 1 else bootstrapped_loss(loss, config.heads)
 
 
-def _formula(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> Loss:
-    if isinstance(network, ImplicitNetwork):
-        if config.distribution == "fqf":
-            return fqf_loss(network, rule.double, rule.munchausen)
+def _formula(config: Config, network: Network, rule: Rule) -> Loss:
+    if config.distribution == "fqf":
+        return fqf_loss(network, rule.double, rule.munchausen)
+    if config.distribution == "iqn":
         samples = config.iqn_fractions, config.iqn_target_fractions
         return iqn_loss(network, rule.double, rule.munchausen, *samples, cvar=config.cvar)
     if config.distribution == "c51":
@@ -206,16 +207,16 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         priority_beta=config.priority_beta,
         priority_beta_steps=config.priority_beta_steps or config.steps,
     )
-    prioritized = None
+    sampler = UNIFORM
     if config.prioritized:
-        prioritized = Prioritized(capacity_rows(config), config.rows_per_cycle)
+        sampler = prioritized(capacity_rows(config), config.num_envs, config.rows_per_cycle)
     structure = Structure(
         choosing=choosing,
         batch_size=config.batch_size,
         window=build_window(config),
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
-        prioritized=prioritized,
+        sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
     return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
@@ -252,7 +253,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         )
     if config.dataset is None:
         return playing
-    memory = agent.memory()
+    memory = agent.stored(agent.memory())
     return OfflineLoop(playing, functools.partial(dataset.read, config.dataset, spaces, memory, Path.cwd(), config.env))
 
 

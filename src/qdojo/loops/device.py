@@ -214,7 +214,8 @@ class DeviceLoop:
             running, memory = carry
             action, after = act(state.agents, running.observation, memory, words[..., :split], state.clock, env)
             moved, transition = step(running, action, words[..., split:])
-            written = Step(running.observation, action, transition.reward, transition.terminated, running.over, memory)
+            paid, terminated, stored = transition.reward, transition.terminated, self.agent.stored(memory)
+            written = Step(running.observation, action, paid, terminated, running.over, stored)
             return (moved, renewed(self.agent, after, running.over)), (written, moved.over)
 
         return jax.lax.scan(row, (state.environment, state.memory), noise)

@@ -266,7 +266,7 @@ class HostLoop:
         last = ~after.applied.reshape(shape)
         work.memory = remembered(self.agent, carried, thought, after, shape)
         reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
-        work.block.append(Step(seen, action, reward, terminated, last, carried))
+        work.block.append(Step(seen, action, reward, terminated, last, self.agent.stored(carried)))
         work.rows.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
 
     def _means(self, state: TrainState, sums: list[Any], learned: int) -> dict[str, np.ndarray]:

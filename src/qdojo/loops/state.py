@@ -82,11 +82,16 @@ def fresh_state(
     return TrainState(
         agents=agents,
         memory=fresh_memory(agent, members, envs),
-        tape=ring.empty(capacity_rows, members, envs, observation, action_shape, jax.eval_shape(agent.memory)),
+        tape=ring.empty(capacity_rows, members, envs, observation, action_shape, stored_shapes(agent)),
         environment=None,
         clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         tally=NO_TALLY,
     )
+
+
+def stored_shapes(agent: Agent) -> PyTree[Any]:
+    """Shape and dtype of each array that a row keeps of the agent's memory."""
+    return jax.eval_shape(lambda: agent.stored(agent.memory()))
 
 
 def fresh_memory(player: Plays, members: int, envs: int) -> PyTree[Shaped[Array, "member env ..."]]:

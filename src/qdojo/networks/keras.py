@@ -22,8 +22,9 @@ from jaxtyping import Array, Float, Shaped
 from qdojo.errors import UsageError
 from qdojo.networks.inputs import legal_only, plain
 from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, Linear
+from qdojo.networks.network import Network
 from qdojo.networks.weights import load_weights
-from qdojo.types import Network, Observation, Params
+from qdojo.types import Observation, Params
 
 if TYPE_CHECKING:
     import keras
