@@ -25,10 +25,12 @@ from qdojo.bellman.targets import Munchausen
 from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.player import Player, build_player, network_model, torso_kind
 from qdojo.config import Config
+from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.envs.trial import try_out
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
@@ -74,6 +76,9 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
             f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
             "give the vector AutoresetMode.NEXT_STEP."
         )
+    environment = _in_jax(config, spec)
+    if environment is None:
+        try_out(spec, spaces)
     convolutions = torso_kind(config, spaces) != "dense"
     prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
     model = network_model(config, spaces, network)
@@ -84,7 +89,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         spaces=spaces,
         network=player.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent, build_window(config).following + 1),
+        loop=_loop(config, spec, spaces, environment, agent, build_window(config).following + 1),
         solved_at=solved_at,
         model=model,
     )
@@ -202,11 +207,23 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
     return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
 
 
-def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:
-    """What steps the environment and learns; `example_rows` of the tape make the first example."""
+def _in_jax(config: Config, spec: EnvSpec) -> NativeEnvironment | None:
+    """The environment that the device loop steps; None where the host loop does."""
     environment = native(spec.native_id) if spec.native_id is not None else None
     if config.loop == "device" and environment is None:
         raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
+    return None if config.loop == "host" else environment
+
+
+def _loop(
+    config: Config,
+    spec: EnvSpec,
+    spaces: Spaces,
+    environment: NativeEnvironment | None,
+    agent: Agent,
+    example_rows: int,
+) -> Loop:
+    """What steps the environment and learns; `example_rows` of the tape make the first example."""
     rows = capacity_rows(config)
     observation = _shown(spaces)
     check_memory(config, rows, observation, spaces.action_shape, agent)
@@ -221,7 +238,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         "cycles": cycles,
     }
     playing: DeviceLoop | HostLoop
-    if environment is not None and config.loop != "host":
+    if environment is not None:
         playing = DeviceLoop(environment, agent, rhythm, **size)
     else:
         playing = _host_loop(config, spec, spaces, agent, rhythm, observation, size)

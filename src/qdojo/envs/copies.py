@@ -4,10 +4,12 @@ A copy never raises: a failure travels as text in its `info`, because that survi
 type. Whoever steps the copies turns it into a `CopyError`.
 """
 
+import contextlib
 import functools
 import hashlib
 import multiprocessing
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,10 @@ FAILURE = "qdojo_failure"
 INEXACT = "qdojo_inexact"
 _WORKER_GRACE_SECONDS = 2.0
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
+
+
+class CallError(Exception):
+    """A call into an environment other than `reset` and `step` raised; the text names it: 'its factory raised ...'."""
 
 
 class CopyError(Exception):
@@ -105,6 +111,10 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self._failed(error)
             return observation, 0.0, False, False, info
 
+    def close(self) -> None:
+        """Close the environment."""
+        close_quietly(self.env)
+
     def _begin(self) -> tuple[Any, dict[str, Any]]:
         self.episode += 1
         self._over = False
@@ -143,11 +153,20 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         return observation, {INEXACT: True, **info}
 
 
+def close_quietly(env: Any) -> None:
+    """Close an environment or a vector. One whose `close` raises is refused before a run begins; later, what was played
+    is worth more."""
+    with contextlib.suppress(Exception, SystemExit):
+        env.close()
+
+
 def _unlike_a_step(returned: Any) -> str:
     """What is wrong with what a step returned, if it is no tuple of 5 whose second part is a number."""
     if not (isinstance(returned, tuple) and len(returned) == 5):
         needed = "(observation, reward, terminated, truncated, info)"
-        return f"{_kind(returned)} at its step where a tuple {needed} is needed"
+        old = ", as of old Gym," if isinstance(returned, tuple) and len(returned) == 4 else ""
+        fix = ": split done into terminated and truncated" if old else ""
+        return f"{_kind(returned)}{old} at its step where a tuple {needed} is needed{fix}"
     return f"the reward {' '.join(repr(returned[1]).split())} where one number is needed"
 
 
@@ -201,11 +220,20 @@ GAVE = "it gave "
 """How the description of a broken promise begins, and no other."""
 
 
+def doctor_hint(name: str, what: str) -> str:
+    """Where a person finds how to mend `what`, after a semicolon; nothing where the doctor has no more to say."""
+    # A callable without a name of its own cannot be named on a command line.
+    is_examined = what.startswith(GAVE) and "<" not in name
+    return f"; `qdojo doctor {shlex.quote(name)}` says how to mend it" if is_examined else ""
+
+
 def describe(error: BaseException) -> str:
     """An exception as a clause: what the environment gave, or what it raised and the first line of that."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, BadValueError):
         return GAVE + first
+    if isinstance(error, CallError):
+        return first
     return f"it raised {type(error).__name__}: {first}" if first else f"it raised {type(error).__name__}"
 
 
@@ -216,7 +244,24 @@ def build_copy(
     # Ctrl-C reaches the whole process group; only the parent may act on it, or no checkpoint could be saved.
     if os.getpid() != parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return SeededCopy(make(), spaces, member_seed, copy, row)
+    try:
+        env = make()
+    except (Exception, SystemExit) as error:
+        env = Unbuilt(f"its factory {describe(error).removeprefix('it ')}")
+    if not isinstance(env, gym.Env):
+        env = Unbuilt(f"its factory returned a {type(env).__name__} where a gymnasium.Env is needed")
+    return SeededCopy(env, spaces, member_seed, copy, row)
+
+
+class Unbuilt(gym.Env[Any, Any]):
+    """In the place of a copy that could not be built: its reset says why, in this process or in a worker."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def reset(self, **options: Any) -> NoReturn:
+        """Raises CallError."""
+        raise CallError(self._why)
 
 
 def copy_builders(
@@ -234,8 +279,14 @@ class SyncCopies:
     """Copies stepped one after the other in this process."""
 
     def __init__(self, builders: Sequence[Callable[[], SeededCopy]], spaces: Spaces) -> None:
-        self._copies = [build() for build in builders]
+        self._copies: list[SeededCopy] = []
         self._spaces = spaces
+        try:
+            for build in builders:
+                self._copies.append(build())
+        except BaseException:
+            self.close()
+            raise
 
     def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
         """The observations, and the rows that could not be rebuilt."""

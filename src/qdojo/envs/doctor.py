@@ -11,10 +11,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
-from qdojo.envs.copies import describe
+from qdojo.envs.copies import CallError, close_quietly, describe
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
+from qdojo.envs.trial import CLOSE_MEND, MASK_MEND, RESET_MEND
 from qdojo.errors import EnvironmentFailure, UsageError
 
 _STEPS = 1000
@@ -42,9 +43,9 @@ class Stepped(NamedTuple):
 def examine(env: Any) -> list[Finding]:
     """Check an environment (named as for `resolve`), step it 1,000 times, and report each check in a fixed order.
 
-    The checks: resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed; of a ready-made
-    vector environment resolves, spaces, step, speed. Where a check leaves nothing to try the rest with, it is the
-    last. Never raises for what an environment does.
+    The checks: resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed, close; of a ready-made
+    vector environment resolves, spaces, step, speed, close. Where a check leaves nothing to try the rest with, it is
+    the last but for close. Never raises for what an environment does.
     """
     try:
         spec = resolve(env)
@@ -64,22 +65,43 @@ def examine(env: Any) -> list[Finding]:
 def _examine_single(spec: EnvSpec) -> Iterator[Finding]:
     finding, spaces = _spaces(spec)
     yield finding
-    env = spec.make()
+    env = _built_again(spec)
     try:
-        reset = _reset(env, spaces)
-        yield reset
-        if not reset.ok:
-            return
-        step, seen = _step(env, spaces)
-        yield step
-        if seen is None:
-            return
-        yield _seed(env, spec, spaces)
-        yield _time_limit(spec, seen)
-        yield _gymnasium_checker(env, spaces)
-        yield _speed(seen)
+        yield from _examine_copy(env, spec, spaces)
+        yield _close(env)
     finally:
+        close_quietly(env)
+
+
+def _examine_copy(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Iterator[Finding]:
+    reset = _reset(env, spaces)
+    yield reset
+    if not reset.ok:
+        return
+    step, seen = _step(env, spaces)
+    yield step
+    if seen is None:
+        return
+    yield _seed(env, spec, spaces)
+    yield _time_limit(spec, seen)
+    yield _gymnasium_checker(env, spaces)
+    yield _speed(seen)
+
+
+def _built_again(spec: EnvSpec) -> Any:
+    """Another copy. Raises CallError where there can be only one."""
+    try:
+        return spec.make()
+    except (Exception, SystemExit) as error:
+        raise CallError(f"its factory, called once more, {describe(error).removeprefix('it ')}") from error
+
+
+def _close(env: Any) -> Finding:
+    try:
         env.close()
+    except (Exception, SystemExit) as error:
+        return Finding("close", False, f"close(): {describe(error)}; {CLOSE_MEND}.")
+    return Finding("close", True, "close() works")
 
 
 def _spaces(spec: EnvSpec) -> tuple[Finding, Spaces | None]:
@@ -102,14 +124,11 @@ def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
     try:
         result = env.reset(seed=0)
     except (Exception, SystemExit) as error:
-        return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {_RESET_MEND}")
+        return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {RESET_MEND}.")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        return Finding("reset", False, f"reset returned {_kind(result)}; {_RESET_MEND}")
+        return Finding("reset", False, f"reset returned {_kind(result)}; {RESET_MEND}.")
     wrong = _wrong_observation(result[0], env.observation_space) or _wrong_mask(spaces, *result)
     return Finding("reset", not wrong, f"reset: {wrong}" if wrong else "reset(seed=...) gives (observation, info)")
-
-
-_RESET_MEND = "define reset(self, *, seed=None, options=None) and return (observation, info) with a dict as info."
 
 
 def _step(env: gym.Env[Any, Any], spaces: Spaces | None) -> tuple[Finding, Stepped | None]:
@@ -166,13 +185,8 @@ def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: 
     try:
         spaces.mask(observation, info, terminated)
     except BadValueError as error:
-        return f"{describe(error)}; {_MASK_MEND}"
+        return f"{describe(error)}; {MASK_MEND}."
     return ""
-
-
-_MASK_MEND = (
-    "give a mask of 0 and 1 with every reset and step, one number an action, and end the episode where none is legal."
-)
 
 
 def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
@@ -230,12 +244,12 @@ def _seed(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Findi
         if not data_equivalence(a, b, exact=True):
             where = "two resets with the same seed start differently" if step == 0 else f"they part at step {step}"
             return Finding("seed", False, f"the same seed and actions give different episodes ({where}); {mend}")
-    fresh = spec.make()
+    fresh = _built_again(spec)
     try:
         if not data_equivalence(first[0], _trajectory(fresh, spaces, 1)[0], exact=True):
             return Finding("seed", False, f"the same seed starts differently in a fresh copy; {mend}")
     finally:
-        fresh.close()
+        close_quietly(fresh)
     return Finding("seed", True, f"the same seed gives the same {len(first) - 1} steps, so a resume can be exact")
 
 
@@ -287,24 +301,25 @@ def _examine_vector(spec: EnvSpec) -> Iterator[Finding]:
     yield finding
     if spaces is None:
         return
-    made = spec.make()
+    made = _built_again(spec)
     size = made.num_envs
-    made.close()
+    closed = _close(made)
     try:
         host = HostEnvironment(spec, [0], size, spaces=spaces)
-    except UsageError as error:
+    except (UsageError, EnvironmentFailure) as error:
         yield Finding("step", False, str(error))
         return
     try:
         seen = _play_vector(host)
     except EnvironmentFailure as error:
-        mend = f" To mend it, {_MASK_MEND}" if "action mask" in str(error) else ""
+        mend = f" To mend it, {MASK_MEND}." if "action mask" in str(error) else ""
         yield Finding("step", False, f"{error}{mend}")
         return
     finally:
         host.close()
     yield Finding("step", True, f"{seen.steps} random steps of {size} copies as promised")
     yield _speed(seen)
+    yield closed
 
 
 def _play_vector(host: HostEnvironment) -> Stepped:

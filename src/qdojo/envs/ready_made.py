@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from jaxtyping import Float32
 
-from qdojo.envs.copies import CopyError, MaskedRows, Moved, blank_rows, describe, finished
+from qdojo.envs.copies import CopyError, MaskedRows, Moved, blank_rows, close_quietly, describe, finished
 from qdojo.envs.spaces import MASK, Observation, Spaces
 from qdojo.errors import UsageError
 
@@ -132,7 +132,7 @@ class ReadyMadeCopies:
 
     def close(self) -> None:
         """Close the vector."""
-        self._vector.close()
+        close_quietly(self._vector)
 
 
 def _info_of(infos: Mapping[str, Any], row: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from qdojo.envs.copies import close_quietly
 from qdojo.envs.spaces import MASK
 from qdojo.errors import UsageError
 
@@ -146,8 +147,10 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
         return _describe(name, make, native_id, env)
     except AttributeError as error:
         raise UsageError(f"{name} lacks a part of gymnasium.Env ({error}); define it in __init__.") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{name}: reading its spaces raised {_brief(error)}; set them in __init__.") from error
     finally:
-        env.close()
+        close_quietly(env)
 
 
 def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: Any) -> EnvSpec:
