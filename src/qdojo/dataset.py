@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int, PyTree, Shaped
 
 from qdojo import snapshot
-from qdojo.envs.spaces import MASK, BadValueError, Spaces, check_spaces
+from qdojo.envs.encoders import BadValueError
+from qdojo.envs.spaces import MASK, Spaces, check_spaces
 from qdojo.errors import UsageError
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
@@ -166,6 +167,8 @@ def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
     observation = _observations(episode, spaces, name, bool(terminated[-1]))
     action = _actions(episode.actions, steps, spaces, name)
     legal = observation.action_mask[-1] if isinstance(observation, Masked) else spaces.legal
+    if np.asarray(episode.rewards).dtype.kind not in "biuf":
+        raise UsageError(f"dataset {name} has rewards that are no numbers; mend the data.")
     with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused
         reward = np.append(np.asarray(episode.rewards), 0.0).astype(np.float32)
     rows = Step(
@@ -181,10 +184,11 @@ def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
 
 def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> Observation:
     """All `steps + 1` of them, as the agent sees them."""
-    masks = (episode.infos or {}).get(MASK) if spaces.mask_source == "info" else None
-    if spaces.mask_source == "info" and masks is None:
+    beside = spaces.mask_source in ("info", "method")
+    masks = (episode.infos or {}).get(MASK) if beside else None
+    if beside and masks is None:
         raise UsageError(
-            f"dataset {name} has no infos, where this environment puts its action masks; "
+            f"dataset {name} has no action masks in its infos, which this environment needs; "
             "collect it with DataCollector(env, record_infos=True)."
         )
     steps = len(episode.rewards)

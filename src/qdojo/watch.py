@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from qdojo.envs.copies import FAILURE, SeededCopy, close_quietly, describe, episode_seed
+from qdojo.envs.copies import FAILURE, SeededCopy, episode_seed
+from qdojo.envs.failures import close_quietly, describe
 from qdojo.envs.resolve import EnvSpec
 from qdojo.envs.spaces import Observation, Spaces, seen
 from qdojo.errors import EnvironmentFailure, UsageError

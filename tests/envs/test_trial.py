@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+from fractions import Fraction
 from typing import Any
 
 import cloudpickle
@@ -224,3 +225,56 @@ def test_the_doctor_names_what_cannot_be_closed_or_built_again() -> None:
         assert not last.ok
         assert "its factory, called once more, raised OSError: the port is" in last.message
         assert "\n" not in last.message
+
+
+def paying(reward: Any) -> Any:
+    class Pays(Walk):
+        def step(self, action: Any) -> Any:
+            shown, _, *rest = super().step(action)
+            return shown, reward, *rest
+
+    return Pays
+
+
+WORD, BYTES, TEXT_ARRAY = "1.0", b"1.0", np.array("1.0")
+
+
+@pytest.mark.parametrize("reward", [WORD, BYTES, TEXT_ARRAY, np.array(2, object), np.timedelta64(1), None, 1j, [1.0]])
+def test_a_reward_that_is_no_number_is_refused(reward: Any) -> None:
+    spec = resolve(paying(reward))
+    with pytest.raises(UsageError, match=r"it gave the reward .* where one number is needed") as error:
+        try_out(spec, check_spaces(spec))
+    assert "\n" not in str(error.value)
+    (found,) = [finding for finding in examine(paying(reward)) if finding.check == "step"]
+    assert "return one finite float" in found.message
+
+
+@pytest.mark.parametrize("reward", [2, 2.0, np.float64(2), np.int8(2), np.array(2), np.float32(2), Fraction(2), True])
+def test_a_reward_is_any_one_number(reward: Any) -> None:
+    host = HostEnvironment(resolve(paying(reward)), [1])
+    host.reset()
+    assert host.step(np.array([0])).reward.tolist() == [float(reward)]
+
+
+@pytest.mark.parametrize("rewards", [[WORD, WORD], [1.0], [[1.0], [1.0]], [None, None]])
+def test_rewards_of_a_vector_are_numbers_one_a_copy(rewards: Any) -> None:
+    class Pays(gym.vector.SyncVectorEnv):
+        def step(self, actions: Any) -> Any:
+            shown, _, *rest = super().step(actions)
+            return shown, rewards, *rest
+
+    host = HostEnvironment(resolve(lambda: Pays([Walk, Walk])), [1], 2)
+    host.reset()
+    with pytest.raises(EnvironmentFailure, match=r"it gave the rewards .* where 2 numbers are needed"):
+        host.step(np.array([0, 0]))
+
+
+def test_flags_of_several_truths_are_named() -> None:
+    class Flags(Walk):
+        def step(self, action: Any) -> Any:
+            return *super().step(action)[:2], np.array([True, False]), False, {}
+
+    spec = resolve(Flags)
+    words = r"it gave array\(\[ True, False\]\) and False as terminated and truncated, where each is one bool"
+    with pytest.raises(UsageError, match=words):
+        try_out(spec, check_spaces(spec))

@@ -11,10 +11,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
-from qdojo.envs.copies import CallError, close_quietly, describe
+from qdojo.envs.copies import one_number
+from qdojo.envs.encoders import BadValueError
+from qdojo.envs.failures import CallError, close_quietly, describe
 from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.masks import with_masks
 from qdojo.envs.resolve import EnvSpec, resolve
-from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
+from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.envs.trial import CLOSE_MEND, MASK_MEND, RESET_MEND
 from qdojo.errors import EnvironmentFailure, UsageError
 
@@ -65,7 +68,7 @@ def examine(env: Any) -> list[Finding]:
 def _examine_single(spec: EnvSpec) -> Iterator[Finding]:
     finding, spaces = _spaces(spec)
     yield finding
-    env = _built_again(spec)
+    env = _built_again(spec, spaces)
     try:
         yield from _examine_copy(env, spec, spaces)
         yield _close(env)
@@ -88,10 +91,11 @@ def _examine_copy(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) 
     yield _speed(seen)
 
 
-def _built_again(spec: EnvSpec) -> Any:
-    """Another copy. Raises CallError where there can be only one."""
+def _built_again(spec: EnvSpec, spaces: Spaces | None) -> Any:
+    """Another copy, with its masks in `info`. Raises CallError where there can be only one."""
     try:
-        return spec.make()
+        env = spec.make()
+        return env if spaces is None else with_masks(env, spaces)
     except (Exception, SystemExit) as error:
         raise CallError(f"its factory, called once more, {describe(error).removeprefix('it ')}") from error
 
@@ -111,13 +115,21 @@ def _spaces(spec: EnvSpec) -> tuple[Finding, Spaces | None]:
         return Finding("spaces", False, str(error)), None
     counts = spaces.legal.sum(axis=-1).tolist()
     actions = f"MultiDiscrete {' x '.join(map(str, counts))}" if spaces.action_shape else f"{counts}"
-    masks = {None: "", "info": ", masked by info", "observation": ", masked by its observations"}[spaces.mask_source]
+    masks = _MASKED_BY[spaces.mask_source]
     space: Any = spec.observation_space
     if spaces.mask_source == "observation":
         space = space["observation"]
     one_hot = "one-hot " if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) else ""
     shape = f"{one_hot}{spaces.observation_dtype}{list(spaces.observation_shape)}"
     return Finding("spaces", True, f"{actions} actions{masks}, observations {shape}"), spaces
+
+
+_MASKED_BY = {
+    None: "",
+    "info": ", masked by info",
+    "observation": ", masked by its observations",
+    "method": ", masked by its method action_masks()",
+}
 
 
 def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
@@ -194,7 +206,7 @@ def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
         return f"it returned {_kind(result)}; return (observation, reward, terminated, truncated, info)."
     observation, reward, terminated, truncated, info = result
     try:
-        finite = math.isfinite(float(reward)) and np.ndim(reward) == 0
+        finite = math.isfinite(one_number(reward)) and np.ndim(reward) == 0
     except (TypeError, ValueError):
         finite = False
     if not finite:
@@ -244,7 +256,7 @@ def _seed(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Findi
         if not data_equivalence(a, b, exact=True):
             where = "two resets with the same seed start differently" if step == 0 else f"they part at step {step}"
             return Finding("seed", False, f"the same seed and actions give different episodes ({where}); {mend}")
-    fresh = _built_again(spec)
+    fresh = _built_again(spec, spaces)
     try:
         if not data_equivalence(first[0], _trajectory(fresh, spaces, 1)[0], exact=True):
             return Finding("seed", False, f"the same seed starts differently in a fresh copy; {mend}")
@@ -301,7 +313,7 @@ def _examine_vector(spec: EnvSpec) -> Iterator[Finding]:
     yield finding
     if spaces is None:
         return
-    made = _built_again(spec)
+    made = _built_again(spec, spaces)
     size = made.num_envs
     closed = _close(made)
     try:

@@ -11,22 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from qdojo.envs.copies import (
-    GAVE,
-    AsyncCopies,
-    CopyError,
-    Moved,
-    SyncCopies,
-    close_quietly,
-    copy_builders,
-    describe,
-    doctor_hint,
-    episode_seed,
-    observation_hash,
-)
+from qdojo.envs.copies import Moved, SyncCopies, copy_builders, episode_seed, observation_hash
+from qdojo.envs.failures import GAVE, CopyError, close_quietly, describe, doctor_hint
 from qdojo.envs.ready_made import ReadyMadeCopies
 from qdojo.envs.resolve import EnvSpec
 from qdojo.envs.spaces import Observation, Spaces, check_spaces
+from qdojo.envs.workers import AsyncCopies
 from qdojo.errors import EnvironmentFailure, UsageError
 
 

@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from jaxtyping import Float32
 
-from qdojo.envs.copies import CopyError, MaskedRows, Moved, blank_rows, close_quietly, describe, finished
+from qdojo.envs.copies import MaskedRows, Moved, blank_rows, finished
+from qdojo.envs.failures import CopyError, close_quietly, describe
 from qdojo.envs.spaces import MASK, Observation, Spaces
 from qdojo.errors import UsageError
 
@@ -118,8 +119,12 @@ class ReadyMadeCopies:
         return self._guard(lambda: self._spaces.show(observation, _info_of(infos, row), terminated), row)
 
     def _to_float32(self, reward: Any) -> Float32[np.ndarray, "size"]:
+        given = self._guard(lambda: np.array(reward))
+        if given.dtype.kind not in "biuf" or given.shape != self._ended.shape:
+            told = " ".join(repr(reward).split())
+            raise CopyError(None, f"it gave the rewards {told} where {len(self._ended)} numbers are needed")
         with np.errstate(over="ignore"):
-            narrow = np.array(reward).astype(np.float32)
+            narrow = given.astype(np.float32)
         for row in np.flatnonzero(~np.isfinite(narrow)).tolist():
             raise CopyError(row, f"it gave a reward of {reward[row]}, which is not a finite float32")
         return narrow

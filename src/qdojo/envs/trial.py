@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qdojo.envs.copies import FAILURE, GAVE, CopyError, SeededCopy, close_quietly, describe, doctor_hint
+from qdojo.envs.copies import FAILURE, SeededCopy
+from qdojo.envs.failures import CopyError, close_quietly, describe, doctor_hint
 from qdojo.envs.ready_made import ReadyMadeCopies
 from qdojo.envs.resolve import EnvSpec
 from qdojo.envs.spaces import Observation, Spaces, seen
@@ -83,8 +84,9 @@ def _not_finite(shown: Observation) -> str | None:
 def _check(name: str, moment: str, wrong: str | None) -> None:
     if wrong is None:
         return
-    mend = f"; {MASK_MEND}" if "action mask" in wrong else doctor_hint(name, wrong)
-    if not wrong.startswith(GAVE):
+    about_masks = "action mask" in wrong or "action_masks()" in wrong
+    mend = f"; {MASK_MEND}" if about_masks else doctor_hint(name, wrong)
+    if wrong.startswith("it raised"):
         mend = f"; {RESET_MEND if moment == 'reset' else STEP_MEND}"
     raise UsageError(f"{name} fails at its first {moment}: {wrong}{mend}.")
 
