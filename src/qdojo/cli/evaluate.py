@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
-from qdojo.cli.output import cut_clause, emit, member_means
+from qdojo.cli.output import cut_clause, emit, member_means, tell
 from qdojo.runs.directory import find
 
 
@@ -39,4 +39,4 @@ def evaluate(
     else:
         told = f"{member_means(scores.mean.tolist(), scores.iqm)}, {episodes} unseen episodes each"
         cut = cut_clause(scores.cut.sum(axis=1).tolist(), episodes, scores.bound_steps)
-        print(f"{told}; {cut}" if cut else told)
+        tell(f"{told}; {cut}" if cut else told)
