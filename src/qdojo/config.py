@@ -23,6 +23,8 @@ class Config(BaseModel):
 
     env: str
     """A Gymnasium id, `module:Id`, or `package.module:factory`."""
+    observe: tuple[str, ...] | None = None
+    """Keys of a Dict observation to use; None: all."""
     preset: str = "default"
     """The table of settings that this run began with."""
     agent: Literal["dqn", "pqn", "tutorial"] = "dqn"

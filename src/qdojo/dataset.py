@@ -92,7 +92,7 @@ def streams(ringed: Step, written: int) -> Step:
 
 def _of_minari(source: str, spaces: Spaces, env: str) -> Step:
     dataset = _opened(source)
-    theirs = check_spaces(dataset, source, embedded=bool(spaces.categories))
+    theirs = check_spaces(dataset, source, embedded=bool(spaces.categories), observe=spaces.observe)
     if not (
         theirs.action_shape == spaces.action_shape
         and np.array_equal(theirs.legal, spaces.legal)
@@ -210,14 +210,14 @@ def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> 
 
 
 def _actions(given: Any, steps: int, spaces: Spaces, name: str) -> Int[np.ndarray, "steps *branches"]:
-    """Counted from 0: the inverse of `Spaces.decode`."""
+    """Counted from 0."""
     actions = np.asarray(given)
-    if actions.shape != (steps, *spaces.action_shape) or actions.dtype.kind not in "iu":
+    if actions.shape != (steps, *spaces.raw_action_shape) or actions.dtype.kind not in "iu":
         raise UsageError(
             f"dataset {name} has actions of shape {actions.shape} and dtype {actions.dtype}; "
-            f"integers of shape {(steps, *spaces.action_shape)} are needed."
+            f"integers of shape {(steps, *spaces.raw_action_shape)} are needed."
         )
-    return actions.astype(np.int64) - spaces.action_start
+    return spaces.count_from_zero(actions)
 
 
 def _checked(rows: Step, spaces: Spaces, name: str) -> Step:

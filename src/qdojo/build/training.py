@@ -67,7 +67,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
     spec = resolve(env if env is not None else config.env)
-    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from qdojo.envs.failures import CallError, close_quietly, describe
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.masks import with_masks
 from qdojo.envs.resolve import EnvSpec, resolve
-from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.envs.spaces import Spaces, check_spaces, seen_parts
 from qdojo.envs.trial import CLOSE_MEND, MASK_MEND, RESET_MEND
 from qdojo.errors import EnvironmentFailure, UsageError
 
@@ -43,8 +43,10 @@ class Stepped(NamedTuple):
     truncations: int
 
 
-def examine(env: Any) -> list[Finding]:
-    """Check an environment (named as for `resolve`), step it 1,000 times, and report each check in a fixed order.
+def examine(env: Any, observe: Sequence[str] | None = None) -> list[Finding]:
+    """Check an environment, step it 1,000 times, and report each check in a fixed order.
+
+    `env` is named as for `resolve`, and seen as `check_spaces` says, of a Dict with the keys `observe` alone.
 
     The checks: resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed, close; of a ready-made
     vector environment resolves, spaces, step, speed, close. Where a check leaves nothing to try the rest with, it is
@@ -58,15 +60,15 @@ def examine(env: Any) -> list[Finding]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for finding in _examine_vector(spec) if spec.is_vector else _examine_single(spec):
+            for finding in _examine_vector(spec, observe) if spec.is_vector else _examine_single(spec, observe):
                 findings.append(finding)
         except (Exception, SystemExit) as error:
             findings.append(Finding("repeats", False, f"{describe(error)}, after it had passed the checks before"))
     return findings
 
 
-def _examine_single(spec: EnvSpec) -> Iterator[Finding]:
-    finding, spaces = _spaces(spec)
+def _examine_single(spec: EnvSpec, observe: Sequence[str] | None) -> Iterator[Finding]:
+    finding, spaces = _spaces(spec, observe)
     yield finding
     env = _built_again(spec, spaces)
     try:
@@ -108,17 +110,18 @@ def _close(env: Any) -> Finding:
     return Finding("close", True, "close() works")
 
 
-def _spaces(spec: EnvSpec) -> tuple[Finding, Spaces | None]:
+def _spaces(spec: EnvSpec, observe: Sequence[str] | None) -> tuple[Finding, Spaces | None]:
     try:
-        spaces = check_spaces(spec)
+        spaces = check_spaces(spec, observe=observe)
     except UsageError as error:
         return Finding("spaces", False, str(error)), None
     counts = spaces.legal.sum(axis=-1).tolist()
-    actions = f"MultiDiscrete {' x '.join(map(str, counts))}" if spaces.action_shape else f"{counts}"
+    branches = f"MultiDiscrete {' x '.join(map(str, counts))}" if spaces.action_shape else f"{counts}"
+    actions = branches if spaces.binary_shape is None else f"MultiBinary {list(spaces.binary_shape)}"
     masks = _MASKED_BY[spaces.mask_source]
     space: Any = spec.observation_space
-    if spaces.mask_source == "observation":
-        space = space["observation"]
+    if isinstance(space, gym.spaces.Dict):
+        space, _ = seen_parts(space, spec.name, observe)
     one_hot = "one-hot " if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) else ""
     shape = f"{one_hot}{spaces.observation_dtype}{list(spaces.observation_shape)}"
     return Finding("spaces", True, f"{actions} actions{masks}, observations {shape}"), spaces
@@ -185,10 +188,9 @@ def _sample(env: gym.Env[Any, Any], spaces: Spaces | None, observation: Any, inf
     """A random action of those that are legal."""
     if spaces is None or spaces.mask_source is None:
         return env.action_space.sample()
-    mask = spaces.mask(observation, info).astype(np.int8)
-    if not spaces.action_shape:
-        return env.action_space.sample(mask)
-    return env.action_space.sample(tuple(branch[exists] for branch, exists in zip(mask, spaces.legal, strict=True)))
+    mask = spaces.mask(observation, info)
+    draws = env.action_space.np_random.random(mask.shape)
+    return spaces.decode(np.where(mask, draws, -1.0).argmax(axis=-1))
 
 
 def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: bool = False) -> str:
@@ -308,8 +310,8 @@ def _speed(seen: Stepped) -> Finding:
     return Finding("speed", True, f"{seen.steps / seen.seconds:,.0f} steps per second")
 
 
-def _examine_vector(spec: EnvSpec) -> Iterator[Finding]:
-    finding, spaces = _spaces(spec)
+def _examine_vector(spec: EnvSpec, observe: Sequence[str] | None) -> Iterator[Finding]:
+    finding, spaces = _spaces(spec, observe)
     yield finding
     if spaces is None:
         return

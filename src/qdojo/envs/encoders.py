@@ -1,7 +1,7 @@
 """How the values of each supported Gymnasium space become arrays. Not for masks or actions: see `spaces.py`."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,11 +39,25 @@ def top_encoder(space: spaces.Space[Any], name: str, embedded: bool) -> Encoder:
         raise UsageError(
             f"embedding is set, but the observations of {name} are no Discrete or MultiDiscrete; leave it out."
         )
-    return _one_hot_encoder(space, _FLOAT32) if isinstance(space, spaces.Discrete) else _encoder(space, name)
+    return _one_hot_encoder(space, _FLOAT32) if isinstance(space, spaces.Discrete) else _encoder(space)
 
 
-def _encoder(space: spaces.Space[Any], name: str, path: tuple[str | int, ...] = ()) -> Encoder:
-    """The encoder of an observation space, or of the part of one that `path` leads to."""
+def unsupported(space: spaces.Space[Any], path: tuple[str | int, ...] = ()) -> tuple[str, tuple[str | int, ...]] | None:
+    """The type of the first part of an observation space that has no encoder, and the keys that lead to it."""
+    if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
+        return None
+    if not (isinstance(space, spaces.Dict | spaces.Tuple) and len(space)):
+        return type(space).__name__, path
+    found = (unsupported(part, (*path, key)) for key, part in _items(space))
+    return next((part for part in found if part is not None), None)
+
+
+def _items(space: Any) -> Iterable[tuple[Any, spaces.Space[Any]]]:
+    return space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+
+
+def _encoder(space: Any) -> Encoder:
+    """The encoder of an observation space, or of a part of one, that is supported."""
     if isinstance(space, spaces.Box):
         shape, dtype = tuple(space.shape), _UINT8 if space.dtype == _UINT8 else _FLOAT32
         return Encoder(shape, dtype, functools.partial(_encode_box, shape, dtype))
@@ -56,20 +70,12 @@ def _encoder(space: spaces.Space[Any], name: str, path: tuple[str | int, ...] = 
         counts = counts_of(space)
         encode = functools.partial(_encode_one_hots, counts, space.start.astype(np.int64))
         return Encoder((int(counts.sum()),), _UINT8, encode)
-    if isinstance(space, spaces.Dict | spaces.Tuple) and len(space):
-        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        parts = {key: _encoder(part, name, (*path, key)) for key, part in items}
-        size = sum(int(np.prod(part.shape)) for part in parts.values())
-        dtype = _UINT8 if all(part.dtype == _UINT8 for part in parts.values()) else _FLOAT32
-        encoders = {key: part.encode for key, part in parts.items()}
-        join = _encode_dict if isinstance(space, spaces.Dict) else _encode_tuple
-        return Encoder((size,), dtype, functools.partial(join, encoders, dtype))
-    where = f" of its part {'/'.join(map(str, path))!r}" if path else ""
-    raise UsageError(
-        f"{name}: the observation space {type(space).__name__}{where} is not supported (Box, Discrete, MultiBinary, "
-        "MultiDiscrete, and a Dict or Tuple of some of these, are); "
-        "wrap it in a gymnasium.ObservationWrapper that returns a Box."
-    )
+    parts = {key: _encoder(part) for key, part in _items(space)}
+    size = sum(int(np.prod(part.shape)) for part in parts.values())
+    dtype = _UINT8 if all(part.dtype == _UINT8 for part in parts.values()) else _FLOAT32
+    encoders = {key: part.encode for key, part in parts.items()}
+    join = _encode_dict if isinstance(space, spaces.Dict) else _encode_tuple
+    return Encoder((size,), dtype, functools.partial(join, encoders, dtype))
 
 
 def counts_of(space: Any) -> Int[np.ndarray, "*shape"]:

@@ -59,7 +59,7 @@ class ReadyMadeCopies:
         if self._mode != AutoresetMode.NEXT_STEP and self._ended.any():
             return self._pause()
         raw, reward, terminated, truncated, infos = self._guard(
-            lambda: self._vector.step(np.asarray(actions) + self._spaces.action_start)
+            lambda: self._vector.step(self._spaces.decode_all(actions))
         )
         self._ended = np.logical_or(terminated, truncated)
         # Under SAME_STEP a copy that has ended shows its next start already.

@@ -1,7 +1,8 @@
 """Which Gymnasium spaces qdojo plays, and how observations and masks become arrays. Not for names: see `resolve.py`."""
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Bool, Int, Shaped
 
-from qdojo.envs.encoders import BadValueError, Encode, counts_of, scale_of, top_encoder
+from qdojo.envs.encoders import BadValueError, Encode, counts_of, scale_of, top_encoder, unsupported
 from qdojo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Spaces:
     """
 
     action_shape: tuple[int, ...]
-    """() for Discrete, (branches,) for MultiDiscrete."""
+    """() for Discrete, (branches,) for MultiDiscrete; for MultiBinary a branch of two actions each bit."""
     num_actions: int
     """Of the largest branch."""
     action_start: int | Int[np.ndarray, "branches"]
@@ -56,12 +57,31 @@ class Spaces:
     """How many categories each element of an observation has, where it holds indices for an embedding; else ()."""
     encoder: Encode
     """One raw observation, without its mask, as an array; it may share memory with what it is given."""
+    observe: tuple[str, ...] | None = None
+    """The keys of a Dict observation that the agent sees; None: all."""
+    binary_shape: tuple[int, ...] | None = None
+    """The shape of a MultiBinary action; None for all others."""
+
+    @property
+    def raw_action_shape(self) -> tuple[int, ...]:
+        """The shape of an action as the environment takes it."""
+        return self.action_shape if self.binary_shape is None else self.binary_shape
 
     def decode(self, choice: Any) -> Any:
-        """An action, counted from 0, as the environment's own `step` takes it: an int, or int64 [branches]."""
-        if self.action_shape:
-            return np.asarray(choice, np.int64) + self.action_start
-        return self.action_start + int(choice)
+        """An action, counted from 0, as the environment's own `step` takes it: an int, int64 [branches], or of a
+        MultiBinary space int8 of its shape."""
+        return self.decode_all(choice) if self.action_shape else self.action_start + int(choice)
+
+    def decode_all(self, choices: Any) -> Int[np.ndarray, "*rows_and_action"]:
+        """Many actions, with any leading axes, as the environment takes them."""
+        actions = np.asarray(choices, np.int64) + self.action_start
+        if self.binary_shape is None:
+            return actions
+        return actions.astype(np.int8).reshape(*actions.shape[:-1], *self.binary_shape)
+
+    def count_from_zero(self, actions: Int[np.ndarray, "rows *action"]) -> Int[np.ndarray, "rows *branches"]:
+        """The inverse of `decode_all`, for one leading axis."""
+        return actions.astype(np.int64).reshape(len(actions), *self.action_shape) - self.action_start
 
     def encode(self, observation: Any, info: Any = None, terminated: bool = False) -> Observation:
         """One raw observation as the agent sees it: an array, or a `Masked` of two where `masked`.
@@ -141,12 +161,15 @@ def seen(shown: Any) -> Observation:
     return Masked(shown[OBSERVATION], shown[MASK])
 
 
-def check_spaces(env: Any, name: str | None = None, embedded: bool = False) -> Spaces:
+def check_spaces(
+    env: Any, name: str | None = None, embedded: bool = False, observe: Sequence[str] | None = None
+) -> Spaces:
     """The `Spaces` of an environment, of a vector environment's single copy, or of an `EnvSpec`.
 
     Only an `EnvSpec` knows whether masks come in `info` or from a method. With `embedded` the observations are
-    category indices, int32 [k], instead of one-hot vectors. Raises UsageError, naming the space and what to do, where
-    qdojo cannot play it.
+    category indices, int32 [k], instead of one-hot vectors. Of a Dict with `observe` the agent sees those keys alone:
+    a single one as it is, several side by side, sorted by key. Raises UsageError, naming the space and what to do, where qdojo cannot
+    play it.
     """
     action = getattr(env, "single_action_space", env.action_space)
     observation = getattr(env, "single_observation_space", env.observation_space)
@@ -154,12 +177,14 @@ def check_spaces(env: Any, name: str | None = None, embedded: bool = False) -> S
     counts, start = _check_action(action, name)
     legal = np.arange(np.max(counts)) < counts[..., None]
     source: MaskSource | None = getattr(env, "mask_source", None)
-    beside_mask: Callable[[Encode, Any], np.ndarray] | None = None
-    if isinstance(observation, spaces.Dict) and MASK in observation.spaces:
-        source, parts = "observation", {key: part for key, part in observation.spaces.items() if key != MASK}
-        plain = set(parts) == {OBSERVATION}
-        observation = parts[OBSERVATION] if plain else spaces.Dict(parts)
-        beside_mask = _encode_inner if plain else _encode_others
+    keys: tuple[str, ...] | str | None = None
+    if isinstance(observation, spaces.Dict):
+        source = "observation" if MASK in observation.spaces else source
+        observation, keys = seen_parts(observation, name, observe)
+    elif observe is not None:
+        raise UsageError(f"observe is set, but the observations of {name} are no Dict; leave it out.")
+    if refused := unsupported(observation):
+        raise UsageError(_refusal(name, *refused, observation))
     shape, dtype, encode = top_encoder(observation, name, embedded)
     return Spaces(
         action_shape=counts.shape,
@@ -172,7 +197,9 @@ def check_spaces(env: Any, name: str | None = None, embedded: bool = False) -> S
         observation_dtype=dtype,
         observation_scale=scale_of(observation),
         categories=tuple(counts_of(observation).ravel().tolist()) if embedded else (),
-        encoder=encode if beside_mask is None else functools.partial(beside_mask, encode),
+        encoder=encode if keys is None else functools.partial(_encode_parts, keys, encode),
+        observe=None if observe is None else tuple(observe),
+        binary_shape=tuple(action.shape) if isinstance(action, spaces.MultiBinary) else None,
     )
 
 
@@ -182,6 +209,9 @@ def _check_action(action: spaces.Space[Any], name: str) -> tuple[Int[np.ndarray,
         return counts_of(action), int(action.start)
     if isinstance(action, spaces.MultiDiscrete) and action.nvec.ndim == 1 and action.nvec.size:
         return counts_of(action), np.asarray(action.start, np.int64)
+    if isinstance(action, spaces.MultiBinary):
+        bits = math.prod(action.shape)
+        return np.full(bits, 2), np.zeros(bits, np.int64)
     if isinstance(action, spaces.MultiDiscrete):
         raise UsageError(
             f"{name}: the action space MultiDiscrete has nvec of shape {action.nvec.shape}, which is not supported; "
@@ -193,20 +223,50 @@ def _check_action(action: spaces.Space[Any], name: str) -> tuple[Int[np.ndarray,
             "(e.g. SAC, PPO) that qdojo does not do; choose an environment with Discrete actions."
         )
     raise UsageError(
-        f"{name}: the action space {type(action).__name__} is not supported (Discrete and MultiDiscrete are); "
+        f"{name}: the action space {type(action).__name__} is not supported (Discrete, MultiDiscrete "
+        "and MultiBinary are); "
         "wrap it in a gymnasium.ActionWrapper with one of these action spaces."
     )
 
 
-def _encode_inner(encode: Encode, value: Any) -> Shaped[np.ndarray, "*observation"]:
-    """The observation of a Dict that holds its mask beside it."""
-    if not isinstance(value, Mapping) or OBSERVATION not in value:
-        raise BadValueError(f"an observation without {OBSERVATION!r}, which its Dict space has")
-    return encode(value[OBSERVATION])
+def seen_parts(
+    space: Any, name: str, observe: Sequence[str] | None
+) -> tuple[spaces.Space[Any], tuple[str, ...] | str | None]:
+    """The space of what is seen of a Dict, and the keys that lead there: one key, several, or None for all of it."""
+    there = {key: part for key, part in space.spaces.items() if key != MASK}
+    if observe is None and MASK not in space.spaces:
+        return space, None
+    chosen = tuple(there if observe is None else observe)
+    if unknown := [key for key in chosen if key not in there]:
+        raise UsageError(
+            f"observe is {list(chosen)}, but the observations of {name} have no key {unknown[0]!r}; "
+            f"the keys are {', '.join(map(str, there))}."
+        )
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UsageError(f"observe is {list(chosen)}; name one or more of {', '.join(map(str, there))}, each once.")
+    if len(chosen) == 1 and (observe is not None or chosen == (OBSERVATION,)):
+        return there[chosen[0]], chosen[0]
+    return spaces.Dict({key: there[key] for key in chosen}), chosen
 
 
-def _encode_others(encode: Encode, value: Any) -> Shaped[np.ndarray, "*observation"]:
-    """The parts of a Dict beside its mask."""
+def _refusal(name: str, kind: str, path: tuple[str | int, ...], space: spaces.Space[Any]) -> str:
+    """Why observations cannot be shown to an agent, and the ways out."""
+    where = f" of its part {'/'.join(map(str, path))!r}" if path else ""
+    others = [key for key, part in space.items() if not unsupported(part)] if isinstance(space, spaces.Dict) else []
+    wrap = "wrap it in a gymnasium.ObservationWrapper that returns a Box"
+    fix = f"take the others (observe={others}, `--observe {' '.join(map(str, others))}`), or {wrap}" if others else wrap
+    return (
+        f"{name}: the observation space {kind}{where} is not supported (Box, Discrete, MultiBinary, MultiDiscrete, and "
+        f"a Dict or Tuple of some of these, are); {fix}."
+    )
+
+
+def _encode_parts(keys: tuple[str, ...] | str, encode: Encode, value: Any) -> Shaped[np.ndarray, "*observation"]:
+    """One part of a Dict as it is, or several side by side."""
+    if isinstance(keys, str):
+        if not isinstance(value, Mapping) or keys not in value:
+            raise BadValueError(f"an observation without {keys!r}, which its Dict space has")
+        return encode(value[keys])
     if not isinstance(value, Mapping):
         raise BadValueError(f"an observation of type {type(value).__name__} where its space is a Dict")
-    return encode({key: part for key, part in value.items() if key != MASK})
+    return encode({key: value[key] for key in keys if key in value})
