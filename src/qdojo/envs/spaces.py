@@ -168,8 +168,8 @@ def check_spaces(
 
     Only an `EnvSpec` knows whether masks come in `info` or from a method. With `embedded` the observations are
     category indices, int32 [k], instead of one-hot vectors. Of a Dict with `observe` the agent sees those keys alone:
-    a single one as it is, several side by side, sorted by key. Raises UsageError, naming the space and what to do, where qdojo cannot
-    play it.
+    a single one as it is, several side by side, sorted by key. Raises UsageError, naming the space and what to do,
+    where qdojo cannot play it.
     """
     action = getattr(env, "single_action_space", env.action_space)
     observation = getattr(env, "single_observation_space", env.observation_space)
