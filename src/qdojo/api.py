@@ -106,6 +106,8 @@ class Policy:
         spaces = self._spaces
         if info is None and spaces.mask_source == "info":
             raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
+        if info is None and spaces.mask_source == "method":
+            raise UsageError('The action mask is missing; pass info={"action_mask": env.action_masks()} as well.')
         try:
             return spaces.encode(observation, info)
         except (TypeError, ValueError) as error:

@@ -55,7 +55,7 @@ def open_player(
         if not isinstance(data.get("environment"), Mapping) or data.get("format") != FORMAT:
             raise DamagedFile(f"the description of the player is not of format {FORMAT}, which this version reads.")
         spec = from_description(data["environment"], env)
-    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     if network is None and data is not None and data.get("keras_model") is not None:
         network = model_from_json(data["keras_model"])
     model = network_model(config, spaces, network)

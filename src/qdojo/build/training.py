@@ -29,6 +29,7 @@ from qdojo.build.stepping import device_environment, evaluation_envs, vector_ope
 from qdojo.config import Config
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.envs.trial import try_out
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
@@ -70,7 +71,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
     spec = resolve(env if env is not None else config.env)
-    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
@@ -79,6 +80,8 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
             f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
             "give the vector AutoresetMode.NEXT_STEP."
         )
+    if device_environment(config, spec) is None:
+        try_out(spec, spaces)
     convolutions = torso_kind(config, spaces) != "dense"
     prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
     model = network_model(config, spaces, network)

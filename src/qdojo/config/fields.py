@@ -34,6 +34,8 @@ class RunSettings(Group):
 
     env: str
     """A Gymnasium id, `module:Id`, or `package.module:factory`."""
+    observe: tuple[str, ...] | None = None
+    """Keys of a Dict observation to use; by default all."""
     preset: str = "default"
     """Named collection of settings to start from; `qdojo presets` lists them."""
     agent: Literal["dqn", "pqn", "tutorial"] = "dqn"

@@ -15,7 +15,9 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from qdojo.envs.spaces import MASK
+from qdojo.envs.failures import close_quietly
+from qdojo.envs.masks import mask_method
+from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
 
 
@@ -39,8 +41,8 @@ class EnvSpec:
     """The mean return at which Gymnasium calls the environment solved, where it does."""
     pauses: bool = False
     """Whether it is a vector whose copies have to wait while others restart; see `ready_made.py`."""
-    masks_in_info: bool = False
-    """Whether its first reset gave `info["action_mask"]`: which actions are legal."""
+    mask_source: MaskSource | None = None
+    """`info` where its first reset gave `info["action_mask"]`, else `method` where it has `action_masks()`."""
     registered: str | None = None
     """Gymnasium's spec of what a callable built, as JSON, where it has one that can be made again."""
 
@@ -146,10 +148,14 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
         raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
     try:
         return _describe(name, make, native_id, env)
+    except UsageError:
+        raise
     except AttributeError as error:
         raise UsageError(f"{name} lacks a part of gymnasium.Env ({error}); define it in __init__.") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{name}: reading its spaces raised {_brief(error)}; set them in __init__.") from error
     finally:
-        env.close()
+        close_quietly(env)
 
 
 def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: Any) -> EnvSpec:
@@ -165,7 +171,7 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         pauses=is_vector and env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP,
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
         reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
-        masks_in_info=_gives_masks(env),
+        mask_source=_mask_source(env, name),
         registered=_spec_json(spec) if native_id is None and not is_vector else None,
     )
 
@@ -180,15 +186,24 @@ def _spec_json(spec: Any) -> str | None:
     return told
 
 
-def _gives_masks(env: Any) -> bool:
-    """Whether the info of a reset holds an action mask. A reset that fails is reported by whoever plays."""
+def _mask_source(env: Any, name: str) -> MaskSource | None:
+    """Whether action masks come beside observations. A reset that fails is reported by whoever plays."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _, info = env.reset(seed=0)
-        return MASK in info
+        if MASK in info:
+            return "info"
     except (Exception, SystemExit):
-        return False
+        pass
+    if not isinstance(env, VectorEnv):
+        return None if mask_method(env) is None else "method"
+    if hasattr(env, "action_masks") or any(mask_method(copy) for copy in getattr(env, "envs", ())):
+        raise UsageError(
+            f"{name} is a vector whose masks come from a method action_masks(), which is read of single environments "
+            f"only; put them into info[{MASK!r}], or give a function that returns one environment."
+        )
+    return None
 
 
 def _time_limit(env: Any) -> int | None:
