@@ -16,7 +16,7 @@ from qdojo import snapshot
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.stepping import build_evaluator
 from qdojo.build.training import build, refuse_unread
-from qdojo.config import Config, make_config, read_config, stored_config
+from qdojo.config import Config, is_keras_file, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
@@ -251,8 +251,9 @@ def train(
         minari_folder(config.dataset)
     elif config.dataset is not None:
         # The new run must not be what a name such as `last` means.
-        source = find(Path(root), config.dataset).path.resolve()
-        config = config.model_copy(update={"dataset": str(source)})
+        config = config.model_copy(update={"dataset": str(find(Path(root), config.dataset).path.resolve())})
+    if config.weights is not None and not is_keras_file(config.weights):
+        config = config.model_copy(update={"weights": str(find(Path(root), config.weights).path.resolve())})
     if config.render == "human" and not has_screen():
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
@@ -316,7 +317,7 @@ def resume(
     if changed_since and not fork:
         told = "; ".join(changed_since)
         raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo it or use --fork.")
-    parts = build(config, env, network if network is not None else found.model_given)
+    parts = build(config, env, network if network is not None else found.model_given, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     # Where a window cannot be shown now, it may be the next time: only the budget is kept.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})

@@ -21,6 +21,7 @@ from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
+from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.opening import description
@@ -35,7 +36,6 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.networks.keras import read_weights
 from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
@@ -59,14 +59,18 @@ class Parts(NamedTuple):
     """The Keras model, or the function that builds it, where the network is one; else None."""
     description: dict[str, Any]
     """What the delivered weights need to play, in data."""
+    told: str | None
+    """A sentence for a person before training begins."""
     checks: tuple[Check, ...]
     """What is looked for in each report, and told once."""
     exports: tuple[Export, ...]
     """Files that the run directory gets of what was learned, however the run ends."""
 
 
-def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
+def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None, resumed: bool = False) -> Parts:
     """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
+
+    A run that is `resumed` has its weights, and does not read those that it began with.
 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
@@ -86,7 +90,8 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
     prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
-    agent = build_agent(config, spaces, player)
+    begun = None if resumed else beginning(config, player.network)
+    agent = build_agent(config, spaces, player, begun)
     return Parts(
         spec=spec,
         spaces=spaces,
@@ -96,6 +101,7 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         solved_at=solved_at,
         model=model,
         description=description(config, spec, spaces, model),
+        told=None if begun is None else begun.told,
         checks=checks(config, spaces),
         exports=exports(config, spaces, model),
     )
@@ -145,10 +151,10 @@ def build_window(config: Config) -> Window:
     return windows.transitions(config.n_step)
 
 
-def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
-    """What learns: a player, the formula it learns by, and an optimizer."""
+def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None) -> Agent:
+    """What learns: a player, the formula it learns by, an optimizer, and the weights it begins with, if given."""
     network = player.network
-    initial = None if config.weights is None else read_weights(config.weights, network)
+    initial = None if begun is None else begun.params
     if config.agent == "tutorial":
         return tutorial_agent(
             network,
@@ -165,11 +171,11 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         )
     learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
     exploration = Exploration(
-        epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
+        epsilon_start=config.epsilon_start if config.weights is None else config.epsilon_end,
         epsilon_end=config.epsilon_end,
         decay_steps=config.epsilon_decay_steps,
         ladder=config.epsilon_ladder,
-        temperature_start=config.temperature_start if initial is None else config.temperature_end,
+        temperature_start=config.temperature_start if config.weights is None else config.temperature_end,
         temperature_end=config.temperature_end,
     )
     choosing = Choosing(

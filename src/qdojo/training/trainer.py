@@ -114,7 +114,7 @@ def _closing(observers: Observers) -> Any:
 
 def _foreseen(config: Config, parts: Parts) -> list[str]:
     """What a person should know of a run before it begins."""
-    told = []
+    told = [] if parts.told is None else [parts.told]
     if config.dataset is None and config.warmup_steps >= config.steps:
         told.append(f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}.")
     every = config.eval_every_steps
