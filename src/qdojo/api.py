@@ -206,8 +206,10 @@ class Run:
     @property
     def model_given(self) -> Any:
         """The Keras model that the run was trained with, where it was given as an object and is described."""
+        if self.config.network != KERAS:
+            return None
         described = (self._best[1].get("player") or {}).get("keras_model")
-        return model_from_json(described) if self.config.network == KERAS and described is not None else None
+        return None if described is None else model_from_json(described)
 
     @property
     def bound_steps(self) -> int:

@@ -13,6 +13,7 @@ import pytest
 from qdojo.cli import run
 from qdojo.cli.output import printable
 from qdojo.cli.progress import Progress
+from qdojo.training.observers import Started
 
 TITLE = "\x1b]0;owned\x07"
 UP = "\x9b2A"
@@ -44,7 +45,7 @@ def hostile(trained: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def test_runs_and_show_print_none(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for tokens in (["runs", "--runs", str(hostile.parent)], ["show", str(hostile)], ["eval", str(hostile)]):
+    for tokens in (["runs", "--runs", str(hostile.parent)], ["show", str(hostile)], ["resume", str(hostile)]):
         run(tokens)
         out, err = capsys.readouterr()
         assert "owned" in out + err
@@ -62,8 +63,9 @@ def test_progress_prints_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     config: Any = SimpleNamespace(env=f"Cart{TITLE}", preset="default", seeds=1, episodes=None)
     where: Any = SimpleNamespace(path=Path("runs/1"))
+    started = Started(where, config, "host", at_step=0)
     with Progress(print_episodes=False) as progress:
-        progress.started(where, config, "host")
+        progress.started(started)
         progress.warned(f"it gave {TITLE}")
     shown = screen.getvalue()
     assert TITLE not in shown
