@@ -16,6 +16,8 @@ from qdojo import snapshot
 from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config, read_config
 from qdojo.dataset import MINARI, minari_folder
+from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.resolve import name_of
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.evaluation import episode_bound
@@ -113,8 +115,8 @@ class Run:
     """A run on disk, finished or not."""
 
     directory: RunDirectory
-    env: Callable[..., Any] | None = None
-    """The environment's callable, where it was given as one."""
+    env: Callable[..., Any] | NativeEnvironment | None = None
+    """The environment's callable, or the environment in JAX, where it was given as one."""
     network: Any = None
     """The Keras model or its builder, where it was given as an object."""
 
@@ -201,7 +203,7 @@ class Run:
 
 
 def train(
-    env: str | Callable[..., Any],
+    env: str | Callable[..., Any] | NativeEnvironment,
     *,
     preset: str = "default",
     network: Any = None,
@@ -211,12 +213,12 @@ def train(
 ) -> Run:
     """Train a population on an environment and return its finished run.
 
-    `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
-    builds one; `fields` are those of `Config`. Raises UsageError before anything starts, EnvironmentFailure where
-    the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C, after saving.
+    `env` is an id, a path, a callable that returns an environment, or an environment in JAX; `network` a `keras.Model`
+    or a function that builds one; `fields` are those of `Config`. Raises UsageError before anything starts,
+    EnvironmentFailure where the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C, after saving.
     """
     use_compilation_cache()
-    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
+    name = name_of(env)
     if isinstance(network, str):
         fields["network"], network = network, None
     config = make_config(name, preset, **fields)
@@ -236,7 +238,7 @@ def train(
 def resume(
     run: Path | str,
     *,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
     root: Path | str = RUNS,
     observer: Observer | None = None,

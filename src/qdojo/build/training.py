@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -61,7 +60,7 @@ class Parts(NamedTuple):
     """The Keras model, or the function that builds it, where the network is one; else None."""
 
 
-def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
+def build(config: Config, env: Any = None, network: Any = None) -> Parts:
     """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
@@ -209,7 +208,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
 
 def _in_jax(config: Config, spec: EnvSpec) -> NativeEnvironment | None:
     """The environment that the device loop steps; None where the host loop does."""
-    environment = native(spec.native_id) if spec.native_id is not None else None
+    environment = native(spec.native_id) if spec.native_id is not None else spec.native
     if config.loop == "device" and environment is None:
         raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
     return None if config.loop == "host" else environment
