@@ -18,6 +18,8 @@ from qdojo.build.stepping import build_evaluator
 from qdojo.build.training import build, refuse_unread
 from qdojo.config import Config, is_keras_file, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
+from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.resolve import name_of
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.evaluation import episode_bound
@@ -130,8 +132,8 @@ class Run:
     """A run on disk, finished or not."""
 
     directory: RunDirectory
-    env: Callable[..., Any] | None = None
-    """The environment's callable, where it was given as one."""
+    env: Callable[..., Any] | NativeEnvironment | None = None
+    """The environment's callable, or the environment in JAX, where it was given as one."""
     network: Any = None
     """The Keras model or its builder, where it was given as an object."""
 
@@ -228,7 +230,7 @@ class Run:
 
 
 def train(
-    env: str | Callable[..., Any] | None = None,
+    env: str | Callable[..., Any] | NativeEnvironment | None = None,
     *,
     preset: str = "default",
     config: Config | None = None,
@@ -239,10 +241,11 @@ def train(
 ) -> Run:
     """Train a population on an environment and return its finished run.
 
-    `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
-    builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env; `observers` hear
-    of the run and may end it, see `qdojo.training.observers`. Raises UsageError before anything starts,
-    EnvironmentFailure where the environment breaks, and `qdojo.training.stopping.Interrupted` on Ctrl-C, after saving.
+    `env` is an id, a path, a callable that returns an environment, or an environment in JAX; `network` a `keras.Model`
+    or a function that builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env;
+    `observers` hear of the run and may end it, see `qdojo.training.observers`. Raises UsageError before anything
+    starts, EnvironmentFailure where the environment breaks, and `qdojo.training.stopping.Interrupted` on Ctrl-C, after
+    saving.
     """
     use_compilation_cache()
     everyone = _observers(observers)
@@ -270,24 +273,23 @@ def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, 
     `network` is what the setting of that name says where the network was given as an object.
     """
     objects = {} if network is None else {"network": network}
-    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
     if config is None:
         if env is None:
             raise UsageError("env is missing; name an environment, or give a config.")
-        return make_config(name, preset, **fields | objects)
+        return make_config(name_of(env), preset, **fields | objects)
     if fields or preset != "default":
         word = next(iter(fields), "preset")
         raise UsageError(f"{word} is given beside config; give it to Config instead.")
     if isinstance(env, str) and env != config.env:
         raise UsageError(f"env is {env!r}, but config has env={config.env!r}; leave env out.")
     # A copy with other values, as `model_copy` makes it, was never checked.
-    return stored_config(config.model_dump() | ({} if env is None else {"env": name}) | objects)
+    return stored_config(config.model_dump() | ({} if env is None else {"env": name_of(env)}) | objects)
 
 
 def resume(
     run: Path | str,
     *,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
@@ -337,7 +339,7 @@ def load(
     *,
     root: Path | str = RUNS,
     member: int | None = None,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Policy:
     """A trained agent that plays: `qdojo.load(path).act(observation)`. It builds no environment.
@@ -355,7 +357,7 @@ def evaluate(
     *,
     seed: int = 0,
     root: Path | str = RUNS,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Evaluation:
     """Greedy scores of what a run delivered, on unseen episodes.

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -67,7 +66,7 @@ class Parts(NamedTuple):
     """Files that the run directory gets of what was learned, however the run ends."""
 
 
-def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None, resumed: bool = False) -> Parts:
+def build(config: Config, env: Any = None, network: Any = None, resumed: bool = False) -> Parts:
     """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
 
     A run that is `resumed` has its weights, and does not read those that it began with.

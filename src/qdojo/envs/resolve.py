@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs import registration
@@ -19,6 +19,9 @@ from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
 from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
+
+if TYPE_CHECKING:
+    from qdojo.envs.contract import NativeEnvironment
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class EnvSpec:
     """The mean return at which Gymnasium calls the environment solved, where it does."""
     pauses: bool = False
     """Whether it is a vector whose copies have to wait while others restart; see `ready_made.py`."""
+    native: "NativeEnvironment | None" = None
+    """The environment in JAX, where it is one of its own; see `native_id` for those that equal a registered one."""
+    is_native: bool = False
+    """Whether it is such a one, also where `native` is not at hand."""
     mask_source: MaskSource | None = None
     """`info` where its first reset gave `info["action_mask"]`, else `method` where it has `action_masks()`."""
     registered: str | None = None
@@ -51,19 +58,56 @@ def resolve(env: Any) -> EnvSpec:
     """Find an environment; build one copy and reset it, to see that it works and whether it gives action masks.
 
     `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
-    (where the module has that attribute and it is callable), or a callable that returns an environment.
+    (where the module has that attribute and it is callable), `gymnax:Name`, or a callable that returns an environment.
+    In the place of an environment, and of a callable, there may be a `NativeEnvironment`.
     Raises UsageError, one sentence that says what to do, where any of that fails.
     """
     if isinstance(env, str):
         return _resolve_name(env)
+    if _is_native(env):
+        return _native_spec(name_of(env), env)
     if isinstance(env, gym.Env | VectorEnv):
         raise UsageError(
             "env is an environment, but training needs many fresh copies; pass `lambda: <your env>` instead."
         )
     if not callable(env):
         raise UsageError(f"env must be a Gymnasium id, `module:name` or a callable, not {type(env).__name__}.")
-    name = f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
-    return _try(name, env, None)
+    return _try(name_of(env), env, None)
+
+
+def name_of(env: Any) -> str:
+    """What a person would call an environment that is given as `resolve` takes it."""
+    if isinstance(env, str) or _is_native(env):
+        return env if isinstance(env, str) else env.name
+    return f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
+
+
+def _is_native(env: Any) -> bool:
+    """Whether it is a `NativeEnvironment`. There is none before its module was imported, which imports jax."""
+    contract = sys.modules.get("qdojo.envs.contract")
+    return contract is not None and isinstance(env, contract.NativeEnvironment)
+
+
+def _native_spec(name: str, env: Any) -> EnvSpec:
+    from qdojo.envs.native.hosted import hosted, observation_space
+    from qdojo.envs.native.own import adapted
+
+    if name in registration.registry:
+        raise UsageError(f"The environment's name {name} is that of another in Gymnasium; give it one of its own.")
+    own = adapted(env, name)
+    return EnvSpec(
+        name=name,
+        make=functools.partial(hosted, env, name),
+        native_id=None,
+        action_space=gym.spaces.Discrete(own.num_actions),
+        observation_space=observation_space(own),
+        is_vector=False,
+        max_episode_steps=own.max_episode_steps,
+        reward_threshold=own.reward_threshold,
+        native=own,
+        is_native=True,
+        mask_source="info" if own.masked else None,
+    )
 
 
 def _resolve_name(env: str) -> EnvSpec:
@@ -73,8 +117,14 @@ def _resolve_name(env: str) -> EnvSpec:
         return _try(found.id, functools.partial(_make_registered, found), found.id)
     if not (module_name and attribute):
         raise UsageError(f"env is {env!r}, but a colon stands between two names, as in `module:Id`; write both.")
+    if module_name == "gymnax":
+        from qdojo.envs.native.gymnax import made
+
+        return _native_spec(env, made(attribute))
     module = import_module(module_name, env)
     factory = getattr(module, attribute, None)
+    if _is_native(factory):
+        return _native_spec(env, factory)
     if callable(factory):
         return _try(env, factory, None)
     return _try(env, functools.partial(_make_registered, _find_id(attribute, module_name)), None)
@@ -144,6 +194,8 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
         raise UsageError(_missing_dependency(name, error)) from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"{name} could not be built: it raised {_brief(error)}.") from error
+    if _is_native(env):
+        return _native_spec(name, env)
     if not isinstance(env, gym.Env | VectorEnv):
         raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
     try:
