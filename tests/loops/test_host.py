@@ -18,7 +18,8 @@ from qdojo.agents.explore import Exploration
 from qdojo.envs.copies import episode_seed
 from qdojo.envs.resolve import resolve
 from qdojo.errors import UsageError
-from qdojo.loops.host import HostLoop, evaluation_seed
+from qdojo.loops.host import HostLoop
+from qdojo.loops.host_evaluation import evaluation_seed
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.state import TrainState
 from qdojo.networks.network import Network

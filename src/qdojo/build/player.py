@@ -18,7 +18,7 @@ from qdojo.errors import UsageError
 from qdojo.networks import torsos
 from qdojo.networks.implicit import acting, implicit
 from qdojo.networks.inputs import Design
-from qdojo.networks.keras import keras_network, tutorial_network
+from qdojo.networks.keras import KERAS, keras_network, tutorial_network
 from qdojo.networks.mlp import mlp
 from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
@@ -171,6 +171,8 @@ def network_model(config: Config, spaces: Spaces, given: Any) -> Any:
         return given
     if config.network == "tutorial":
         return functools.partial(tutorial_network, spaces.observation_shape, spaces.num_actions)
+    if config.network == KERAS:
+        raise UsageError("network is a Keras model that was given in Python; pass it again, as network=.")
     module, colon, name = config.network.partition(":")
     if not colon:
         raise UsageError(f"network is {config.network!r}; use 'mlp', 'tutorial' or 'module:build'.")

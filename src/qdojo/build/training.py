@@ -1,6 +1,5 @@
 """From a config to the parts of a run: a player, and all that teaches it."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -22,11 +21,12 @@ from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
+from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
+from qdojo.build.opening import description
 from qdojo.build.player import Player, build_player, network_model, torso_kind
+from qdojo.build.stepping import device_environment, evaluation_envs, vector_opener
 from qdojo.config import Config
-from qdojo.envs.gymnasium import HostEnvironment
-from qdojo.envs.native import native
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.errors import UsageError
@@ -43,8 +43,6 @@ from qdojo.tape.windows import Window
 from qdojo.types import Agent, Masked
 
 Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
-EVALUATION_ENVS = 10
-"""Copies that play a member's evaluation episodes, on the host loop."""
 
 
 class Parts(NamedTuple):
@@ -58,6 +56,12 @@ class Parts(NamedTuple):
     solved_at: float | None
     model: Any
     """The Keras model, or the function that builds it, where the network is one; else None."""
+    description: dict[str, Any]
+    """What the delivered weights need to play, in data."""
+    checks: tuple[Check, ...]
+    """What is looked for in each report, and told once."""
+    exports: tuple[Export, ...]
+    """Files that the run directory gets of what was learned, however the run ends."""
 
 
 def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
@@ -88,6 +92,9 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
         loop=_loop(config, spec, spaces, agent, build_window(config).rows),
         solved_at=solved_at,
         model=model,
+        description=description(config, spec, spaces, model),
+        checks=checks(config, spaces),
+        exports=exports(config, spaces, model),
     )
 
 
@@ -207,9 +214,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:
     """What steps the environment and learns; `example_rows` of the tape make the first example."""
-    environment = native(spec.native_id) if spec.native_id is not None else None
-    if config.loop == "device" and environment is None:
-        raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
+    environment = device_environment(config, spec)
     rows = capacity_rows(config)
     observation = _shown(spaces)
     check_memory(config, rows, observation, spaces.action_shape, agent)
@@ -224,45 +229,22 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         "cycles": cycles,
     }
     playing: DeviceLoop | HostLoop
-    if environment is not None and config.loop != "host":
+    if environment is not None:
         playing = DeviceLoop(environment, agent, rhythm, **size)
     else:
-        playing = _host_loop(config, spec, spaces, agent, rhythm, observation, size)
+        playing = HostLoop(
+            vector_opener(config, spec, spaces),
+            observation,
+            agent,
+            rhythm,
+            evaluation_envs=evaluation_envs(config, spec),
+            action_shape=spaces.action_shape,
+            **size,
+        )
     if config.dataset is None:
         return playing
     memory = agent.stored(agent.memory())
     return OfflineLoop(playing, functools.partial(dataset.read, config.dataset, spaces, memory, Path.cwd(), config.env))
-
-
-def _host_loop(
-    config: Config,
-    spec: EnvSpec,
-    spaces: Spaces,
-    agent: Agent,
-    rhythm: Rhythm,
-    observation: Any,
-    size: dict[str, int],
-) -> HostLoop:
-    training_seeds = [config.seed + member for member in range(config.seeds)]
-    with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
-
-    def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
-        # Evaluation plays from seeds of its own, and is not shown.
-        shown = config.render == "human" and member_seeds == training_seeds
-        chosen = with_window if shown else spec
-        return HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
-
-    # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
-    free = config.vectorization == "sync" and not spec.is_vector
-    return HostLoop(
-        open_vector,
-        observation,
-        agent,
-        rhythm,
-        evaluation_envs=EVALUATION_ENVS if free else config.num_envs,
-        action_shape=spaces.action_shape,
-        **size,
-    )
 
 
 def _shown(spaces: Spaces) -> Any:

@@ -41,6 +41,8 @@ class EnvSpec:
     """Whether it is a vector whose copies have to wait while others restart; see `ready_made.py`."""
     masks_in_info: bool = False
     """Whether its first reset gave `info["action_mask"]`: which actions are legal."""
+    registered: str | None = None
+    """Gymnasium's spec of what a callable built, as JSON, where it has one that can be made again."""
 
 
 def resolve(env: Any) -> EnvSpec:
@@ -164,7 +166,18 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
         reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
         masks_in_info=_gives_masks(env),
+        registered=_spec_json(spec) if native_id is None and not is_vector else None,
     )
+
+
+def _spec_json(spec: Any) -> str | None:
+    """A spec that Gymnasium can make the environment from again, wrappers and all; None where it cannot."""
+    try:
+        told: str = spec.to_json()
+        registration.EnvSpec.from_json(told)
+    except Exception:  # arguments of any kind, and wrappers that do not record theirs
+        return None
+    return told
 
 
 def _gives_masks(env: Any) -> bool:
