@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from qdojo.api import Policy
 from qdojo.build import memory, training
+from qdojo.build.opening import open_player
 from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config, preset_tables
 from qdojo.errors import UsageError
@@ -305,15 +306,16 @@ def test_the_support_of_c51_is_the_configs() -> None:
 def test_a_policy_shows_returns_and_acts_by_what_was_learned(preset: str) -> None:
     """Biases alone: the Q-values are h(8) = 2.008 and h(15) = 3.015, or without value rescaling these themselves."""
     for rescaling, expected in ((True, [8.0, 15.0]), (False, [2.008, 3.015])):
-        parts = parts_of(preset=preset, value_rescaling=rescaling, hidden=(4, 4))
-        params = jax.tree.map(jnp.zeros_like, parts.agent.init(jax.random.key(0)).params)
+        config = make_config(CARTPOLE, preset, value_rescaling=rescaling, hidden=(4, 4))
+        opened = open_player(config, None)
+        params = jax.tree.map(jnp.zeros_like, opened.player.network.init(jax.random.key(0)))
         q = jnp.array([2.008, 3.015])
         if preset == "default":
             params = eqx.tree_at(lambda p: p.head.bias, params, q)
         else:
             streams = (jnp.mean(q, keepdims=True), q)
             params = eqx.tree_at(lambda p: (p.head.head.value.bias, p.head.head.advantage.bias), params, streams)
-        policy = Policy(parts, jax.tree.map(lambda leaf: leaf[None], params), 0)
+        policy = Policy(opened, jax.tree.map(lambda leaf: leaf[None], params), 0)
         np.testing.assert_allclose(policy.q_values(np.zeros(4, np.float32)), expected, rtol=1e-4)
         assert policy.act(np.zeros(4, np.float32)) == 1
 
