@@ -15,6 +15,7 @@ from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
 from qdojo.agents.learner import Adam, Hyper, Loss, Structure, replay_agent
+from qdojo.agents.own import own_loss
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
@@ -23,6 +24,7 @@ from qdojo.bellman.targets import Munchausen
 from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
+from qdojo.build.named import named
 from qdojo.build.opening import description
 from qdojo.build.player import Player, build_player, network_model, torso_kind
 from qdojo.build.stepping import device_environment, evaluation_envs, vector_opener
@@ -66,8 +68,8 @@ class Parts(NamedTuple):
     """Files that the run directory gets of what was learned, however the run ends."""
 
 
-def build(config: Config, env: Any = None, network: Any = None, resumed: bool = False) -> Parts:
-    """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
+def build(config: Config, env: Any = None, network: Any = None, loss: Any = None, resumed: bool = False) -> Parts:
+    """All parts of a run. `env`, `network` and `loss` stand in for the config's names where a caller has the objects.
 
     A run that is `resumed` has its weights, and does not read those that it began with.
 
@@ -90,7 +92,8 @@ def build(config: Config, env: Any = None, network: Any = None, resumed: bool = 
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
     begun = None if resumed else beginning(config, player.network)
-    agent = build_agent(config, spaces, player, begun)
+    own_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
+    agent = build_agent(config, spaces, player, begun, own_loss)
     return Parts(
         spec=spec,
         spaces=spaces,
@@ -116,12 +119,18 @@ def refuse_unread(config: Config, parts: Parts) -> None:
         )
 
 
-def _loss(config: Config, player: Player) -> Loss:
-    """The formula that the config names: the place for another variant."""
+def _loss(config: Config, spaces: Spaces, player: Player, own: Any) -> Loss:
+    """The formula that the config names, or that the user's `own` function makes."""
     munchausen = None
     if config.munchausen:
         munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
-    loss = _formula(config, player.outputs, Rule(config.double, config.error, munchausen, config.value_rescaling))
+    rule = Rule(config.double, config.error, munchausen, config.value_rescaling)
+    if own is None:
+        loss = _formula(config, player.outputs, rule)
+    else:
+        # A network with a memory has features in the observation's place.
+        shown = None if config.recurrent is not None else _shown(spaces)
+        loss = own_loss(own, player.outputs, rule, shown, spaces.action_shape)
     if config.conservative:
         loss = conservative(loss, player.q, config.conservative)
     if config.recurrent is not None:
@@ -130,6 +139,7 @@ def _loss(config: Config, player: Player) -> Loss:
 
 
 def _formula(config: Config, network: Network, rule: Rule) -> Loss:
+    """The place for another variant."""
     if config.distribution == "fqf":
         return fqf_loss(network, rule.double, rule.munchausen)
     if config.distribution == "iqn":
@@ -150,8 +160,11 @@ def build_window(config: Config) -> Window:
     return windows.transitions(config.n_step)
 
 
-def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None) -> Agent:
-    """What learns: a player, the formula it learns by, an optimizer, and the weights it begins with, if given."""
+def build_agent(
+    config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None, own: Any = None
+) -> Agent:
+    """What learns: a player, the formula it learns by, an optimizer; and the weights it begins with and the
+    function that makes its loss, where these are given."""
     network = player.network
     initial = None if begun is None else begun.params
     if config.agent == "tutorial":
@@ -227,7 +240,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning
         sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
-    return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
+    return replay_agent(network, _loss(config, spaces, player, own), hyper, structure, initial, player.actor)
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:

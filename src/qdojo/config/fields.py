@@ -82,7 +82,7 @@ class NetworkSettings(Group):
     table, title = "networks", "Network"
 
     network: str = "mlp"
-    """`mlp` for dense layers, or `module:build` for a function that returns a Keras model."""
+    """`mlp` for dense layers, or `module:build` for a function that returns a Keras model or an Equinox module."""
     hidden: Annotated[tuple[Positive, ...], read_with(network="mlp")] = (128, 128)
     """Units of each hidden layer."""
     layer_norm: Annotated[bool, read_with(network="mlp")] = True
@@ -167,6 +167,8 @@ class TargetSettings(Group):
     """Number of rewards summed before the target bootstraps from the target network."""
     double: Annotated[bool, read_with(agent="dqn")] = True
     """Choose the target's action with the online network (Double DQN, van Hasselt et al., 2016)."""
+    loss: Annotated[str | None, goes_with(agent="dqn", distribution=OFF)] = None
+    """Loss of your own: `module:name` of a function that returns one; none: that of the other settings."""
     error: Annotated[Literal["mse", "huber"], read_with(agent="dqn", distribution=OFF)] = "huber"
     """Loss of the temporal-difference error: squared (`mse`) or Huber (`huber`)."""
     target_tau: Annotated[float, Field(gt=0.0, le=1.0), read_with(agent="dqn")] = 0.01
