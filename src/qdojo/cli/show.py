@@ -11,7 +11,8 @@ from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
 from qdojo.runs.directory import RunDirectory, find, read_result, status
 from qdojo.runs.metrics import Curve, evaluations, latest, learning_curve
-from qdojo.wording import score, scores_of_members
+from qdojo.statistics import interquartile_mean, member_interval
+from qdojo.wording import scores_of_members
 
 
 def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
@@ -94,8 +95,10 @@ def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list
     told = []
     if scores:
         last = _by_steps(scores)[-1]
+        means = np.array(last["mean"])
         told.append(
-            f"last evaluation, at {last['steps']:,} steps: mean {score(float(np.mean(last['mean'])))} over members"
+            f"last evaluation, at {last['steps']:,} steps: "
+            f"{scores_of_members(last['mean'], interquartile_mean(means), member_interval(means))}"
         )
     if result is not None and "eval" in result:
         evaluation = result["eval"]
