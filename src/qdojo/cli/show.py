@@ -95,11 +95,9 @@ def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list
     told = []
     if scores:
         last = _by_steps(scores)[-1]
-        means = np.array(last["mean"])
-        told.append(
-            f"last evaluation, at {last['steps']:,} steps: "
-            f"{scores_of_members(last['mean'], interquartile_mean(means), member_interval(means))}"
-        )
+        each = np.array(last["mean"])
+        means = scores_of_members(last["mean"], interquartile_mean(each), member_interval(each))
+        told.append(f"last evaluation, at {last['steps']:,} steps: {means}")
     if result is not None and "eval" in result:
         evaluation = result["eval"]
         means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation.get("interval"))
