@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qdojo.api import Policy
 from qdojo.build import memory, training
+from qdojo.build.opening import open_player
 from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config, preset_tables
 from qdojo.errors import UsageError
@@ -270,8 +272,8 @@ def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_
     parts = build(make_config("x:vector", **fields), env=vector)
     scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2).returns
     assert scores.shape == (1, 2)
-    assert parts_of(loop="host").loop.evaluation_envs == training.EVALUATION_ENVS
-    assert parts_of(loop="host", vectorization="async", **fields).loop.evaluation_envs == 3
+    assert parts_of(loop="host").loop.evaluator.envs == training.EVALUATION_ENVS
+    assert parts_of(loop="host", vectorization="async", **fields).loop.evaluator.envs == 3
 
 
 def stacked(parts: Parts) -> Any:
@@ -298,6 +300,24 @@ def test_the_support_of_c51_is_the_configs() -> None:
     sure = jnp.array([0, 0, 0, 0, 99, 0, 99, 0, 0, 0], jnp.float32)
     certain = eqx.tree_at(lambda p: p.head.bias, zero, sure)
     np.testing.assert_allclose(parts.network.apply(certain, jnp.zeros(4)), [-10.0, -25.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["default", "r2d2"])
+def test_a_policy_shows_returns_and_acts_by_what_was_learned(preset: str) -> None:
+    """Biases alone: the Q-values are h(8) = 2.008 and h(15) = 3.015, or without value rescaling these themselves."""
+    for rescaling, expected in ((True, [8.0, 15.0]), (False, [2.008, 3.015])):
+        config = make_config(CARTPOLE, preset, value_rescaling=rescaling, hidden=(4, 4))
+        opened = open_player(config, None)
+        params = jax.tree.map(jnp.zeros_like, opened.player.network.init(jax.random.key(0)))
+        q = jnp.array([2.008, 3.015])
+        if preset == "default":
+            params = eqx.tree_at(lambda p: p.head.bias, params, q)
+        else:
+            streams = (jnp.mean(q, keepdims=True), q)
+            params = eqx.tree_at(lambda p: (p.head.head.value.bias, p.head.head.advantage.bias), params, streams)
+        policy = Policy(opened, jax.tree.map(lambda leaf: leaf[None], params), 0)
+        np.testing.assert_allclose(policy.q_values(np.zeros(4, np.float32)), expected, rtol=1e-4)
+        assert policy.act(np.zeros(4, np.float32)) == 1
 
 
 TINY: dict[str, Any] = {

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import pytest
 from jax.interpreters import partial_eval
 
-from qdojo.build import training
 from qdojo.build.training import Parts, build, refuse_unread
 from qdojo.config import Config, make_config
 from qdojo.config.compatibility import GoesWith, needs_of, unread
 from qdojo.errors import UsageError
 from qdojo.loops.offline import OfflineLoop
-from qdojo.observer import Observer
-from qdojo.trainer import start
+from qdojo.training.observers import Observers
+from qdojo.training.trainer import start
 
 CARTPOLE = "CartPole-v1"
 NAMES = set(Config.model_fields)
@@ -101,7 +100,8 @@ def another(name: str, value: Any) -> Any:
 
 
 BY_THE_TRAINER = {
-    *("env", "preset", "agent", "seeds", "steps", "episodes", "num_envs", "dataset", "warmup_steps", "until_solved"),
+    *("env", "preset", "seeds", "steps", "episodes", "num_envs", "dataset", "warmup_steps", "until_solved"),
+    "collect_steps",
     *("eval_every_steps", "eval_episodes", "final_eval_episodes", "eval_episode_steps", "checkpoint_every_seconds"),
 }
 """What is looked up in training that building has not looked up, or has too."""
@@ -121,7 +121,7 @@ def test_what_training_looks_up(tmp_path: Path) -> None:
     config = traced(**TINY)
     parts = build(config)
     LOOKED_UP.clear()
-    start(config, parts, tmp_path, Observer())
+    start(config, parts, tmp_path, Observers([]))
     assert LOOKED_UP == BY_THE_TRAINER
 
 
@@ -152,7 +152,7 @@ FQF are multiplied by 1."""
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_nothing_reads_is_refused_and_the_rest_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "read_weights", lambda path, network: network.init(jax.random.key(0)))
+    monkeypatch.setattr("qdojo.build.beginning.read_weights", lambda path, network: network.init(jax.random.key(0)))
     config = traced(**KINDS[kind])
     parts = build(config)
     looked_up, found = set(LOOKED_UP), programs(parts)

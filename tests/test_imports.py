@@ -20,7 +20,6 @@ ALLOWED = {
     "noise": set(),
     "types": set(),
     "config": {"errors"},
-    "observer": {"config", "runs", "types"},
     "processor": {"config"},
     "snapshot": {"errors"},
     "statistics": {"errors"},
@@ -35,7 +34,7 @@ ALLOWED = {
     "plots": {"errors", "runs", "statistics", "wording"},
     "export": BASE | {"networks", "runs"},
     "dataset": BASE | {"envs", "tape", "runs", "snapshot"},
-    "build": BASE | PARTS | {"agents", "loops", "config", "dataset", "processor"},
+    "build": BASE | PARTS | {"agents", "loops", "config", "dataset", "export", "processor", "runs", "snapshot"},
 }
 """Package or module -> what of ours it may import. The rest is downstream of `build`, and may import all but `cli`."""
 

@@ -27,10 +27,12 @@ from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
-from qdojo.observer import Observer
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
-from qdojo.trainer import FINAL_SEED, WORDS, Interrupted, restored
+from qdojo.training.judging import FINAL_SEED
+from qdojo.training.observers import Started
+from qdojo.training.restoring import WORDS, restored
+from qdojo.training.stopping import Interrupted
 
 SETTINGS: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -53,14 +55,13 @@ SETTINGS: dict[str, Any] = {
 }
 CHILD = """
 import json, sys, qdojo
-from qdojo.observer import Observer
 
-class Say(Observer):
-    def reported(self, report, scores):
+class Say:
+    def reported(self, report):
         print(report.steps, flush=True)
 
 order = json.loads(sys.argv[1])
-getattr(qdojo, order.pop("do"))(order.pop("what"), observer=Say(), **order)
+getattr(qdojo, order.pop("do"))(order.pop("what"), observers=[Say()], **order)
 """
 TIMED = ("steps_per_second",)
 """Metrics that tell how fast the machine was, and are different each time."""
@@ -119,7 +120,7 @@ def assert_same(a: Run, b: Run) -> None:
         assert a.result[name] == b.result[name], name
 
 
-class Heard(Observer):
+class Heard:
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -137,18 +138,18 @@ class Pair(NamedTuple):
 def pair(root: Path, after_reports: int, **changes: Any) -> Pair:
     """Its last checkpoint is the one before the report at which it stops; what came after that is on no disk."""
 
-    class Copy(Observer):
+    class Copy:
         run, seen = Path(), 0
 
-        def started(self, run: RunDirectory, config: Any, loop: str) -> None:
-            self.run = run.path
+        def started(self, started: Started) -> None:
+            self.run = started.run.path
 
-        def reported(self, report: Any, scores: Any) -> None:
+        def reported(self, report: Any) -> None:
             self.seen += 1
             if self.seen == after_reports:
                 shutil.copytree(self.run, root / "stopped" / self.run.name)
 
-    whole = train(root / "whole", observer=Copy(), **changes)
+    whole = train(root / "whole", observers=[Copy()], **changes)
     (directory,) = list_runs(root / "stopped")
     saved = checkpoint.load_latest(directory.checkpoints_path).meta["steps"]
     assert 0 < saved < whole.result["steps"]
@@ -208,7 +209,7 @@ def test_a_longer_budget_continues_as_if_it_had_been_there_from_the_start(loop: 
     assert_same(long, qdojo.resume(short.path, steps=200))
 
 
-class Quits(Observer):
+class Quits:
     """Stops at once, as a second Ctrl-C does, before the first report."""
 
     def compiling(self) -> None:
@@ -220,7 +221,7 @@ def test_a_new_budget_outlives_the_resume_that_brought_it(tmp_path: Path) -> Non
     train(tmp_path, steps=100)
     before = [each.name for each in list_runs(tmp_path)]
     with pytest.raises(KeyboardInterrupt):
-        qdojo.resume(run.path, steps=200, observer=Quits())
+        qdojo.resume(run.path, steps=200, observers=[Quits()])
     assert [each.name for each in list_runs(tmp_path)] == before, "it is as old as it was"
     resumed = qdojo.resume(run.path)
     assert resumed.result["steps"] == 200
@@ -289,7 +290,7 @@ class EndsOnChange(gym.Env[np.ndarray, int]):
 def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: Path) -> None:
     heard = Heard()
     with pytest.raises(Interrupted) as stopped:
-        train(tmp_path, env=EndsOnChange, observer=heard)
+        train(tmp_path, env=EndsOnChange, observers=[heard])
     assert len(heard.warnings) == 1
     assert "EndsOnChange has no time limit" in heard.warnings[0]
     assert "gymnasium.wrappers.TimeLimit" in heard.warnings[0]
@@ -299,9 +300,9 @@ def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: 
     def limit() -> gym.Env[Any, Any]:
         return gym.wrappers.TimeLimit(EndsOnChange(), 50)
 
-    train(tmp_path, env=limit, observer=limited, steps=100)
+    train(tmp_path, env=limit, observers=[limited], steps=100)
     vector = {"seeds": 1, "num_envs": 2, "steps": 100}
-    train(tmp_path, env=lambda: gym.vector.SyncVectorEnv([limit, limit]), observer=limited, **vector)
+    train(tmp_path, env=lambda: gym.vector.SyncVectorEnv([limit, limit]), observers=[limited], **vector)
     assert not [said for said in limited.warnings if "time limit" in said]
 
 
@@ -374,7 +375,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_e
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
     heard = Heard()
-    resumed = qdojo.resume(stopped.path, observer=heard)
+    resumed = qdojo.resume(stopped.path, observers=[heard])
     assert len(heard.warnings) == 1
     assert str(newest) in heard.warnings[0]
     assert_same(whole, resumed)
@@ -389,7 +390,7 @@ def test_damaged_metrics_are_set_aside_and_training_goes_on(where: str, whole: R
     damaged[0 if where == "header" else 4096] ^= 1
     path.write_bytes(damaged)
     heard = Heard()
-    resumed = qdojo.resume(stopped.path, observer=heard)
+    resumed = qdojo.resume(stopped.path, observers=[heard])
     assert len(heard.warnings) == 1
     assert str(path) in heard.warnings[0]
     assert path.with_name("metrics.sqlite.damaged").read_bytes() == damaged
@@ -441,7 +442,8 @@ def test_a_fork_that_does_not_fit_leaves_nothing_behind(hidden: list[int], stopp
 
 
 def test_other_versions_are_refused_with_the_difference(stopped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qdojo.api.versions", lambda: {"jax": "99.0", "jaxlib": "99.0", "numpy": np.__version__})
+    found = {"jax": "99.0", "jaxlib": "99.0", "numpy": np.__version__}
+    monkeypatch.setattr("qdojo.training.restoring.versions", lambda: found)
     with pytest.raises(UsageError, match=rf"jax was {jax.__version__}, is 99\.0; jaxlib was .*--fork"):
         qdojo.resume(stopped.path)
 
@@ -537,7 +539,7 @@ def test_an_environment_that_raises_stops_the_run_and_its_checkpoint_is_whole(tm
 
 
 def curve_rows(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None]) -> None:
-    monkeypatch.setattr("qdojo.trainer.curve_png", lambda metrics, title, target: draw(metrics))
+    monkeypatch.setattr("qdojo.training.observers.curve.curve_png", lambda metrics, title, target: draw(metrics))
 
 
 def test_the_curve_is_drawn_from_all_that_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +562,7 @@ def test_a_checkpoint_holds_no_row_that_was_never_written(tmp_path: Path) -> Non
     loaded = checkpoint.load_latest(run.directory.checkpoints_path)
     assert len(loaded.arrays[WORDS]) == 200
     assert (loaded.path / checkpoint.ARRAYS).stat().st_size < 100_000
-    parts = run.parts
+    parts = building.build(run.config)
     rows = parts.loop.template().tape.words.shape[0]
     assert rows >= 250_000
     filled_up = np.zeros((rows, *loaded.arrays[WORDS].shape[1:]), np.uint32)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from qdojo.selection import Best, Play, judged, none_best
+from qdojo.training.selection import Best, Play, judged, none_best
 
 
 def table(scores: dict[int, list[float]], played: list[int]) -> Play:

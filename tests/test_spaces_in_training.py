@@ -99,7 +99,7 @@ def test_masked_branches(preset: str, tmp_path: Any) -> None:
     run = qdojo.train(
         lambda **kwargs: Doors(branches=2, **kwargs), preset=preset, root=tmp_path, epsilon_start=0.5, **SMALL
     )
-    tape = run.parts.loop.template().tape
+    tape = build(run.config, run.env).loop.template().tape
     assert tape.like.action.shape == (0, 2)
     assert isinstance(tape.like.observation, Masked)
     assert run.policy().act(np.zeros(2, np.float32), {"action_mask": np.ones((2, 4), np.int8)}).shape == (2,)
@@ -194,7 +194,7 @@ class Rooms(gym.Env[Any, Any]):
 def test_nested_observations_are_one_vector(tmp_path: Any) -> None:
     make = gym.wrappers.TimeLimit
     run = qdojo.train(lambda **kwargs: make(Rooms(**kwargs), 20), root=tmp_path, normalize_observations=True, **SMALL)
-    assert run.parts.spaces.observation_shape == (4 + 3 + 2 + 3 + 2,)
+    assert run.opened.spaces.observation_shape == (4 + 3 + 2 + 3 + 2,)
     assert run.policy().act(Rooms().reset()[0]) in (1, 2)
 
 
@@ -213,7 +213,7 @@ def test_normalisation_is_learned_in_training_kept_in_evaluation_and_resumed(tmp
 @pytest.mark.parametrize("fields", [{}, {"embedding": 3, "noisy": True, "dueling": True}], ids=str)
 def test_categories(fields: dict[str, Any], tmp_path: Any) -> None:
     run = qdojo.train("FrozenLake-v1", root=tmp_path, **SMALL | fields)
-    like = run.parts.loop.template().tape.like.observation
+    like = build(run.config, run.env).loop.template().tape.like.observation
     assert (like.shape, like.dtype) == (((0, 1), np.int32) if fields else ((0, 16), np.float32))
     assert run.policy().act(5) in range(4)
 

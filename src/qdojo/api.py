@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +13,28 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qdojo import snapshot
-from qdojo.build.training import Parts, build, refuse_unread
-from qdojo.config import Config, make_config, read_config, stored_config
+from qdojo.build.opening import Opened, open_player, params_template
+from qdojo.build.stepping import build_evaluator
+from qdojo.build.training import build, refuse_unread
+from qdojo.config import Config, is_keras_file, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
+from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.resolve import name_of
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.evaluation import episode_bound
-from qdojo.observer import Observer
+from qdojo.networks.keras import KERAS, model_from_json
 from qdojo.runs import checkpoint
-from qdojo.runs.directory import RunDirectory, create, find, read_result
-from qdojo.selection import Best
+from qdojo.runs.directory import RunDirectory, find, read_result
 from qdojo.statistics import interquartile_mean, member_interval
-from qdojo.trainer import FINAL_SEED, best_template, proceed, start, versions, with_settings_of
+from qdojo.training.judging import FINAL_SEED
+from qdojo.training.observers import Observers
+from qdojo.training.observers.curve import CurveObserver
+from qdojo.training.observers.metrics import MetricsObserver
+from qdojo.training.restoring import changes
+from qdojo.training.selection import Best, none_best
+from qdojo.training.trainer import fork as forked
+from qdojo.training.trainer import proceed, start
 from qdojo.types import Observation
 from qdojo.watch import has_screen
 
@@ -60,18 +70,18 @@ class Evaluation(NamedTuple):
 class Policy:
     """A trained member that plays: observations in, actions out. No exploration, nothing to learn."""
 
-    def __init__(self, parts: Parts, params: Any, member: int) -> None:
+    def __init__(self, opened: Opened, params: Any, member: int) -> None:
         self.member = member
         """Which member of the population it is."""
-        self._parts = parts
+        self._spaces, self._actor = opened.spaces, opened.player.actor
         self.params = jax.tree.map(lambda leaf: leaf[member], params)
         """The parameters of that member alone."""
-        self._values = jax.jit(parts.agent.values)
+        self._values = jax.jit(self._actor.values)
         self.reset()
 
     def reset(self) -> None:
         """Forget the episode; call it when one starts."""
-        self._memory = self._parts.agent.memory()
+        self._memory = self._actor.memory()
 
     def act(self, observation: Any, info: Any = None) -> Any:
         """The best action for one raw observation, as the environment takes it: an int, or `[branches]`.
@@ -79,7 +89,7 @@ class Policy:
         `info` is what came with the observation; only an environment that puts action masks there needs it. Raises
         UsageError where either does not fit the environment's spaces.
         """
-        return self._parts.spaces.decode(self.choose(self._seen(observation, info)))
+        return self._spaces.decode(self.choose(self._seen(observation, info)))
 
     def choose(self, observation: Observation) -> Int[np.ndarray, "*branches"]:
         """The best action, counted from 0, for an observation that is already as the agent sees it."""
@@ -87,13 +97,19 @@ class Policy:
         return np.asarray(np.argmax(np.asarray(q), axis=-1))
 
     def q_values(self, observation: Any, info: Any = None) -> Float[np.ndarray, "*branches actions"]:
-        """What each action is thought to be worth here, after what was seen before. It remembers nothing of this."""
-        return np.asarray(self._values(self.params, self._seen(observation, info), self._memory)[0])
+        """The return that each action is thought to lead to, after what was seen before. It remembers nothing of this.
+
+        In units of the return, also where value_rescaling made the agent learn another function of it.
+        """
+        q, _ = self._values(self.params, self._seen(observation, info), self._memory)
+        return np.asarray(self._actor.worth(q))
 
     def _seen(self, observation: Any, info: Any) -> Observation:
-        spaces = self._parts.spaces
+        spaces = self._spaces
         if info is None and spaces.mask_source == "info":
             raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
+        if info is None and spaces.mask_source == "method":
+            raise UsageError('The action mask is missing; pass info={"action_mask": env.action_masks()} as well.')
         try:
             return spaces.encode(observation, info)
         except (TypeError, ValueError) as error:
@@ -116,8 +132,8 @@ class Run:
     """A run on disk, finished or not."""
 
     directory: RunDirectory
-    env: Callable[..., Any] | None = None
-    """The environment's callable, where it was given as one."""
+    env: Callable[..., Any] | NativeEnvironment | None = None
+    """The environment's callable, or the environment in JAX, where it was given as one."""
     network: Any = None
     """The Keras model or its builder, where it was given as an object."""
 
@@ -146,12 +162,10 @@ class Run:
             raise UsageError(f"episodes is {episodes}, but it must be at least 1.")
         if not 0 <= seed < FINAL_SEED:
             raise UsageError(f"seed is {seed}, but it must be from 0 to {FINAL_SEED - 1}.")
-        parts = self.parts
-        try:
-            played = parts.loop.evaluate(self.delivered.params, FINAL_SEED + seed, episodes, self.bound_steps)
-            return Evaluation(*played, self.bound_steps)
-        finally:
-            parts.loop.close()
+        opened = self.opened
+        evaluator = build_evaluator(self.config, opened.spec, opened.spaces, opened.player.actor)
+        played = evaluator.evaluate(self.delivered.params, FINAL_SEED + seed, episodes, self.bound_steps)
+        return Evaluation(*played, self.bound_steps)
 
     def policy(self, member: int | None = None) -> Policy:
         """One member, ready to play: by default the one with the best evaluation."""
@@ -159,7 +173,7 @@ class Run:
         chosen = int(np.argmax(best.score)) if member is None else member
         if not 0 <= chosen < self.config.seeds:
             raise UsageError(f"member is {member}, but this run has members 0 to {self.config.seeds - 1}.")
-        return Policy(self.parts, best.params, chosen)
+        return Policy(self.opened, best.params, chosen)
 
     def keras_model(self, member: int | None = None) -> Any:
         """A plain `keras.Model` with the delivered weights of one member; of a noisy network, without its noise.
@@ -171,28 +185,40 @@ class Run:
                 f"{self.config.beyond_keras[0]} is set, so this run's network has no plain Keras form; "
                 "only one network of dense layers that gives Q-values has one."
             )
-        if self.parts.spaces.action_shape:
+        if self.opened.spaces.action_shape:
             raise UsageError(f"The actions of {self.config.env} are MultiDiscrete, for which there is no Keras form.")
         from qdojo.export.keras import keras_model
 
-        return keras_model(self.policy(member).params, self.parts.spaces.observation_shape, self.parts.model)
+        return keras_model(self.policy(member).params, self.opened.spaces.observation_shape, self.opened.model)
 
     @cached_property
-    def parts(self) -> Parts:
-        """Environment, network, agent and loop, built again from the config."""
-        return build(self.config, self.env, self.network)
+    def opened(self) -> Opened:
+        """The network and what it plays in, from the description beside the delivered weights."""
+        try:
+            return open_player(self.config, self._best[1].get("player"), self.env, self.network)
+        except DamagedFile as error:
+            raise DamagedFile(f"{self.directory.best_path}: {error}") from error
 
     @cached_property
     def delivered(self) -> Best:
         """Scores and parameters, a member each, of the best agents of the run."""
-        return snapshot.from_arrays(best_template(self.parts.loop.template()), self._best[0])
+        template = jax.eval_shape(none_best, params_template(self.config, self.opened.player))
+        return snapshot.from_arrays(template, self._best[0])
+
+    @property
+    def model_given(self) -> Any:
+        """The Keras model that the run was trained with, where it was given as an object and is described."""
+        if self.config.network != KERAS:
+            return None
+        described = (self._best[1].get("player") or {}).get("keras_model")
+        return None if described is None else model_from_json(described)
 
     @property
     def bound_steps(self) -> int:
         """Steps at which an evaluation episode is cut, as in the run's own evaluations."""
         # Runs of earlier versions do not know their longest episode.
         longest = int(self._best[1].get("longest_episode", 0))
-        return episode_bound(self.config.eval_episode_steps, longest, self.parts.spec.max_episode_steps)
+        return episode_bound(self.config.eval_episode_steps, longest, self.opened.spec.max_episode_steps)
 
     @cached_property
     def _best(self) -> tuple[checkpoint.Arrays, dict[str, Any]]:
@@ -204,63 +230,69 @@ class Run:
 
 
 def train(
-    env: str | Callable[..., Any] | None = None,
+    env: str | Callable[..., Any] | NativeEnvironment | None = None,
     *,
     preset: str = "default",
     config: Config | None = None,
     network: Any = None,
     root: Path | str = RUNS,
-    observer: Observer | None = None,
+    observers: Sequence[Any] = (),
     **fields: Any,
 ) -> Run:
     """Train a population on an environment and return its finished run.
 
-    `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
-    builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env. Raises UsageError
-    before anything starts, EnvironmentFailure where the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C,
-    after saving.
+    `env` is an id, a path, a callable that returns an environment, or an environment in JAX; `network` a `keras.Model`
+    or a function that builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env;
+    `observers` hear of the run and may end it, see `qdojo.training.observers`. Raises UsageError before anything
+    starts, EnvironmentFailure where the environment breaks, and `qdojo.training.stopping.Interrupted` on Ctrl-C, after
+    saving.
     """
     use_compilation_cache()
+    everyone = _observers(observers)
     if isinstance(network, str):
         fields["network"], network = network, None
-    config = _configured(env, preset, config, fields)
+    config = _configured(env, preset, config, fields, KERAS if network is not None else None)
     if config.dataset is not None and config.dataset.startswith(MINARI):
         minari_folder(config.dataset)
     elif config.dataset is not None:
         # The new run must not be what a name such as `last` means.
-        source = find(Path(root), config.dataset).path.resolve()
-        config = config.model_copy(update={"dataset": str(source)})
+        config = config.model_copy(update={"dataset": str(find(Path(root), config.dataset).path.resolve())})
+    if config.weights is not None and not is_keras_file(config.weights):
+        config = config.model_copy(update={"weights": str(find(Path(root), config.weights).path.resolve())})
     if config.render == "human" and not has_screen():
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
     parts = build(config, given, network)
     refuse_unread(config, parts)
-    return Run(start(config, parts, Path(root), observer or Observer()), given, network)
+    return Run(start(config, parts, Path(root), everyone), given, network)
 
 
-def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, Any]) -> Config:
-    """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top."""
-    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
+def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, Any], network: str | None) -> Config:
+    """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top.
+
+    `network` is what the setting of that name says where the network was given as an object.
+    """
+    objects = {} if network is None else {"network": network}
     if config is None:
         if env is None:
             raise UsageError("env is missing; name an environment, or give a config.")
-        return make_config(name, preset, **fields)
+        return make_config(name_of(env), preset, **fields | objects)
     if fields or preset != "default":
         word = next(iter(fields), "preset")
         raise UsageError(f"{word} is given beside config; give it to Config instead.")
     if isinstance(env, str) and env != config.env:
         raise UsageError(f"env is {env!r}, but config has env={config.env!r}; leave env out.")
     # A copy with other values, as `model_copy` makes it, was never checked.
-    return stored_config(config.model_dump() | ({} if env is None else {"env": name}))
+    return stored_config(config.model_dump() | ({} if env is None else {"env": name_of(env)}) | objects)
 
 
 def resume(
     run: Path | str,
     *,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
     root: Path | str = RUNS,
-    observer: Observer | None = None,
+    observers: Sequence[Any] = (),
     steps: int | None = None,
     fork: bool = False,
 ) -> Run:
@@ -270,6 +302,7 @@ def resume(
     changed since are refused with the difference; with `fork` the run goes on under them, in a new run directory.
     """
     use_compilation_cache()
+    everyone = _observers(observers)
     found = Run(find(Path(root), str(run)), env, network)
     if steps is not None and steps < 1:
         raise UsageError(f"steps is {steps}, but it must be at least 1.")
@@ -282,33 +315,58 @@ def resume(
     # A run goes a little past its budget, to the end of a chunk; that budget is none that was lowered.
     if steps is not None and steps < done and steps != found.config.steps:
         raise UsageError(f"steps is {steps}, but {done} are done already; use more, or leave steps out.")
-    changes = _changes(config, loaded.meta)
+    changed_since = changes(config, loaded.meta)
     if config.dataset != loaded.meta["config"].get("dataset"):
         raise UsageError(f"{found.path} has another dataset than its checkpoint, which holds all rows; undo it.")
-    if changes and not fork:
-        raise UsageError(f"{found.path} has changed since its checkpoint: {'; '.join(changes)}; undo it or use --fork.")
-    parts = build(config, env, network)
-    directory = found.directory
-    if fork:
-        arrays = with_settings_of(config, parts, loaded.arrays)
-        directory = create(Path(root), config.env, config.preset, config.to_toml())
-        checkpoint.save(directory.checkpoints_path, loaded.path.name, arrays, loaded.meta)
+    if changed_since and not fork:
+        told = "; ".join(changed_since)
+        raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo it or use --fork.")
+    parts = build(config, env, network if network is not None else found.model_given, resumed=True)
+    directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     # Where a window cannot be shown now, it may be the next time: only the budget is kept.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
-    proceed(directory, config, parts, observer or Observer(), rewritten)
+    proceed(directory, config, parts, everyone, rewritten)
     return Run(directory, env, network)
 
 
-def load(run: Path | str, *, root: Path | str = RUNS, member: int | None = None, env: Any = None) -> Policy:
-    """A trained agent that plays: `qdojo.load(path).act(observation)`."""
-    use_compilation_cache()
-    return Run(find(Path(root), str(run)), env).policy(member)
+def _observers(others: Sequence[Any]) -> Observers:
+    """Everyone who hears of a run. The curve is drawn last, from a metrics file that is complete."""
+    return Observers([MetricsObserver(), *others, CurveObserver()])
 
 
-def evaluate(run: Path | str, episodes: int = 100, *, seed: int = 0, root: Path | str = RUNS) -> Evaluation:
-    """Greedy scores of what a run delivered, on unseen episodes."""
+def load(
+    run: Path | str,
+    *,
+    root: Path | str = RUNS,
+    member: int | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
+    network: Any = None,
+) -> Policy:
+    """A trained agent that plays: `qdojo.load(path).act(observation)`. It builds no environment.
+
+    `network` is the Keras model that the run was trained with, needed only where Keras cannot write it as data (one
+    with classes of its own); `env` the callable, needed only for runs of earlier versions.
+    """
     use_compilation_cache()
-    return Run(find(Path(root), str(run))).evaluate(episodes, seed)
+    return Run(find(Path(root), str(run)), env, network).policy(member)
+
+
+def evaluate(
+    run: Path | str,
+    episodes: int = 100,
+    *,
+    seed: int = 0,
+    root: Path | str = RUNS,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
+    network: Any = None,
+) -> Evaluation:
+    """Greedy scores of what a run delivered, on unseen episodes.
+
+    `env` is the callable that the run was trained with, needed only where it cannot be imported again and Gymnasium
+    cannot make its environment from a spec; `network` is as for `load`.
+    """
+    use_compilation_cache()
+    return Run(find(Path(root), str(run)), env, network).evaluate(episodes, seed)
 
 
 def use_compilation_cache() -> None:
@@ -318,25 +376,3 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "qdojo" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _changes(config: Config, meta: dict[str, Any]) -> list[str]:
-    """What differs from a checkpoint; budgets and the window may, for they change nothing that was done."""
-    free = {
-        "steps",
-        "episodes",
-        "until_solved",
-        "solved_at",
-        "checkpoint_every_seconds",
-        "final_eval_episodes",
-        "render",
-    }
-    now, then = config.model_dump(mode="json"), stored_config(meta["config"]).model_dump(mode="json")
-    fields = [name for name in now if name not in free and now[name] != then[name]]
-    found = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in fields]
-    then_versions = meta["versions"]
-    return found + [
-        f"{name} was {then_versions.get(name)}, is {number}"
-        for name, number in versions().items()
-        if number != then_versions.get(name)
-    ]

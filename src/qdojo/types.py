@@ -39,8 +39,8 @@ Observation: TypeAlias = Shaped[AnyArray, "*observation"] | Masked
 class Step(NamedTuple):
     """One row of the tape: what was seen, done and paid. Leading axes are free: [time, member, env] on the tape.
 
-    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is what the
-    agent carried when it saw the observation.
+    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is what is
+    stored of all that the agent carried when it saw the observation.
     """
 
     observation: Observation
@@ -97,27 +97,8 @@ class Clock(NamedTuple):
     """Gradient steps taken by each member."""
 
 
-def _as_they_are(params: Params, _: Any) -> Params:
-    return params
-
-
-class Network(NamedTuple):
-    """A network as functions for one observation."""
-
-    init: Callable[[Array], Params]
-    """Parameters from a key."""
-    apply: Callable[[Params, Observation], Float[Array, "*branches_and_actions_and_outputs"]]
-    """Q-values, one an action; or what describes the distribution of each action's return."""
-    perturb: Callable[[Params, Words], Params] = _as_they_are
-    """Parameters with the noise of a noisy network in them; `apply` takes those with and those without."""
-    words: int = 0
-    """uint32 words that one `perturb` consumes."""
-    observe: Callable[[Params, Observation], Params] = _as_they_are
-    """Parameters after a batch of observations `[batch, ...]`: where statistics of them are kept, and not learned."""
-
-    def through(self, view: Callable[[Params], Params]) -> "Network":
-        """The same, of what `view` makes of the parameters."""
-        return self._replace(apply=lambda params, *at: self.apply(view(params), *at))
+def _as_it_is(x: Any) -> Any:
+    return x
 
 
 class Actor(NamedTuple):
@@ -131,6 +112,11 @@ class Actor(NamedTuple):
     """As it is when an episode starts."""
     words: int = 0
     """uint32 words that one `exploring` consumes."""
+    worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
+    """Q-values -> the returns that they stand for, in the same order. The two differ where values are rescaled."""
+    stored: Callable[[Memory], Memory] = _as_it_is
+    """memory -> the part of it that the row of the tape keeps, for learning. It picks arrays and changes none: any
+    leading axes are allowed."""
 
 
 class Agent(NamedTuple):
@@ -154,6 +140,10 @@ class Agent(NamedTuple):
     """As it is when an episode starts."""
     act_words: int
     update_words: int
+    worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
+    """As that of an `Actor`."""
+    stored: Callable[[Memory], Memory] = _as_it_is
+    """As that of an `Actor`."""
 
 
 class Episode(NamedTuple):

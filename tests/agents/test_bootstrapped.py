@@ -13,16 +13,18 @@ from qdojo.agents.categorical import c51_loss, c51_network
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Hyper, Loss, Structure, replay_agent
 from qdojo.agents.quantile import qrdqn_loss, qrdqn_network
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.networks.prior import with_prior
 from qdojo.noise import uniform
 from qdojo.tape.ring import empty, write
+from qdojo.tape.sampling import UNIFORM, Sampler, prioritized
 from qdojo.tape.windows import transitions
-from qdojo.types import Batch, Clock, Masked, Network, Step
+from qdojo.types import Batch, Clock, Masked, Step
 
 HEADS = 3
 KEY = jax.random.key(6)
@@ -184,12 +186,12 @@ def test_observations_are_seen_by_all_heads() -> None:
     np.testing.assert_allclose(seen.inputs.statistics.mean, np.tile([2.0, 2.0, 5.0], (HEADS, 1)))
 
 
-@pytest.mark.parametrize("prioritized", [None, Prioritized(2, 2)], ids=["uniform", "prioritized"])
+@pytest.mark.parametrize("sampler", [UNIFORM, prioritized(2, 1, 2)], ids=["uniform", "prioritized"])
 @pytest.mark.parametrize("name", ["noisy", "c51"])
-def test_it_learns_as_an_agent(name: str, prioritized: Prioritized | None) -> None:
+def test_it_learns_as_an_agent(name: str, sampler: Sampler) -> None:
     """Every head moves, and stays apart from the others; the agent carries which one acts."""
     network, loss = variant(name)
-    structure = Structure(Choosing(2), 4, transitions(1), 1, None, prioritized)
+    structure = Structure(Choosing(2), 4, transitions(1), 1, None, sampler)
     hyper = Hyper(0.01, 0.01, 1.0, 0.9, Exploration(0.0, 0.0, 1.0), 1.0, 0.5)
     ensemble, actor = bootstrapped(network, HEADS), bootstrapped_actor(network, HEADS)
     learner = replay_agent(ensemble, bootstrapped_loss(loss, HEADS), hyper, structure, None, actor)

@@ -12,7 +12,8 @@ from qdojo.agents.categorical import c51_loss, c51_network
 from qdojo.bellman.targets import Munchausen
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
-from qdojo.types import Batch, Network
+from qdojo.networks.network import Network
+from qdojo.types import Batch
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -15,8 +15,9 @@ from qdojo.agents.learner import Loss
 from qdojo.agents.quantile import qrdqn_loss, qrdqn_network
 from qdojo.networks.inputs import Design, legal_only
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.noise import uniform
-from qdojo.types import Batch, Masked, Network, Observation, Params
+from qdojo.types import Batch, Masked, Observation, Params
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

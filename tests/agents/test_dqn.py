@@ -11,7 +11,8 @@ from jax import Array
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.bellman.targets import Munchausen, rescaled, unrescaled
 from qdojo.networks.inputs import legal_only
-from qdojo.types import Batch, Masked, Metrics, Network
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Masked, Metrics
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -115,6 +116,14 @@ def test_rescaled_values_have_targets_of_plain_returns() -> None:
     target = rescaled(4.0 + 0.5 * unrescaled(jnp.float32(30.0)))
     assert priority == pytest.approx(float(target) - 2.0, rel=1e-6)
     assert value == pytest.approx((float(target) - 2.0) ** 2, rel=1e-6)
+
+
+def test_rescaled_values_are_shown_as_returns() -> None:
+    """h(8) = sqrt(9) - 1 + 0.008 and h(-15) = 1 - sqrt(16) - 0.015."""
+    loss = dqn_loss(TABLE, Rule(False, "mse", rescaled=True))
+    for q, expected in ((2.008, 8.0), (-3.015, -15.0)):
+        _, _, metrics = loss.of(ONLINE.at[0, 1].set(q), TARGET, example(), NO_NOISE)
+        assert metrics["q_mean"] == pytest.approx(expected, rel=1e-5)
 
 
 MASKED = Network(

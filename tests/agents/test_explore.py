@@ -22,7 +22,8 @@ from qdojo.agents.explore import (
     linear,
 )
 from qdojo.networks.inputs import legal_only, plain
-from qdojo.types import Clock, Masked, Network, Observation
+from qdojo.networks.network import Network
+from qdojo.types import Clock, Masked, Observation
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -15,16 +15,18 @@ import pytest
 
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Adam, Hyper, LearnerState, Loss, Prioritized, Structure, learning_rate, replay_agent
+from qdojo.agents.learner import Adam, Hyper, LearnerState, Loss, Structure, learning_rate, replay_agent
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.noise import uniform
 from qdojo.tape import priority
 from qdojo.tape.ring import READERS, Tape, empty, write
+from qdojo.tape.sampling import UNIFORM, Sampler, prioritized
 from qdojo.tape.windows import transitions
-from qdojo.types import Agent, Batch, Clock, Network, Params, Step, Words
+from qdojo.types import Agent, Batch, Clock, Params, Step, Words
 
 TABLE = Network(init=lambda key: jnp.array([2.0, 5.0]), apply=lambda params, observation: params)
 NOISE = jax.random.bits(jax.random.key(0), (8,), jnp.uint32)
@@ -203,12 +205,12 @@ def test_the_step_size_falls_with_the_schedule() -> None:
         np.testing.assert_allclose(state.params[0] - 2.0, rate, atol=1e-6)
 
 
-@pytest.mark.parametrize("prioritized", [None, Prioritized(2, 2)], ids=["uniform", "prioritized"])
-def test_members_may_differ_in_every_number(prioritized: Prioritized | None) -> None:
+@pytest.mark.parametrize("sampler", [UNIFORM, prioritized(2, 1, 2)], ids=["uniform", "prioritized"])
+def test_members_may_differ_in_every_number(sampler: Sampler) -> None:
     """Two members in one program, each as it is alone."""
     numbers = [hyper(), hyper(learning_rate_start=0.2, learning_rate_end=0.2, discount=0.9, target_tau=0.5)]
-    learner = agent(prioritized=prioritized)
-    states = [agent(n, prioritized=prioritized).init(jax.random.key(k)) for k, n in enumerate(numbers)]
+    learner = agent(sampler=sampler)
+    states = [agent(n, sampler=sampler).init(jax.random.key(k)) for k, n in enumerate(numbers)]
     together: LearnerState = jax.tree.map(lambda *x: jnp.stack(x), *states)
     tape = tape_of((0, 1.0, False, False), (0, 0.0, False, False), members=2)
     noise = jnp.stack([NOISE, NOISE + jnp.uint32(1)])
@@ -242,7 +244,7 @@ def leaves(state: LearnerState, rows: int) -> np.ndarray:
 
 def test_priorities_after_an_update_are_those_of_its_errors() -> None:
     """Both rows enter with 1, so each gets half of the 8 examples; 1.5**0.5 and 2**0.5 are their leaves after it."""
-    learner = agent(hyper(priority_alpha=0.5), prioritized=Prioritized(3, 3))
+    learner = agent(hyper(priority_alpha=0.5), sampler=prioritized(3, 1, 3))
     start = learner.init(jax.random.key(0))
     assert leaves(start, 3).tolist() == [1.0, 1.0, 1.0]
     state, metrics = jax.jit(learner.update)(start, TWO_ERRORS, NOISE, clock())
@@ -266,7 +268,7 @@ def test_importance_weights_count_once_and_beta_rises_to_one(error: str, rows: i
     Beta starts at 0.4 and needs 100 steps, which are 10 rows of 10 envs.
     """
     numbers = hyper(priority_alpha=1.0, priority_beta=0.4, priority_beta_steps=100.0)
-    learner = agent(numbers, error, choosing=Choosing(2, num_envs=10), prioritized=Prioritized(3, 3))
+    learner = agent(numbers, error, choosing=Choosing(2, num_envs=10), sampler=prioritized(3, 1, 3))
     tree = priority.put(priority.full(3, 1), jnp.arange(3), jnp.array([3.0, 1.0, 0.0]))
     # The second update of a cycle takes the priorities as they are.
     state = learner.init(jax.random.key(0))._replace(priorities=tree._replace(seen=TWO_ERRORS.written))
@@ -289,7 +291,7 @@ def block_of(*rows: tuple[int, float]) -> Step:
 def test_rows_enter_at_the_highest_priority_at_the_first_update_of_a_cycle_alone() -> None:
     """Three rows a cycle, two updates of one example, and nothing is learned, so errors stay 2 and 1.5 for ever."""
     still = hyper(learning_rate_start=0.0, learning_rate_end=0.0, priority_alpha=1.0)
-    learner = agent(still, batch_size=1, prioritized=Prioritized(6, 3))
+    learner = agent(still, batch_size=1, sampler=prioritized(6, 1, 3))
     rhythm = Rhythm(rows=3, updates=2, warmup_rows=2)
     agents = jax.tree.map(lambda leaf: leaf[None], learner.init(jax.random.key(0)))
     tape = empty(6, 1, 1, jax.ShapeDtypeStruct((1,), jnp.float32))
@@ -317,7 +319,7 @@ def test_learning_copies_neither_the_tape_nor_the_priorities(members: int) -> No
     capacity = 79_190
     network = mlp(Design((4,), 2, (8,), layer_norm=False))
     structure = STRUCTURE._replace(
-        choosing=Choosing(2, num_envs=2), window=transitions(3), prioritized=Prioritized(capacity, 2)
+        choosing=Choosing(2, num_envs=2), window=transitions(3), sampler=prioritized(capacity, 2, 2)
     )
     learner = replay_agent(network, dqn_loss(network, Rule(True, "huber")), hyper(priority_alpha=0.6), structure)
     agents = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), members))

@@ -15,10 +15,11 @@ from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.loops.learning import Rhythm
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.noise import integer
 from qdojo.tape.ring import READERS, Tape, empty, write
-from qdojo.types import Agent, Clock, Network, Step
+from qdojo.types import Agent, Clock, Step
 
 HYPER = PqnHyper(
     learning_rate_start=0.1,

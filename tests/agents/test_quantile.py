@@ -12,11 +12,12 @@ from qdojo.agents.learner import Loss
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
 from qdojo.bellman.distributions import quantile_huber
 from qdojo.bellman.targets import Munchausen
-from qdojo.networks.implicit import ImplicitNetwork, acting, implicit
+from qdojo.networks.implicit import acting, implicit
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.noise import uniform
-from qdojo.types import Batch, Network
+from qdojo.types import Batch
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -98,9 +99,9 @@ def test_qrdqn_acts_on_the_mean_and_passes_the_noise_on() -> None:
 
 
 # F^-1(t) = 2 c t for each observation and action, of mean c: the parameters are the means.
-LINES = ImplicitNetwork(
+LINES = Network(
     init=lambda key: jnp.zeros((2, 2)),
-    quantiles=lambda params, observation, fractions: 2.0 * fractions[:, None] * params[observation][None, :],
+    apply=lambda params, observation, fractions: 2.0 * fractions[:, None] * params[observation][None, :],
 )
 MEANS = jnp.array([[7.0, 1.0], [3.0, -1.0]])
 TARGET_MEANS = jnp.array([[2.0, 4.0], [-2.0, 6.0]])
@@ -142,7 +143,7 @@ def test_iqn_draws_anew_for_other_words() -> None:
 def test_the_targets_action_is_as_averse_to_risk_as_the_behaviour() -> None:
     """Action 0 is t^2 (mean 1/3, worst half 1/12), action 1 always 1/4: the latter is taken only with cvar 0.5."""
     network = LINES._replace(
-        quantiles=lambda params, observation, fractions: jnp.stack(
+        apply=lambda params, observation, fractions: jnp.stack(
             [params * fractions**2, jnp.full_like(fractions, 0.25)], axis=1
         )
     )
@@ -162,7 +163,7 @@ def proposal(params: tuple[Array, Array], observation: Array) -> Array:
     return jnp.concatenate([jnp.zeros(1), jnp.array([0.2, 0.6]) + params[1], jnp.ones(1)])
 
 
-CURVES = ImplicitNetwork(init=lambda key: (jnp.zeros((2, 2)), jnp.zeros(2)), quantiles=curves, proposal=proposal)
+CURVES = Network(init=lambda key: (jnp.zeros((2, 2)), jnp.zeros(2)), apply=curves, proposal=proposal)
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -209,7 +210,7 @@ def test_the_parts_of_fqfs_network_learn_from_their_own_loss() -> None:
     params, target = (network.init(jax.random.key(seed)) for seed in range(2))
     batch = example()._replace(obs_tm1=jnp.ones(4), obs_t=jnp.zeros(4))
 
-    def slope(of: ImplicitNetwork) -> Any:
+    def slope(of: Network) -> Any:
         loss = fqf_loss(of, False, None).of
         return jax.jit(jax.grad(lambda params: loss(params, target, batch, NO_NOISE)[0]))(params)
 
@@ -306,10 +307,9 @@ def test_branches_share_the_mixture_of_their_quantiles() -> None:
 def test_twin_branches_are_as_one(kind: str, munchausen: Munchausen | None) -> None:
     design = Design((3,), 2, (6, 5), layer_norm=False)
     single = implicit(design, 3 if kind == "fqf" else None)
-    quantiles = single.quantiles
-    twins = single._replace(quantiles=lambda *at: jnp.stack([quantiles(*at)] * 2, axis=1))
+    twins = single._replace(apply=lambda *at: jnp.stack([single.apply(*at)] * 2, axis=1))
 
-    def loss(network: ImplicitNetwork) -> Loss:
+    def loss(network: Network) -> Loss:
         return fqf_loss(network, True, munchausen) if kind == "fqf" else iqn_loss(network, False, munchausen)
 
     params, target = (single.init(key) for key in jax.random.split(jax.random.key(0)))

@@ -11,16 +11,18 @@ from jax import Array
 
 from qdojo.agents.categorical import c51_loss, c51_network
 from qdojo.agents.dqn import Rule, dqn_loss
+from qdojo.agents.explore import actor_of
 from qdojo.agents.learner import Loss
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss, qrdqn_network
-from qdojo.agents.recurrent import Target, first_values, reading, recurrent_actor, recurrent_loss, unrolled
+from qdojo.agents.recurrent import Target, reading, recurrent_loss, unrolled
 from qdojo.bellman.targets import Munchausen, rescaled, unrescaled
 from qdojo.networks.implicit import implicit
-from qdojo.networks.inputs import Design, legal_only, plain
+from qdojo.networks.inputs import Design, in_place, legal_only, plain
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
-from qdojo.networks.recurrent import RecurrentNetwork, head_design, recurrent
-from qdojo.types import Actor, Batch, Masked, Network, Observation, Sequence
+from qdojo.networks.recurrent import head_design, recurrent
+from qdojo.types import Batch, Masked, Observation, Sequence
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -32,39 +34,37 @@ BOTH = pytest.mark.parametrize("cell", ["gru", "lstm"])
 PLAIN = Rule(double=False, error="mse")
 
 
-def step(weight: Array, observation: Observation, memory: Array) -> tuple[Array, Array]:
+def add(weight: Array, observation: Observation, memory: Array) -> tuple[Observation, Array]:
     total = plain(observation) + memory
-    return total, total
+    return in_place(observation, total), total
 
 
-ADDING = RecurrentNetwork(
+ADDING = Network(
     init=lambda key: jnp.ones(2),
-    step=step,
-    head=Network(lambda key: jnp.ones(2), lambda weight, total: weight * total),
+    apply=lambda weight, total: weight * total,
+    features=add,
     memory=lambda: jnp.zeros(()),
 )
 """Q(a) = w_a * (sum of what was seen in the episode): all by hand."""
 
 
-def with_q(design: Design, cell: Cell) -> RecurrentNetwork:
+def with_q(design: Design, cell: Cell) -> Network:
     """A network of plain Q-values."""
     return recurrent(design, cell, mlp(head_design(design, implicit=False)))
 
 
-def q_loss(network: RecurrentNetwork, rule: Rule, burn_in: int, stored_state: bool, length: int = 2) -> Loss:
+def q_loss(network: Network, rule: Rule, burn_in: int, stored_state: bool, length: int = 2) -> Loss:
     """The DQN loss on sequences."""
-    loss = dqn_loss(q_of(network), rule)
-    return recurrent_loss(loss, network, length, burn_in, stored_state)
+    return recurrent_loss(dqn_loss(reading(network), rule), network, length, burn_in, stored_state)
 
 
-def q_of(network: RecurrentNetwork) -> Network:
-    q = reading(network.head)
-    assert isinstance(q, Network)
-    return q
+def without_memory(network: Network) -> Network:
+    """The same parameters, as they are in an episode of one observation."""
 
+    def alone(function: Any) -> Any:
+        return lambda params, x, *rest: function(params, network.features(params, x, network.memory())[0], *rest)
 
-def actor_of(network: RecurrentNetwork) -> Actor:
-    return recurrent_actor(network, q_of(network))
+    return Network(network.init, alone(network.apply), network.proposal and alone(network.proposal))
 
 
 def hand_made(**changed: Any) -> Sequence:
@@ -144,7 +144,14 @@ def test_rescaled_targets() -> None:
     assert float(priority) == pytest.approx(abs(float(expected)), rel=1e-5)
 
 
-def one_transition(network: RecurrentNetwork, seen: Array) -> tuple[Sequence, Batch]:
+def test_rescaled_values_are_shown_as_returns() -> None:
+    """6 * w_0 = h(8) = 2.008 and 4 * w_1 = h(15) = 3.015: the mean is that of 8 and 15, not h^-1 of the mean."""
+    online = jnp.array([2.008 / 6.0, 3.015 / 4.0])
+    _, _, metrics = q_loss(ADDING, PLAIN._replace(rescaled=True), 1, True).of(online, TARGET, hand_made(), NO_NOISE)
+    assert float(metrics["q_mean"]) == pytest.approx(11.5, rel=1e-5)
+
+
+def one_transition(network: Network, seen: Array) -> tuple[Sequence, Batch]:
     """From the first of two observations, each of which begins an episode, to the second; in both forms."""
     sequence = Sequence(
         obs_tm1=seen,
@@ -169,7 +176,7 @@ def test_an_episode_of_one_observation_is_the_plain_loss() -> None:
     seen = jax.random.normal(KEY, (2, 3))
     sequence, batch = one_transition(network, seen)
     ours = jax.jit(q_loss(network, rule, 0, True, length=1).of)(params, target, sequence, NO_NOISE)
-    theirs = jax.jit(dqn_loss(first_values(network, q_of(network)), rule).of)(params, target, batch, NO_NOISE)
+    theirs = jax.jit(dqn_loss(without_memory(network), rule).of)(params, target, batch, NO_NOISE)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
 
 
@@ -182,7 +189,7 @@ def test_unrolling_is_stepping(cell: Cell) -> None:
     last = jnp.array([False, False, True, True, False, False, False])
     start = jax.tree.map(lambda leaf: leaf + 0.3, network.memory())
     features, memory = jax.jit(lambda params: unrolled(network, params, seen, last, start))(params)
-    q = jax.vmap(network.head.apply, in_axes=(None, 0))(params, features)
+    q = jax.vmap(network.apply, in_axes=(None, 0))(params, features)
     values, carried = jax.jit(actor.values), start
     for row in range(7):
         expected, carried = values(params, seen[row], carried)
@@ -197,16 +204,16 @@ def test_no_target_leans_on_an_illegal_action() -> None:
     mask = jnp.array([[True, True], [True, True], [True, False], [True, True]])
     sequence = hand_made(starts=jnp.array([True, False]), action_tm1=jnp.array([1, 0]))
     sequence = sequence._replace(obs_tm1=Masked(sequence.obs_tm1, mask))
-    head = Network(ADDING.init, lambda weight, total: legal_only(weight * plain(total), total))
+    network = ADDING._replace(apply=lambda weight, total: legal_only(weight * plain(total), total))
     target = jnp.array([-1.0, 3.0])
     for double in (False, True):
-        loss = q_loss(ADDING._replace(head=head), PLAIN._replace(double=double), 1, True)
+        loss = q_loss(network, PLAIN._replace(double=double), 1, True)
         value, _, _ = loss.of(ONLINE, target, sequence, NO_NOISE)
         assert float(value) == pytest.approx((10.0 + 0.5 * 4.0 * -1.0 - 2.0 * 6.0) ** 2)
 
 
 def test_each_network_reads_features_of_its_own() -> None:
-    q = q_of(ADDING)
+    q = reading(ADDING)
     both = jnp.array([5.0, 7.0])
     np.testing.assert_array_equal(q.apply(ONLINE, both), 5.0 * ONLINE)
     np.testing.assert_array_equal(q.apply(Target(TARGET), both), 7.0 * TARGET)
@@ -229,23 +236,14 @@ def test_any_loss_on_an_episode_of_one_observation_is_what_it_is_without_a_memor
     params, target = (network.init(key) for key in jax.random.split(KEY))
     seen = jax.random.normal(KEY, (2, 3))
 
-    def alone(function: Any) -> Any:
-        """Of an observation what it is of the features that an empty memory makes of it."""
-        return lambda params, x, *rest: function(params, network.step(params, x, network.memory())[0], *rest)
-
-    def losses(network: Any) -> Loss:
+    def losses(network: Network) -> Loss:
         if name == "iqn":
             return iqn_loss(network, False, MUNCHAUSEN)
         return fqf_loss(network, True, None) if name == "fqf" else DISTRIBUTIONS[name](network)[1]
 
-    if isinstance(head, Network):
-        plain_network: Any = network.head._replace(apply=alone(network.head.apply))
-    else:
-        quantiles, proposal = network.head.quantiles, network.head.proposal
-        plain_network = network.head._replace(quantiles=alone(quantiles), proposal=proposal and alone(proposal))
     sequence, batch = one_transition(network, seen)
-    theirs = losses(plain_network)
-    ours = recurrent_loss(losses(reading(network.head)), network, 1, 0, True)
+    theirs = losses(without_memory(network))
+    ours = recurrent_loss(losses(reading(network)), network, 1, 0, True)
     noise = jax.random.bits(KEY, (ours.words,), jnp.uint32)
     assert ours.words == theirs.words
 
@@ -259,7 +257,7 @@ def test_any_loss_on_an_episode_of_one_observation_is_what_it_is_without_a_memor
     )
 
 
-def random_sequence(network: RecurrentNetwork, seen: Array) -> Sequence:
+def random_sequence(network: Network, seen: Array) -> Sequence:
     """Two rows of six burnt in, three learned."""
     return Sequence(
         obs_tm1=seen,
@@ -353,12 +351,3 @@ def test_the_actor_explores_with_noise_and_is_evaluated_without() -> None:
     jax.tree.map(np.testing.assert_array_equal, exploring, perturbed)
     jax.tree.map(np.testing.assert_array_equal, values, actor.values(params.mean, seen, memory))
     assert not np.allclose(exploring[0], values[0])
-
-
-def test_the_network_of_a_first_step() -> None:
-    network = noisy(with_q(DESIGN, "lstm"))
-    first, params = first_values(network, q_of(network)), network.init(KEY)
-    expected, _ = actor_of(network).values(params, jnp.ones(3), network.memory())
-    np.testing.assert_array_equal(first.apply(params, jnp.ones(3)), expected)
-    assert first.words == network.words
-    assert (first.init, first.perturb, first.observe) == (network.init, network.perturb, network.observe)

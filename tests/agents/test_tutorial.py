@@ -202,6 +202,18 @@ def test_the_tutorials_32() -> None:
         assert (float(metrics["loss"]) > 0) == (fits > 0)
 
 
+@pytest.mark.parametrize(("lengths", "fits"), [((10, 21), 0), ((10, 22), 32)])
+def test_episodes_that_end_in_the_warm_up_are_no_steps(lengths: tuple[int, int], fits: int) -> None:
+    """Updates begin at row 32, as the loops begin, and the second episode ends at row 33 or 34: of 31 steps no 32 can
+    be drawn, and of 32 every one is."""
+    rows = episodes(list(lengths))
+    tape, state = seen_by(tape_of(rows[:31], capacity=64), 0), TUTORIAL.init(jax.random.key(0))
+    for row in rows[31:]:
+        tape = seen_by(write(tape._replace(member=jnp.arange(1)), block([row])), 0)
+        state, _ = jitted_update(TUTORIAL)(state, tape, words(32), CLOCK)
+    assert int(state.adam.updates) == fits
+
+
 def test_exploration_stops_falling_at_the_minimum() -> None:
     agent = tutorial_agent(NETWORK, 2, batch_size=4, memory_steps=16, epsilon_decay=0.1)
     states = play(agent, episodes([4] * 4), capacity_rows(16), agent.init(jax.random.key(0)))

@@ -1,19 +1,22 @@
 """What `qdojo train --help` says: the settings that matter first, all of them once, each in one plain line."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from qdojo.cli import run
 from qdojo.config import FIRST, GROUPS, Config
 
 
-@pytest.fixture
-def panels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def panels() -> dict[str, str]:
     """The text of each panel by its title, unwrapped."""
-    monkeypatch.setenv("COLUMNS", "1000")
-    assert run(["train", "--help"]) == 0
-    out = capsys.readouterr().out
+    command = [sys.executable, "-m", "qdojo", "train", "--help"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QDOJO_")}
+    wide = environment | {"COLUMNS": "1000", "PYTHONIOENCODING": "utf-8"}
+    out = subprocess.run(command, capture_output=True, encoding="utf-8", env=wide, check=True, timeout=60).stdout
     found = re.findall(r"╭─ (.+?) ─+╮\n(.*?)╰", out, re.DOTALL)
     return {title: "\n".join(line.strip("│ ") for line in body.splitlines()) for title, body in found}
 

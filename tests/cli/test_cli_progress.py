@@ -11,6 +11,7 @@ import pytest
 from qdojo.cli.progress import Numbers, Progress
 from qdojo.config import make_config
 from qdojo.runs.directory import RunDirectory
+from qdojo.training.observers import Evaluated, Started
 from qdojo.types import Episode, Report
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
@@ -31,10 +32,11 @@ def test_numbers_are_means_over_members() -> None:
     numbers = Numbers(make_config("CartPole-v1", seeds=2, steps=1000))
     assert numbers.how_far() == []
     assert numbers.how_good() == []
-    numbers.add(_report(100, (0, 10.0), (0, 20.0), (1, 31.0)), None)
+    numbers.add(_report(100, (0, 10.0), (0, 20.0), (1, 31.0)))
     assert numbers.how_far() == ["100 of 1,000 steps"]
     assert numbers.how_good() == ["return 23.0", "exploration 25.0%", "loss 0.5"]
-    numbers.add(_report(350), np.array([40.0, 50.0]))
+    numbers.add(_report(350))
+    numbers.greedy = 45.0
     assert numbers.how_far() == ["350 of 1,000 steps", "1,000 steps/s"]
     assert numbers.how_good()[-1] == "greedy 45.0"
     assert numbers.fraction == 0.35
@@ -45,7 +47,7 @@ def test_the_budget_in_episodes_counts_the_slowest_member() -> None:
     report = _report(100)._replace(
         episodes=[Episode(0, number, 10, 10.0, 10) for number in range(1, 7)] + [Episode(1, 1, 10, 10.0, 10)]
     )
-    numbers.add(report, None)
+    numbers.add(report)
     assert numbers.fraction == 0.25
     assert "1 of 4 episodes" in numbers.how_far()
 
@@ -54,10 +56,10 @@ def test_the_time_left_follows_what_was_done(monkeypatch: pytest.MonkeyPatch) ->
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     numbers = Numbers(make_config("CartPole-v1", seeds=2, steps=1000))
-    numbers.add(_report(100), None)
+    numbers.add(_report(100))
     assert numbers.left() == ""
     now[0] += 36.0
-    numbers.add(_report(200), None)
+    numbers.add(_report(200))
     assert numbers.left() == "4:48 left"
     now[0] += 7200.0
     assert numbers.left() == "16:04:48 left"
@@ -65,10 +67,12 @@ def test_the_time_left_follows_what_was_done(monkeypatch: pytest.MonkeyPatch) ->
 
 def _progress() -> None:
     with Progress(print_episodes=False) as progress:
-        progress.started(RunDirectory(Path("runs/[red]run")), make_config("CartPole-v1", seeds=2, steps=1000), "device")
+        config = make_config("CartPole-v1", seeds=2, steps=1000)
+        progress.started(Started(RunDirectory(Path("runs/[red]run")), config, "device", at_step=0))
         progress.compiling()
-        progress.reported(_report(100, (0, 10.0)), None)
-        progress.reported(_report(500), np.array([40.0, 50.0]))
+        progress.reported(_report(100, (0, 10.0)))
+        progress.reported(_report(500))
+        progress.evaluated(Evaluated(500, np.array([40.0, 50.0]), 10, np.zeros((2, 10), bool)))
         progress.warned("[bold]something odd")
         progress.evaluating(100)
 

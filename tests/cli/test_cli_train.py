@@ -74,8 +74,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 ) -> None:
     reported = Progress.reported
 
-    def interrupt_once(self: Progress, report: Any, scores: Any) -> None:
-        reported(self, report, scores)
+    def interrupt_once(self: Progress, report: Any) -> None:
+        reported(self, report)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
@@ -114,21 +114,22 @@ def test_a_reader_that_leaves_ends_the_episode_lines_and_not_the_run(monkeypatch
         def isatty(self) -> bool:
             return False
 
+    from qdojo.training.observers import Started
     from qdojo.types import Episode, Report
 
     progress = Progress(print_episodes=True)
-    progress.started(RunDirectory(Path("run")), make_config("CartPole-v1", "tutorial"), "device")
+    progress.started(Started(RunDirectory(Path("run")), make_config("CartPole-v1", "tutorial"), "device", at_step=0))
     monkeypatch.setattr(sys, "stdout", Closed())
     for number in (1, 2):
         episode = Episode(member=0, episode=number, steps=20, score=20.0, length=20)
-        progress.reported(Report(20, 0, np.array([20]), [episode], {}, 0.1), None)
+        progress.reported(Report(20, 0, np.array([20]), [episode], {}, 0.1))
 
 
 def _settings(monkeypatch: pytest.MonkeyPatch, *tokens: str) -> Config:
     """The config that a command line leads to."""
     seen: list[Config] = []
 
-    def train(env: str, *, preset: str, root: Path, observer: Any, **fields: Any) -> None:
+    def train(env: str, *, preset: str, root: Path, observers: Any, **fields: Any) -> None:
         seen.append(make_config(env, preset, **fields))
         raise UsageError("seen enough")
 

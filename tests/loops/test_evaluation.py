@@ -14,7 +14,6 @@ import qdojo
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import check_spaces
 from qdojo.loops.evaluation import Played, episode_bound, solved, told_of_cuts
-from qdojo.observer import Observer
 from qdojo.runs import checkpoint, metrics
 from qdojo.watch import Watched, watch
 
@@ -171,7 +170,7 @@ class Endless(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 0.5, False, False, {}
 
 
-class Heard(Observer):
+class Heard:
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -182,7 +181,7 @@ class Heard(Observer):
 def test_a_run_whose_agent_never_ends_an_episode_ends_and_says_so(tmp_path: Path) -> None:
     """What was cut is in the metrics, a warning, the result and evaluations that come after."""
     heard = Heard()
-    run = qdojo.train(Endless, root=tmp_path, observer=heard, eval_episode_steps=20, until_solved=True, **TINY)
+    run = qdojo.train(Endless, root=tmp_path, observers=[heard], eval_episode_steps=20, until_solved=True, **TINY)
     result = run.result
     assert result["status"] == "finished"
     assert result["eval"]["cut"] == [4]

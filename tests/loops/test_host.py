@@ -18,10 +18,12 @@ from qdojo.agents.explore import Exploration
 from qdojo.envs.copies import episode_seed
 from qdojo.envs.resolve import resolve
 from qdojo.errors import UsageError
-from qdojo.loops.host import HostLoop, evaluation_seed
+from qdojo.loops.host import HostLoop
+from qdojo.loops.host_evaluation import evaluation_seed
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.state import TrainState
-from qdojo.types import Agent, Network, Report
+from qdojo.networks.network import Network
+from qdojo.types import Agent, Report
 
 ROWS = 2 * 40
 
@@ -213,6 +215,33 @@ def test_memory_is_carried_through_an_episode_and_renewed_at_its_end() -> None:
     # Greedy play of three steps: actions 0, 0, 1 pay -1 - 1 + 1.
     loop = host_loop(TwoLanes, agent)
     assert loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=4).returns.tolist() == [[-1.0] * 4]
+
+
+def test_of_what_an_agent_carries_the_tape_holds_what_it_stores() -> None:
+    """It plays by the first of two counters, and stores the second alone."""
+    one = counting(small_network(1))
+
+    def both(function: Any) -> Any:
+        def with_two(params: Any, observation: Any, memory: Any, *rest: Any) -> Any:
+            found, count = function(params, observation, memory["first"], *rest)
+            return found, {"first": count, "second": memory["second"] + jnp.ones(2)}
+
+        return with_two
+
+    agent = one._replace(
+        act=both(one.act),
+        values=both(one.values),
+        memory=lambda: {"first": jnp.int32(0), "second": jnp.zeros(2)},
+        stored=lambda memory: memory["second"],
+    )
+    ends = {"terminate_after": 5, "truncate_after": NEVER}
+    on_host = run(host_loop(functools.partial(Timed, lambda elapsed: 1.0, **ends), agent))[0]
+    on_device = run(device_loop(probe("timed", shows_time, constantly(1.0), **ends), agent))[0]
+    for state in (on_host, on_device):
+        rows = jax.tree.map(np.asarray, state.tape.rows)
+        np.testing.assert_array_equal(rows.memory[:32], np.repeat(rows.observation[:32], 2, axis=-1))
+        np.testing.assert_array_equal(rows.action[:32], (rows.observation[:32, ..., 0] >= 2))
+        assert state.tape.words.shape[-1] == 6, "two of the ending and the reward, action, observation, two counters"
 
 
 def test_evaluation_is_greedy_even_where_training_explores() -> None:

@@ -13,13 +13,14 @@ from probes.training import HYPER, device_loop, host_loop, small_agent, small_ne
 from qdojo import snapshot
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Structure, replay_agent
 from qdojo.dataset import streams
 from qdojo.envs.native.cartpole import CARTPOLE
 from qdojo.errors import UsageError
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
 from qdojo.loops.state import TrainState
+from qdojo.tape.sampling import prioritized
 from qdojo.tape.windows import transitions
 from qdojo.types import Agent, Report, Step
 
@@ -143,8 +144,8 @@ def test_data_that_are_too_few_or_too_many_are_refused() -> None:
 
 
 def prioritized_agent(network: Any, hyper: Any, capacity: int) -> Agent:
-    ranked = Prioritized(capacity, 2)
-    structure = Structure(Choosing(2, num_envs=1), 32, transitions(1), 1, None, ranked)
+    sampler = prioritized(capacity, num_envs=1, rows_per_cycle=2)
+    structure = Structure(Choosing(2, num_envs=1), 32, transitions(1), 1, None, sampler)
     hyper = hyper._replace(priority_alpha=0.6, priority_beta=0.4, priority_beta_steps=2_000.0)
     return replay_agent(network, dqn_loss(network, Rule(True, "mse")), hyper, structure)
 

@@ -23,7 +23,7 @@ from qdojo.loops.offline import OfflineLoop
 from qdojo.loops.pausing import Stretches, numbered, plan
 from qdojo.loops.state import TrainState
 from qdojo.runs import checkpoint, metrics
-from qdojo.trainer import Interrupted
+from qdojo.training.stopping import Interrupted
 from qdojo.types import Step
 
 SLOW, OVERLAPPED = Rhythm(rows=3, updates=2, warmup_rows=8), Rhythm(rows=3, updates=16, warmup_rows=8)

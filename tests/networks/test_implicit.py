@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from jax import Array
 
-from qdojo.networks.implicit import PROPOSAL_SCALE, ImplicitMLP, ImplicitNetwork, _cosine, acting, implicit
+from qdojo.networks.implicit import PROPOSAL_SCALE, ImplicitMLP, _cosine, acting, implicit
 from qdojo.networks.inputs import ILLEGAL, Design
 from qdojo.networks.mlp import Dueling, Hidden
+from qdojo.networks.network import Network
 from qdojo.types import Masked
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -49,7 +50,7 @@ def test_the_network_against_numpy(
     assert (params.last is None) == dueling
     observations = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
     fractions = jnp.array([0.0, 0.3, 0.5, 1.0])
-    found = jax.jit(jax.vmap(network.quantiles, in_axes=(None, 0, None)))(params, jnp.asarray(observations), fractions)
+    found = jax.jit(jax.vmap(network.apply, in_axes=(None, 0, None)))(params, jnp.asarray(observations), fractions)
     assert found.shape == (5, 4, 3)
     assert found.dtype == jnp.float32
     for b, observation in enumerate(observations):
@@ -60,7 +61,7 @@ def test_the_network_against_numpy(
 
 def test_quantiles_differ_from_fraction_to_fraction() -> None:
     network = implicit(Design((4,), 2, (16, 16), False, False), None)
-    found = network.quantiles(network.init(KEY), jnp.ones(4), jnp.array([0.1, 0.9]))
+    found = network.apply(network.init(KEY), jnp.ones(4), jnp.array([0.1, 0.9]))
     assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
 
 
@@ -76,9 +77,9 @@ def test_branches_have_an_axis_of_their_own() -> None:
     design = Design((4,), 3, (8, 8), False, False, action_shape=(2,))
     network, flat = implicit(design, None), implicit(design._replace(num_actions=6, action_shape=()), None)
     params, fractions = network.init(KEY), jnp.array([0.2, 0.8])
-    found = network.quantiles(params, jnp.ones(4), fractions)
+    found = network.apply(params, jnp.ones(4), fractions)
     assert found.shape == (2, 2, 3)
-    np.testing.assert_array_equal(found.reshape(2, 6), flat.quantiles(params, jnp.ones(4), fractions))
+    np.testing.assert_array_equal(found.reshape(2, 6), flat.apply(params, jnp.ones(4), fractions))
     mask = jnp.array([[True, False, True], [True, True, False]])
     q = acting(network, 4, 1.0).apply(params, Masked(jnp.ones(4), mask))
     np.testing.assert_array_equal(q == ILLEGAL, ~mask)
@@ -129,7 +130,7 @@ def squares(params: Array, observation: Array, fractions: Array) -> Array:
     return jnp.stack([params * fractions**2, jnp.full_like(fractions, 0.25)], axis=1)
 
 
-SQUARES = ImplicitNetwork(init=lambda key: jnp.float32(1.0), quantiles=squares)
+SQUARES = Network(init=lambda key: jnp.float32(1.0), apply=squares)
 
 
 def test_what_acts_is_the_mean_over_even_midpoints() -> None:

@@ -147,6 +147,22 @@ def test_dueling_streams_by_hand() -> None:
     np.testing.assert_array_equal(slope, np.zeros((3, 2)))
 
 
+def test_dueling_needs_nothing_that_onnx_converters_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the place of `jnp.mean` while they trace, and refuse its `where`. Branches of 3 and 2 actions: V is 3,
+    the advantages that exist are [1, 2, 6], [5, 1] and have the mean 3."""
+    mean = jnp.mean
+
+    def converted(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:
+        return mean(x, axis=axis, keepdims=keepdims)
+
+    monkeypatch.setattr(jnp, "mean", converted)
+    design = Design((2,), 3, (2,), False, action_shape=(2,), branch_sizes=(3, 2))
+    head = jax.tree.map(jnp.zeros_like, Dueling(2, 2, design, 1, KEY))
+    biases = (jnp.array([3.0]), jnp.array([1.0, 2.0, 6.0, 5.0, 1.0, 99.0]))
+    head = eqx.tree_at(lambda head: (head.value.bias, head.advantage.bias), head, biases)
+    np.testing.assert_array_equal(head(jnp.ones(2))[:5], [1.0, 2.0, 6.0, 5.0, 1.0])
+
+
 def test_no_two_streams_share_their_draw() -> None:
     head = jax.jit(mlp(Design((8,), 8, (8,), False, dueling=True)).init)(KEY).head
     layers = (head.value_hidden.linear, head.advantage_hidden.linear, head.advantage)

@@ -10,9 +10,9 @@ from scipy import stats
 
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import LayerNorm, Linear, mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import Noisy, is_linear, noisy, noisy_functions, perturbed, signed_root
 from qdojo.noise import normal
-from qdojo.types import Network
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -11,12 +11,13 @@ from qdojo.agents.explore import Choosing, Exploration
 from qdojo.agents.learner import Hyper, Structure, replay_agent
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.networks.prior import Prior, with_prior
 from qdojo.noise import uniform
 from qdojo.tape.ring import empty, write
 from qdojo.tape.windows import transitions
-from qdojo.types import Clock, Masked, Network, Step
+from qdojo.types import Clock, Masked, Step
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

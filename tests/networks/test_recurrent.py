@@ -13,8 +13,9 @@ from qdojo.errors import UsageError
 from qdojo.networks.implicit import implicit
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import Dueling, LayerNorm, Linear, mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import Noisy, noisy
-from qdojo.networks.recurrent import GRU, LSTM, LSTMMemory, RecurrentNetwork, head_design, recurrent
+from qdojo.networks.recurrent import GRU, LSTM, LSTMMemory, head_design, recurrent
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -24,7 +25,7 @@ Cell = Literal["gru", "lstm"]
 BOTH = pytest.mark.parametrize("cell", ["gru", "lstm"])
 
 
-def with_q(design: Design, cell: Cell) -> RecurrentNetwork:
+def with_q(design: Design, cell: Cell) -> Network:
     """A network of plain Q-values."""
     return recurrent(design, cell, mlp(head_design(design, implicit=False)))
 
@@ -102,9 +103,9 @@ def test_an_episode_starts_with_zeros_and_the_memory_keeps_its_form(cell: Cell) 
     assert jax.tree.map(jnp.shape, jax.tree.leaves(memory)) == [(4,)] * (1 if cell == "gru" else 2)
     assert not any(leaf.any() for leaf in jax.tree.leaves(memory))
     params = network.init(KEY)
-    features, after = jax.jit(network.step)(params, jnp.ones(3), memory)
+    features, after = jax.jit(network.features)(params, jnp.ones(3), memory)
     assert features.shape == (4,)
-    assert network.head.apply(params, features).shape == (2,)
+    assert network.apply(params, features).shape == (2,)
     assert jax.tree.structure(after) == jax.tree.structure(memory)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(after))
 
@@ -112,7 +113,7 @@ def test_an_episode_starts_with_zeros_and_the_memory_keeps_its_form(cell: Cell) 
 @BOTH
 def test_what_was_seen_before_changes_the_values(cell: Cell) -> None:
     network = with_q(DESIGN, cell)
-    params, step = network.init(KEY), jax.jit(network.step)
+    params, step = network.init(KEY), jax.jit(network.features)
     after_one, after_other = (step(params, jnp.full(3, x), network.memory())[1] for x in (1.0, -1.0))
     now = jnp.zeros(3)
     assert np.abs(step(params, now, after_one)[0] - step(params, now, after_other)[0]).max() > 1e-3
@@ -155,11 +156,11 @@ def test_heads_begin_with_the_features() -> None:
     assert (plain.observation_shape, plain.hidden, joined.hidden) == ((4,), (), (4,))
     features = jnp.ones(4)
     values = recurrent(design, "gru", mlp(plain))
-    assert values.head.apply(values.init(KEY), features).shape == (2, 3)
+    assert values.apply(values.init(KEY), features).shape == (2, 3)
     atoms = recurrent(design, "gru", mlp(plain, 5))
-    assert atoms.head.apply(atoms.init(KEY), features).shape == (2, 3, 5)
+    assert atoms.apply(atoms.init(KEY), features).shape == (2, 3, 5)
     quantiles = recurrent(design, "gru", implicit(joined, None))
-    assert quantiles.head.quantiles(quantiles.init(KEY), features, jnp.array([0.1, 0.9])).shape == (2, 2, 3)
+    assert quantiles.apply(quantiles.init(KEY), features, jnp.array([0.1, 0.9])).shape == (2, 2, 3)
 
 
 def test_statistics_are_kept_of_whole_sequences() -> None:
@@ -176,7 +177,7 @@ def test_members_differ_and_are_each_as_alone(cell: Cell) -> None:
     keys = jax.random.split(KEY, 2)
 
     def first(key: jax.Array) -> jax.Array:
-        return network.step(network.init(key), jnp.ones(3), network.memory())[0]
+        return network.features(network.init(key), jnp.ones(3), network.memory())[0]
 
     together = jax.jit(jax.vmap(first))(keys)
     assert not np.allclose(together[0], together[1])
@@ -186,7 +187,7 @@ def test_members_differ_and_are_each_as_alone(cell: Cell) -> None:
 @BOTH
 def test_noise_reaches_the_cell_and_is_left_out_where_nothing_was_perturbed(cell: Cell) -> None:
     """Words: inputs + outputs of 3 -> 6, of 6 and 4 -> gates * 4, and of 4 -> 2."""
-    plain: RecurrentNetwork = with_q(DESIGN, cell)
+    plain: Network = with_q(DESIGN, cell)
     network = noisy(plain)
     gates = 3 if cell == "gru" else 4
     assert network.words == (3 + 6) + (6 + 4 * gates) + (4 + 4 * gates) + (4 + 2)
@@ -198,9 +199,9 @@ def test_noise_reaches_the_cell_and_is_left_out_where_nothing_was_perturbed(cell
         moved = np.asarray(getattr(drawn.cell, name).weight - getattr(params.mean.cell, name).weight)
         assert np.abs(moved).mean() > 0.01
     at = (jnp.arange(3.0), network.memory())
-    without, with_noise = network.step(params, *at), network.step(drawn, *at)
-    jax.tree.map(np.testing.assert_array_equal, without, plain.step(params.mean, *at))
-    jax.tree.map(np.testing.assert_array_equal, with_noise, plain.step(drawn, *at))
+    without, with_noise = network.features(params, *at), network.features(drawn, *at)
+    jax.tree.map(np.testing.assert_array_equal, without, plain.features(params.mean, *at))
+    jax.tree.map(np.testing.assert_array_equal, with_noise, plain.features(drawn, *at))
     assert np.abs(without[0] - with_noise[0]).max() > 1e-3
 
 

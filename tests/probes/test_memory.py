@@ -8,15 +8,16 @@ from probes.memory import t_maze
 
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Hyper, Prioritized, Structure, replay_agent
-from qdojo.agents.recurrent import first_values, reading, recurrent_actor, recurrent_loss
+from qdojo.agents.learner import Hyper, Structure, replay_agent
+from qdojo.agents.recurrent import reading, recurrent_loss
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.networks.recurrent import head_design, recurrent
 from qdojo.tape import windows
-from qdojo.types import Agent, Network
+from qdojo.tape.sampling import prioritized
+from qdojo.types import Agent
 
 CORRIDOR, MEMBERS, ENVS, ROWS, CAPACITY_ROWS = 10, 3, 8, 4, 1000
 UPDATES = 300
@@ -38,7 +39,7 @@ UNIFORM = Structure(
     target_sync_updates=1,
     max_grad_norm=None,
 )
-PRIORITIZED = UNIFORM._replace(prioritized=Prioritized(CAPACITY_ROWS, ROWS))
+PRIORITIZED = UNIFORM._replace(sampler=prioritized(CAPACITY_ROWS, ENVS, ROWS))
 
 
 def greedy_returns(agent: Agent, updates: int) -> np.ndarray:
@@ -67,11 +68,9 @@ def agent_with_memory(
     structure: Structure,
 ) -> Agent:
     network = recurrent(DESIGN, "lstm", mlp(head_design(DESIGN, implicit=False)))
-    q = reading(network.head)
-    assert isinstance(q, Network)
-    loss = recurrent_loss(dqn_loss(q, rule), network, length, burn_in, stored_state)
+    loss = recurrent_loss(dqn_loss(reading(network), rule), network, length, burn_in, stored_state)
     structure = structure._replace(window=windows.sequences(burn_in, length, n))
-    return replay_agent(first_values(network, q), loss, HYPER, structure, None, recurrent_actor(network, q))
+    return replay_agent(network, loss, HYPER, structure)
 
 
 R2D2: dict[str, Any] = {

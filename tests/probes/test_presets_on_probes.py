@@ -44,12 +44,12 @@ OF_PRESET: dict[str, dict[str, Any]] = {
     "c51": ATOMS,
     "qrdqn": {"quantiles": 8},
     # Drawn fractions are noise in the target, which more steps average out.
-    "iqn": {"quantiles": 8, "steps": 20_000},
+    "iqn": {"iqn_acting_fractions": 8, "steps": 20_000},
     "fqf": {"quantiles": 8, "steps": 20_000},
     # What is learned under noise takes longer: the noise has to shrink first.
     "noisy": {"steps": 36_000},
     "rainbow": {"steps": 20_000, **ATOMS},
-    "btr": {"quantiles": 8, "steps": 36_000, **MUNCHAUSEN},
+    "btr": {"iqn_acting_fractions": 8, "steps": 36_000, **MUNCHAUSEN},
     # Of quantiles the values are known by no formula; of the mean they are, where the data have both actions alike.
     "cql": {"distribution": None, "error": "mse", "conservative": 0.1, "capacity_steps": 20_000, "steps": 20_000},
     "bootdqn": {"heads": 3},
@@ -71,7 +71,7 @@ def learned(config: Config) -> np.ndarray:
     spaces = check_spaces(plain, "all lessons")
     player = build_player(config, spaces, None)
     agent = build_agent(config, spaces, player)
-    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(20, build_window(config).following + 1))
+    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(20, build_window(config).rows))
     size = {"envs": config.num_envs, "capacity_rows": capacity_rows(config)}
     cycles = config.steps // config.collect_steps
     loop = device_loop(EVERYTHING.environment, agent, rhythm=rhythm, cycles=cycles, **size)

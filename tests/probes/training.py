@@ -16,8 +16,9 @@ from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.tape.windows import transitions
-from qdojo.types import Agent, Network
+from qdojo.types import Agent
 
 HYPER = Hyper(
     learning_rate_start=1e-3,

@@ -9,6 +9,7 @@ import pytest
 
 from qdojo.tape import priority, windows
 from qdojo.tape.ring import Tape, empty, write
+from qdojo.tape.sampling import uniform_starts
 from qdojo.types import Sequence, Step
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -137,14 +138,14 @@ def test_a_sequence_may_lie_across_the_seam_of_the_ring() -> None:
 
 
 def test_the_least_age_is_that_of_a_whole_sequence() -> None:
-    assert windows.sequences(3, 4, 2).following == 8
-    assert windows.sequences(0, 1, 1).following == windows.transitions(1).following == 1
+    assert windows.sequences(3, 4, 2).after == 8
+    assert windows.sequences(0, 1, 1).after == windows.transitions(1).after == 1
 
 
 def test_uniform_starts_have_a_whole_sequence_after_them() -> None:
     tape = tape_of(TERMINATED, envs=2)
     noise = jax.random.bits(jax.random.key(0), (500,), jnp.uint32)
-    age, env = windows.uniform_starts(tape, noise, windows.sequences(2, 2, 1).following)
+    age, env = uniform_starts(tape, noise, windows.sequences(2, 2, 1).after)
     assert set(np.asarray(age).tolist()) == {4, 5, 6, 7}
     assert set(np.asarray(env).tolist()) == {0, 1}
 
@@ -153,10 +154,10 @@ def test_priorities_hide_rows_without_a_whole_sequence_until_it_is_there() -> No
     """Of 8 rows, the newest 4 wait; row 3 is `last`. After two more, of a tape of 8, rows 4 and 5 can be drawn too."""
     life = Life([*TERMINATED.reward, 0.0, 0.0], [2], [3])
     whole, early = tape_of(life, block=2), tape_of(TERMINATED, block=2)
-    following = windows.sequences(2, 2, 1).following
+    after = windows.sequences(2, 2, 1).after
     noise = jax.random.bits(jax.random.key(0), (200,), jnp.uint32)
     advance = jax.jit(priority.advance, static_argnums=(2, 3))
-    tree = advance(priority.full(8, 1), early, 8, following)
+    tree = advance(priority.full(8, 1), early, 8, after)
 
     sample = jax.jit(priority.sample)
 
@@ -165,4 +166,4 @@ def test_priorities_hide_rows_without_a_whole_sequence_until_it_is_there() -> No
         return set((int(tape.written) - 1 - np.asarray(age)).tolist())
 
     assert drawn(tree, early) == {0, 1, 2}
-    assert drawn(advance(tree, whole, 2, following), whole) == {2, 4, 5}
+    assert drawn(advance(tree, whole, 2, after), whole) == {2, 4, 5}

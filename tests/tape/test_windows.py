@@ -14,6 +14,7 @@ from scipy import stats
 
 from qdojo.tape import windows
 from qdojo.tape.ring import READERS, Tape, empty, newest, size_in_bytes, take, write
+from qdojo.tape.sampling import uniform_starts
 from qdojo.types import Batch, Step
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -242,7 +243,7 @@ def written_tape(rows: int, capacity: int, envs: int) -> Tape:
 def test_starts_are_uniform_over_all_rows_that_have_a_successor(rows: int, held: int) -> None:
     envs, draws = 3, 30_000
     noise = jax.random.bits(jax.random.key(rows), (draws,), jnp.uint32)
-    age, env = jax.jit(windows.uniform_starts)(written_tape(rows, 16, envs), noise)
+    age, env = jax.jit(uniform_starts)(written_tape(rows, 16, envs), noise)
     cells, counts = np.unique(np.stack([age, env]), axis=1, return_counts=True)
     assert set(cells[0]) == set(range(1, held))
     assert len(counts) == (held - 1) * envs
@@ -252,6 +253,6 @@ def test_starts_are_uniform_over_all_rows_that_have_a_successor(rows: int, held:
 def test_each_start_has_a_word_of_its_own() -> None:
     tape = written_tape(16, 16, 2)
     noise = jax.random.bits(jax.random.key(0), (64,), jnp.uint32)
-    before = np.stack(windows.uniform_starts(tape, noise))
-    after = np.stack(windows.uniform_starts(tape, noise.at[17].add(jnp.uint32(1))))
+    before = np.stack(uniform_starts(tape, noise))
+    after = np.stack(uniform_starts(tape, noise.at[17].add(jnp.uint32(1))))
     assert np.flatnonzero((before != after).any(axis=0)).tolist() == [17]

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from qdojo.agents.learner import Loss
+from qdojo.networks.network import Network
 from qdojo.noise import integer
-from qdojo.types import Actor, Batch, Memory, Metrics, Network, Observation, Params, Words
+from qdojo.types import Actor, Batch, Memory, Metrics, Observation, Params, Words
 
 NO_HEAD = -1
 """The memory at an episode's start: no head acts yet."""

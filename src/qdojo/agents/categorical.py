@@ -9,7 +9,8 @@ from qdojo.agents.learner import Loss
 from qdojo.bellman.distributions import by_branch, categorical_projection, chosen, chosen_by_branch, cross_entropy
 from qdojo.bellman.targets import Munchausen, log_policy
 from qdojo.networks.inputs import legal_only
-from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Metrics, Observation, Params, Words
 
 
 def c51_network(logits: Network, support: Float[Array, "atoms"]) -> Network:

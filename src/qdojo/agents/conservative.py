@@ -7,14 +7,15 @@ from jaxtyping import Array, Float, Int
 
 from qdojo.agents.learner import Loss
 from qdojo.bellman.targets import chosen
-from qdojo.types import Batch, Metrics, Network, Params, Words
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Metrics, Params, Words
 
 
 def conservative(loss: Loss, network: Network, alpha: float) -> Loss:
     """`loss` + `alpha` * (log sum_a exp Q(s, a) - Q(s, a_data)): CQL(H). Kumar et al. (2020), equation 4.
 
     `network` gives the Q-values of the parameters that `loss` learns: of a distribution, its means. The metric
-    `conservative` is the gap, in units of reward; at least 0.
+    `conservative` is the gap, in units of these Q-values; at least 0.
     """
 
     def penalised(

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 from qdojo.agents.learner import Loss
 from qdojo.bellman import losses, targets
 from qdojo.bellman.targets import Munchausen
-from qdojo.types import Batch, Metrics, Network, Params, Words
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Metrics, Params, Words
 
 ERRORS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
     "mse": losses.squared_error,
@@ -97,7 +98,11 @@ def munchausen_bonus(
 def distance(
     rule: Rule, q_tm1: Float[Array, "*branches actions"], action_tm1: Int[Array, "*branches"], target: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-    """Loss, priority and metrics of the chosen action's value, or of the mean over branches."""
+    """Loss, priority and metrics of the chosen action's value, or of the mean over branches.
+
+    The metric `q_mean` is in units of the return, also where Q-values are rescaled.
+    """
     q = jax.vmap(targets.chosen)(q_tm1.reshape(-1, q_tm1.shape[-1]), action_tm1.reshape(-1))
     error = target - q
-    return jnp.mean(jax.vmap(ERRORS[rule.error])(error)), jnp.mean(jnp.abs(error)), {"q_mean": jnp.mean(q)}
+    shown = targets.unrescaled(q) if rule.rescaled else q
+    return jnp.mean(jax.vmap(ERRORS[rule.error])(error)), jnp.mean(jnp.abs(error)), {"q_mean": jnp.mean(shown)}

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from qdojo.networks.network import Network
 from qdojo.noise import gumbel, integer, uniform
-from qdojo.types import Actor, Clock, Masked, Memory, Network, Observation, Params, Words
+from qdojo.types import Actor, Clock, Masked, Memory, Observation, Params, Words
 
 Scalar: TypeAlias = Float[Array, ""] | float
 
@@ -83,17 +84,18 @@ def acting(actor: Actor, choosing: Choosing) -> Acting:
 
 
 def actor_of(network: Network) -> Actor:
-    """A network without a memory, with its noise while it explores."""
+    """A network of Q-values plays by them, with its noise while it explores, and with its memory where it has one."""
 
     def values(params: Params, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
-        return network.apply(params, observation), memory
+        seen, memory = network.features(params, observation, memory)
+        return network.apply(params, seen), memory
 
     def exploring(
         params: Params, observation: Observation, memory: Memory, noise: Words
     ) -> tuple[Float[Array, "*q"], Memory]:
-        return network.apply(network.perturb(params, noise), observation), memory
+        return values(network.perturb(params, noise), observation, memory)
 
-    return Actor(values, exploring, words=network.words)
+    return Actor(values, exploring, network.memory, network.words)
 
 
 def position(clock: Clock, num_envs: int) -> Float[Array, ""]:

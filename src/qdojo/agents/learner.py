@@ -14,11 +14,12 @@ import optax
 from jaxtyping import Array, Float
 
 from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, linear, position
-from qdojo.tape import priority, windows
-from qdojo.tape.priority import SumTree
+from qdojo.networks.network import Network
+from qdojo.tape import windows
 from qdojo.tape.ring import Tape
+from qdojo.tape.sampling import UNIFORM, Exponents, Sampler
 from qdojo.tape.windows import Window
-from qdojo.types import Actor, Agent, Clock, Metrics, Network, Params, Words
+from qdojo.types import Actor, Agent, Clock, Metrics, Params, Words
 
 
 class Loss(NamedTuple):
@@ -53,15 +54,8 @@ class LearnerState(NamedTuple):
     target_params: Params
     optimizer: optax.OptState
     hyper: Hyper
-    priorities: SumTree | tuple[()]
-    """Of the rows of the tape, where they are not sampled uniformly."""
-
-
-class Prioritized(NamedTuple):
-    """What prioritised replay has to know of the tape and of the rhythm in which it is written."""
-
-    capacity_rows: int
-    rows_per_cycle: int
+    priorities: Any
+    """What the sampler keeps of the rows of the tape."""
 
 
 class Adam(NamedTuple):
@@ -83,7 +77,7 @@ class Structure(NamedTuple):
     window: Window
     target_sync_updates: int
     max_grad_norm: float | None
-    prioritized: Prioritized | None = None
+    sampler: Sampler = UNIFORM
     adam: Adam = Adam()
 
 
@@ -101,16 +95,14 @@ def replay_agent(
     """
     optimizer = optax.scale_by_adam(*structure.adam)
     actor = actor_of(network) if actor is None else actor
-    num_envs = structure.choosing.num_envs
+    num_envs, window, sampler = structure.choosing.num_envs, structure.window, structure.sampler
     plays = acting(actor, structure.choosing)
 
     def init(key: Array) -> LearnerState:
         params = network.init(key) if initial_params is None else initial_params
         trainable, _ = eqx.partition(params, eqx.is_inexact_array)
         numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper)
-        ranked = structure.prioritized
-        tree = () if ranked is None else priority.full(ranked.capacity_rows, num_envs)
-        return LearnerState(params, params, optimizer.init(trainable), numbers, tree)
+        return LearnerState(params, params, optimizer.init(trainable), numbers, structure.sampler.init())
 
     def mean_loss(
         trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words
@@ -126,26 +118,15 @@ def replay_agent(
         share = real / jnp.maximum(jnp.sum(real), 1.0)
         return mean, (errors, {"loss": mean} | jax.tree.map(lambda each: jnp.dot(share, each), metrics))
 
-    def sample(
-        state: LearnerState, tape: Tape, noise: Words, clock: Clock
-    ) -> tuple[Any, Callable[[Float[Array, "batch"]], SumTree | tuple[()]]]:
-        """A batch, and what makes the priorities after it from its errors."""
-        window, hyper, ranked = structure.window, state.hyper, structure.prioritized
-        if ranked is None:
-            age, env = windows.uniform_starts(tape, noise, window.following)
-            return windows.read(window, tape, age, env, hyper.discount), lambda errors: ()
-        assert isinstance(state.priorities, SumTree)
-        tree = priority.advance(state.priorities, tape, ranked.rows_per_cycle, window.following)
-        age, env, probability = priority.sample(tree, tape, noise)
-        beta = linear(hyper.priority_beta, 1.0, hyper.priority_beta_steps, position(clock, num_envs))
-        weight = priority.importance(probability, tape.size * num_envs, beta)
-        batch = windows.read(window, tape, age, env, hyper.discount)
-        batch = batch._replace(weight=batch.weight * weight)
-        return batch, lambda errors: priority.update(tree, tape, age, env, errors, hyper.priority_alpha)
-
     def update(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[LearnerState, Metrics]:
         drawing, noise = noise[: structure.batch_size], noise[structure.batch_size :]
-        batch, ranked = sample(state, tape, drawing, clock)
+        numbers, now = state.hyper, position(clock, num_envs)
+        exponents = Exponents(
+            numbers.priority_alpha, linear(numbers.priority_beta, 1.0, numbers.priority_beta_steps, now)
+        )
+        priorities, drawn = sampler.sample(state.priorities, tape, window, drawing, exponents)
+        batch = windows.read(window, tape, drawn.age, drawn.env, numbers.discount)
+        batch = batch._replace(weight=batch.weight * drawn.weight)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
         gradient, (errors, metrics) = jax.grad(mean_loss, has_aux=True)(
             trainable, frozen, state.target_params, batch, noise
@@ -155,13 +136,14 @@ def replay_agent(
             scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
             gradient = jax.tree.map(lambda g: g * scale, gradient)
         direction, optimizer_state = optimizer.update(gradient, state.optimizer)
-        rate = learning_rate(state.hyper, position(clock, num_envs))
+        rate = learning_rate(numbers, now)
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
         params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
         # Both networks have seen the same observations, whatever else is synced, and when.
         before = network.observe(state.target_params, batch.obs_tm1)
-        target_params = sync_target(params, before, state.hyper, clock)
-        return LearnerState(params, target_params, optimizer_state, state.hyper, ranked(errors)), metrics
+        target_params = sync_target(params, before, numbers, clock)
+        priorities = sampler.update(priorities, tape, drawn, errors, exponents)
+        return LearnerState(params, target_params, optimizer_state, numbers, priorities), metrics
 
     def sync_target(params: Params, target_params: Params, hyper: Hyper, clock: Clock) -> Params:
         def move() -> Params:
@@ -186,6 +168,8 @@ def replay_agent(
         memory=actor.memory,
         act_words=plays.words,
         update_words=structure.batch_size * (1 + loss.words) + 2 * network.words,
+        worth=actor.worth,
+        stored=actor.stored,
     )
 
 

@@ -16,8 +16,9 @@ from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of
 from qdojo.agents.learner import learning_rate
 from qdojo.bellman.returns import lambda_return
 from qdojo.bellman.targets import greedy_value
+from qdojo.networks.network import Network
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Agent, Clock, Metrics, Network, Observation, Params, Words
+from qdojo.types import Agent, Clock, Metrics, Observation, Params, Words
 
 
 class PqnHyper(NamedTuple):

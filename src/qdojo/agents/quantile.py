@@ -20,10 +20,11 @@ from qdojo.bellman.distributions import (
     quantile_huber,
 )
 from qdojo.bellman.targets import Munchausen, log_policy
-from qdojo.networks.implicit import ImplicitNetwork, acting
+from qdojo.networks.implicit import acting
 from qdojo.networks.inputs import legal_only
+from qdojo.networks.network import Network
 from qdojo.noise import uniform
-from qdojo.types import Batch, Metrics, Network, Observation, Params, Words
+from qdojo.types import Batch, Metrics, Observation, Params, Words
 
 ACTING_FRACTIONS = 32
 """K of Dabney et al. (2018b), section 4; FQF proposes its own."""
@@ -56,7 +57,7 @@ def qrdqn_loss(quantiles: Network, double: bool, munchausen: Munchausen | None) 
 
 
 def iqn_loss(
-    network: ImplicitNetwork,
+    network: Network,
     double: bool,
     munchausen: Munchausen | None,
     online_samples: int = 4,
@@ -88,7 +89,7 @@ def iqn_loss(
     return Loss(loss, online_samples + target_samples)
 
 
-def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | None) -> Loss:
+def fqf_loss(network: Network, double: bool, munchausen: Munchausen | None) -> Loss:
     """Quantile regression at the middles of the proposed parts, plus the loss of the proposal.
 
     Yang et al. (2019), algorithm 1. The fractions are those of the example's own observation for both networks, and
@@ -119,10 +120,10 @@ def fqf_loss(network: ImplicitNetwork, double: bool, munchausen: Munchausen | No
 
 
 def _at(
-    network: ImplicitNetwork, params: Params, observation: Observation, fractions: Float[Array, "n"]
+    network: Network, params: Params, observation: Observation, fractions: Float[Array, "n"]
 ) -> Float[Array, "*branches actions n"]:
     """The quantiles with their fractions last, as a network of fixed ones has them."""
-    return jnp.moveaxis(network.quantiles(params, observation, fractions), 0, -1)
+    return jnp.moveaxis(network.apply(params, observation, fractions), 0, -1)
 
 
 def _targets(

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from qdojo.agents.learner import Loss
-from qdojo.networks.implicit import ImplicitNetwork
 from qdojo.networks.inputs import in_place, plain
-from qdojo.networks.recurrent import RecurrentNetwork
-from qdojo.types import Actor, Batch, Memory, Metrics, Network, Observation, Params, Sequence, Words
+from qdojo.networks.network import Network
+from qdojo.types import Batch, Memory, Metrics, Observation, Params, Sequence, Words
 
 LARGEST_SHARE = 0.9
 """eta of Kapturowski et al. (2019), section 2.3: the share of the largest error in a sequence's priority."""
@@ -27,11 +26,11 @@ class Target(NamedTuple):
     params: Params
 
 
-def reading(head: Network | ImplicitNetwork) -> Network | ImplicitNetwork:
-    """The head of a network with a memory, as a network for losses: any of the family learns from sequences by it.
+def reading(network: Network) -> Network:
+    """A network with a memory as losses see it: any of the family learns from sequences by it.
 
     What each of the two networks makes of all that came before is not the same, so its observation is the features of
-    both, the online network's first. A `Target` reads the second.
+    both, `[2, *features]`, the online network's first. A `Target` reads the second.
     """
 
     def own(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,39 +42,11 @@ def reading(head: Network | ImplicitNetwork) -> Network | ImplicitNetwork:
 
         return read
 
-    if isinstance(head, Network):
-        return head._replace(apply=own(head.apply))
-    return head._replace(quantiles=own(head.quantiles), proposal=head.proposal and own(head.proposal))
-
-
-def first_values(network: RecurrentNetwork, q: Network) -> Network:
-    """The same parameters as a network without a memory: Q-values of an episode's first observation."""
-    step = recurrent_actor(network, q).values
-
-    def apply(params: Params, observation: Observation) -> Float[Array, "*q"]:
-        return step(params, observation, network.memory())[0]
-
-    return Network(network.init, apply, network.perturb, network.words, network.observe)
-
-
-def recurrent_actor(network: RecurrentNetwork, q: Network) -> Actor:
-    """Plays with the memory, and with the network's noise while it explores. `q` has the Q-values of what is `reading`
-    the network's head."""
-
-    def values(params: Params, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
-        features, memory = network.step(params, observation, memory)
-        return q.apply(params, in_place(observation, jnp.stack([features, features]))), memory
-
-    def exploring(
-        params: Params, observation: Observation, memory: Memory, noise: Words
-    ) -> tuple[Float[Array, "*q"], Memory]:
-        return values(network.perturb(params, noise), observation, memory)
-
-    return Actor(values, exploring, network.memory, network.words)
+    return network._replace(apply=own(network.apply), proposal=network.proposal and own(network.proposal))
 
 
 def unrolled(
-    network: RecurrentNetwork, params: Params, observations: Observation, last: Bool[Array, "time"], memory: Memory
+    network: Network, params: Params, observations: Observation, last: Bool[Array, "time"], memory: Memory
 ) -> tuple[Float[Array, "time *features"], Memory]:
     """Features of successive observations `[time, ...]`, and the memory after them.
 
@@ -84,16 +55,16 @@ def unrolled(
 
     def row(memory: Memory, seen: tuple[Observation, Bool[Array, ""]]) -> tuple[Memory, Float[Array, "*features"]]:
         observation, last = seen
-        features, memory = network.step(params, observation, memory)
-        return jax.tree.map(lambda old, new: jnp.where(last, new, old), memory, network.memory()), features
+        features, memory = network.features(params, observation, memory)
+        return jax.tree.map(lambda old, new: jnp.where(last, new, old), memory, network.memory()), plain(features)
 
     memory, features = jax.lax.scan(row, memory, (observations, last))
     return features, memory
 
 
-def recurrent_loss(loss: Loss, network: RecurrentNetwork, length: int, burn_in: int, stored_state: bool) -> Loss:
+def recurrent_loss(loss: Loss, network: Network, length: int, burn_in: int, stored_state: bool) -> Loss:
     """The mean of `loss` over the transitions of a `Sequence`, `length` rows that come after `burn_in` others, which
-    only make the memory. `loss` is built on `reading(network.head)`.
+    only make the memory. `loss` is built on `reading(network)`.
 
     Online and target network each go over all rows, from the stored memory or from an empty one; no gradient goes
     through the burn-in, nor through what follows a transition. Kapturowski et al. (2019), sections 2.3 and 3; from an

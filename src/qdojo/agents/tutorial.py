@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.agents.explore import Choosing, actor_of, choose, legal_actions
+from qdojo.networks.network import Network
 from qdojo.noise import integer
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Agent, Batch, Clock, Memory, Metrics, Network, Observation, Params, Words
+from qdojo.types import Agent, Batch, Clock, Memory, Metrics, Observation, Params, Words
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults
 
@@ -93,6 +94,11 @@ def tutorial_agent(
         return jnp.square(chosen - target) / num_actions, chosen
 
     def replay(state: TutorialState, tape: Tape, noise: Words) -> TutorialState:
+        # Episodes of the warm-up end without an update, so only the tape knows how many steps it holds.
+        enough = steps_by_age(tape, memory_steps)[-1] >= batch_size
+        return jax.lax.cond(enough, learn, lambda state, tape, noise: state, state, tape, noise)
+
+    def learn(state: TutorialState, tape: Tape, noise: Words) -> TutorialState:
         samples = memories(tape, noise, memory_steps, discount)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
 
@@ -110,8 +116,7 @@ def tutorial_agent(
     def update(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> tuple[TutorialState, Metrics]:
         ended = last(tape, jnp.int32(0), jnp.int32(0))
         episodes = state.episodes + ended.astype(jnp.int32)
-        steps = tape.written - episodes
-        due = ended & (state.episodes < max_episodes) & (steps >= batch_size)
+        due = ended & (state.episodes < max_episodes)
         state = where_due(replay)(due, state._replace(episodes=episodes), tape, noise)
         return state, {"loss": state.loss, "q_mean": state.q_mean}
 
@@ -164,18 +169,26 @@ def where_due(replay: Replay) -> Callable[[Bool[Array, ""], TutorialState, Tape,
 
 
 def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Batch:
-    """As many different transitions as there are words of noise, in random order, of the last `memory_steps` steps."""
-    ages = jnp.arange(min(tape.capacity, capacity_rows(memory_steps)))
-    env = jnp.zeros_like(ages)
-    written = (ages > 0) & (ages < tape.size)
-    steps = jnp.cumsum(written & ~last(tape, ages, env))
+    """As many different transitions as there are words of noise, in random order, of the last `memory_steps` steps.
+
+    The tape holds at least so many.
+    """
+    steps = steps_by_age(tape, memory_steps)
     chosen = distinct(noise, jnp.minimum(steps[-1], memory_steps))
     # The n-th newest step is where the count of steps first reaches n.
     age = jnp.searchsorted(steps, chosen + 1, method="scan_unrolled")
-    batch = windows.read(windows.transitions(1), tape, age, env[: age.shape[0]], discount)
+    env = jnp.zeros_like(age)
+    batch = windows.read(windows.transitions(1), tape, age, env, discount)
     # The tutorial's `done` is that of old gym: it is also true at the time limit, and nothing is bootstrapped there.
-    done = last(tape, age - 1, env[: age.shape[0]])
+    done = last(tape, age - 1, env)
     return batch._replace(discount_t=jnp.where(done, 0.0, batch.discount_t))
+
+
+def steps_by_age(tape: Tape, memory_steps: int) -> Int[Array, "ages"]:
+    """How many of the rows up to each age start a transition; the last number is of all that can be drawn from."""
+    ages = jnp.arange(min(tape.capacity, capacity_rows(memory_steps)))
+    written = (ages > 0) & (ages < tape.size)
+    return jnp.cumsum(written & ~last(tape, ages, jnp.zeros_like(ages)))
 
 
 def last(tape: Tape, age: Int[Array, "*ages"], env: Int[Array, "*ages"]) -> Bool[Array, "*ages"]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from qdojo.agents.pqn import capacity_rows as pqn_rows
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.config import Config
 from qdojo.errors import UsageError
+from qdojo.loops.state import stored_shapes
 from qdojo.tape import priority, ring
 from qdojo.types import Agent
 
@@ -55,7 +57,7 @@ def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tupl
     batch has two observations an example, as float32. Activations and compiled programs are not counted. Saving and
     resuming add no copy of the tape on the CPU: they write and read it in place, or in blocks.
     """
-    memory = jax.eval_shape(agent.memory)
+    memory = stored_shapes(agent)
     # Members that learn from a data set share its rows.
     members = config.seeds if config.dataset is None else 1
     tape = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
@@ -132,6 +134,8 @@ def _free_of_host() -> int:
         fields = dict(line.split(":", 1) for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
+        if not hasattr(os, "sysconf"):
+            return sys.maxsize  # Windows, where nothing in the standard library tells
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

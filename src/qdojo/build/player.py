@@ -9,21 +9,23 @@ from qdojo.agents.bootstrapped import bootstrapped, bootstrapped_actor
 from qdojo.agents.categorical import c51_network
 from qdojo.agents.explore import actor_of
 from qdojo.agents.quantile import qrdqn_network
-from qdojo.agents.recurrent import first_values, reading, recurrent_actor
+from qdojo.agents.recurrent import reading
+from qdojo.bellman.targets import unrescaled
 from qdojo.config import Config, beyond_preset
 from qdojo.envs.resolve import import_module
 from qdojo.envs.spaces import Spaces
 from qdojo.errors import UsageError
 from qdojo.networks import torsos
-from qdojo.networks.implicit import ImplicitNetwork, acting, implicit
+from qdojo.networks.implicit import acting, implicit
 from qdojo.networks.inputs import Design
-from qdojo.networks.keras import keras_network, tutorial_network
+from qdojo.networks.keras import KERAS, keras_network, tutorial_network
 from qdojo.networks.mlp import mlp
+from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.networks.prior import with_prior
-from qdojo.networks.recurrent import RecurrentNetwork, head_design, recurrent
+from qdojo.networks.recurrent import head_design, recurrent
 from qdojo.networks.torsos import Kind
-from qdojo.types import Actor, Network
+from qdojo.types import Actor
 
 
 class Player(NamedTuple):
@@ -32,12 +34,10 @@ class Player(NamedTuple):
     network: Network
     """All that one member learns, as Q-values."""
     actor: Actor
-    outputs: Network | ImplicitNetwork
+    outputs: Network
     """Of one head, what the loss reads: Q-values, or what describes the distribution of returns."""
     q: Network
     """The Q-values of `outputs`."""
-    recurrent: RecurrentNetwork | None = None
-    """The network with the memory whose head is read by `outputs`, where there is one."""
 
 
 def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
@@ -46,16 +46,17 @@ def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
     Raises UsageError for whatever does not fit together.
     """
     check_model(config, spaces, model)
-    design = network_design(config, spaces)
-    if config.recurrent is not None:
-        head = _outputs(config, head_design(design, config.distribution in ("iqn", "fqf")))
-        network = recurrent(design, config.recurrent, head)
-        network = noisy(network) if config.noisy else network
-        outputs = reading(network.head)
-        q = _q_values(config, outputs)
-        return Player(first_values(network, q), recurrent_actor(network, q), outputs, q, network)
-    outputs = _network(config, design, model)
+    player = _player(config, _network(config, network_design(config, spaces), model))
+    if not config.value_rescaling:
+        return player
+    return player._replace(actor=player.actor._replace(worth=unrescaled))
+
+
+def _player(config: Config, outputs: Network) -> Player:
     q = _q_values(config, outputs)
+    if config.recurrent is not None:
+        read = reading(outputs)
+        return Player(q, actor_of(q), read, _q_values(config, read))
     if config.heads == 1:
         return Player(q, actor_of(q), outputs, q)
     return Player(bootstrapped(q, config.heads), bootstrapped_actor(q, config.heads), outputs, q)
@@ -114,25 +115,33 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
     return torso
 
 
-def _network(config: Config, design: Design, model: Any) -> Network | ImplicitNetwork:
+def _network(config: Config, design: Design, model: Any) -> Network:
     """What one member, or one head of an ensemble, learns."""
-    network = _outputs(config, design)
     if model is not None:
         network = keras_network(model, design.observation_shape, design.num_actions)
+    elif config.recurrent is not None:
+        head = _outputs(config, head_design(design, config.distribution in IMPLICIT))
+        network = recurrent(design, config.recurrent, head)
+    else:
+        network = _outputs(config, design)
     network = noisy(network) if config.noisy else network
     return with_prior(network, config.prior_scale) if config.prior_scale else network
 
 
-def _outputs(config: Config, design: Design) -> Network | ImplicitNetwork:
+IMPLICIT = ("iqn", "fqf")
+"""Distributions that a quantile function describes."""
+
+
+def _outputs(config: Config, design: Design) -> Network:
     """Layers that give Q-values, or what describes the distribution of returns."""
-    if config.distribution in ("iqn", "fqf"):
+    if config.distribution in IMPLICIT:
         return implicit(design, config.quantiles if config.distribution == "fqf" else None)
     return mlp(design, {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or ""))
 
 
-def _q_values(config: Config, outputs: Network | ImplicitNetwork) -> Network:
+def _q_values(config: Config, outputs: Network) -> Network:
     """The Q-values of what a network gives."""
-    if isinstance(outputs, ImplicitNetwork):
+    if config.distribution in IMPLICIT:
         return acting(outputs, config.iqn_acting_fractions, config.cvar)
     if config.distribution == "c51":
         return c51_network(outputs, jnp.linspace(config.vmin, config.vmax, config.atoms))
@@ -162,6 +171,8 @@ def network_model(config: Config, spaces: Spaces, given: Any) -> Any:
         return given
     if config.network == "tutorial":
         return functools.partial(tutorial_network, spaces.observation_shape, spaces.num_actions)
+    if config.network == KERAS:
+        raise UsageError("network is a Keras model that was given in Python; pass it again, as network=.")
     module, colon, name = config.network.partition(":")
     if not colon:
         raise UsageError(f"network is {config.network!r}; use 'mlp', 'tutorial' or 'module:build'.")

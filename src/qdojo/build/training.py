@@ -1,9 +1,7 @@
 """From a config to the parts of a run: a player, and all that teaches it."""
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,34 +14,35 @@ from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Adam, Hyper, Loss, Prioritized, Structure, replay_agent
+from qdojo.agents.learner import Adam, Hyper, Loss, Structure, replay_agent
 from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
+from qdojo.build.beginning import Beginning, beginning
+from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
+from qdojo.build.opening import description
 from qdojo.build.player import Player, build_player, network_model, torso_kind
+from qdojo.build.stepping import device_environment, evaluation_envs, vector_opener
 from qdojo.config import Config
-from qdojo.envs.gymnasium import HostEnvironment
-from qdojo.envs.native import native
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.envs.trial import try_out
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.networks.implicit import ImplicitNetwork
-from qdojo.networks.keras import read_weights
+from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
+from qdojo.tape.sampling import UNIFORM, prioritized
 from qdojo.tape.windows import Window
-from qdojo.types import Agent, Masked, Network
+from qdojo.types import Agent, Masked
 
 Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
-EVALUATION_ENVS = 10
-"""Copies that play a member's evaluation episodes, on the host loop."""
 
 
 class Parts(NamedTuple):
@@ -57,15 +56,25 @@ class Parts(NamedTuple):
     solved_at: float | None
     model: Any
     """The Keras model, or the function that builds it, where the network is one; else None."""
+    description: dict[str, Any]
+    """What the delivered weights need to play, in data."""
+    told: str | None
+    """A sentence for a person before training begins."""
+    checks: tuple[Check, ...]
+    """What is looked for in each report, and told once."""
+    exports: tuple[Export, ...]
+    """Files that the run directory gets of what was learned, however the run ends."""
 
 
-def build(config: Config, env: Callable[..., Any] | None = None, network: Any = None) -> Parts:
+def build(config: Config, env: Any = None, network: Any = None, resumed: bool = False) -> Parts:
     """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
+
+    A run that is `resumed` has its weights, and does not read those that it began with.
 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
     spec = resolve(env if env is not None else config.env)
-    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
@@ -74,19 +83,26 @@ def build(config: Config, env: Callable[..., Any] | None = None, network: Any = 
             f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
             "give the vector AutoresetMode.NEXT_STEP."
         )
+    if device_environment(config, spec) is None:
+        try_out(spec, spaces)
     convolutions = torso_kind(config, spaces) != "dense"
     prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
-    agent = build_agent(config, spaces, player)
+    begun = None if resumed else beginning(config, player.network)
+    agent = build_agent(config, spaces, player, begun)
     return Parts(
         spec=spec,
         spaces=spaces,
         network=player.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent, build_window(config).following + 1),
+        loop=_loop(config, spec, spaces, agent, build_window(config).rows),
         solved_at=solved_at,
         model=model,
+        description=description(config, spec, spaces, model),
+        told=None if begun is None else begun.told,
+        checks=checks(config, spaces),
+        exports=exports(config, spaces, model),
     )
 
 
@@ -108,15 +124,15 @@ def _loss(config: Config, player: Player) -> Loss:
     loss = _formula(config, player.outputs, Rule(config.double, config.error, munchausen, config.value_rescaling))
     if config.conservative:
         loss = conservative(loss, player.q, config.conservative)
-    if player.recurrent is not None:
-        return recurrent_loss(loss, player.recurrent, config.sequence_steps, config.burn_in_steps, config.stored_state)
+    if config.recurrent is not None:
+        return recurrent_loss(loss, player.network, config.sequence_steps, config.burn_in_steps, config.stored_state)
     return loss if config.heads == 1 else bootstrapped_loss(loss, config.heads)
 
 
-def _formula(config: Config, network: Network | ImplicitNetwork, rule: Rule) -> Loss:
-    if isinstance(network, ImplicitNetwork):
-        if config.distribution == "fqf":
-            return fqf_loss(network, rule.double, rule.munchausen)
+def _formula(config: Config, network: Network, rule: Rule) -> Loss:
+    if config.distribution == "fqf":
+        return fqf_loss(network, rule.double, rule.munchausen)
+    if config.distribution == "iqn":
         samples = config.iqn_fractions, config.iqn_target_fractions
         return iqn_loss(network, rule.double, rule.munchausen, *samples, cvar=config.cvar)
     if config.distribution == "c51":
@@ -134,10 +150,10 @@ def build_window(config: Config) -> Window:
     return windows.transitions(config.n_step)
 
 
-def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
-    """What learns: a player, the formula it learns by, and an optimizer."""
+def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None) -> Agent:
+    """What learns: a player, the formula it learns by, an optimizer, and the weights it begins with, if given."""
     network = player.network
-    initial = None if config.weights is None else read_weights(config.weights, network)
+    initial = None if begun is None else begun.params
     if config.agent == "tutorial":
         return tutorial_agent(
             network,
@@ -154,11 +170,11 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         )
     learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
     exploration = Exploration(
-        epsilon_start=config.epsilon_start if initial is None else config.epsilon_end,
+        epsilon_start=config.epsilon_start if config.weights is None else config.epsilon_end,
         epsilon_end=config.epsilon_end,
         decay_steps=config.epsilon_decay_steps,
         ladder=config.epsilon_ladder,
-        temperature_start=config.temperature_start if initial is None else config.temperature_end,
+        temperature_start=config.temperature_start if config.weights is None else config.temperature_end,
         temperature_end=config.temperature_end,
     )
     choosing = Choosing(
@@ -199,16 +215,16 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
         priority_beta=config.priority_beta,
         priority_beta_steps=config.priority_beta_steps or config.steps,
     )
-    prioritized = None
+    sampler = UNIFORM
     if config.prioritized:
-        prioritized = Prioritized(capacity_rows(config), config.rows_per_cycle)
+        sampler = prioritized(capacity_rows(config), config.num_envs, config.rows_per_cycle)
     structure = Structure(
         choosing=choosing,
         batch_size=config.batch_size,
         window=build_window(config),
         target_sync_updates=config.target_sync_updates,
         max_grad_norm=config.max_grad_norm,
-        prioritized=prioritized,
+        sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
     return replay_agent(network, _loss(config, player), hyper, structure, initial, player.actor)
@@ -216,9 +232,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:
     """What steps the environment and learns; `example_rows` of the tape make the first example."""
-    environment = native(spec.native_id) if spec.native_id is not None else None
-    if config.loop == "device" and environment is None:
-        raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
+    environment = device_environment(config, spec)
     rows = capacity_rows(config)
     observation = _shown(spaces)
     check_memory(config, rows, observation, spaces.action_shape, agent)
@@ -233,45 +247,22 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         "cycles": cycles,
     }
     playing: DeviceLoop | HostLoop
-    if environment is not None and config.loop != "host":
+    if environment is not None:
         playing = DeviceLoop(environment, agent, rhythm, **size)
     else:
-        playing = _host_loop(config, spec, spaces, agent, rhythm, observation, size)
+        playing = HostLoop(
+            vector_opener(config, spec, spaces),
+            observation,
+            agent,
+            rhythm,
+            evaluation_envs=evaluation_envs(config, spec),
+            action_shape=spaces.action_shape,
+            **size,
+        )
     if config.dataset is None:
         return playing
-    memory = agent.memory()
+    memory = agent.stored(agent.memory())
     return OfflineLoop(playing, functools.partial(dataset.read, config.dataset, spaces, memory, Path.cwd(), config.env))
-
-
-def _host_loop(
-    config: Config,
-    spec: EnvSpec,
-    spaces: Spaces,
-    agent: Agent,
-    rhythm: Rhythm,
-    observation: Any,
-    size: dict[str, int],
-) -> HostLoop:
-    training_seeds = [config.seed + member for member in range(config.seeds)]
-    with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
-
-    def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
-        # Evaluation plays from seeds of its own, and is not shown.
-        shown = config.render == "human" and member_seeds == training_seeds
-        chosen = with_window if shown else spec
-        return HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
-
-    # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
-    free = config.vectorization == "sync" and not spec.is_vector
-    return HostLoop(
-        open_vector,
-        observation,
-        agent,
-        rhythm,
-        evaluation_envs=EVALUATION_ENVS if free else config.num_envs,
-        action_shape=spaces.action_shape,
-        **size,
-    )
 
 
 def _shown(spaces: Spaces) -> Any:

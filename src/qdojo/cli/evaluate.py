@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
-from qdojo.cli.output import cut_clause, emit
+from qdojo.cli.output import cut_clause, emit, tell
 from qdojo.runs.directory import find
 from qdojo.wording import scores_of_members
 
@@ -43,4 +43,4 @@ def evaluate(
             f"{scores_of_members(scores.mean.tolist(), scores.iqm, scores.interval)}, {episodes} unseen episodes each"
         )
         cut = cut_clause(scores.cut.sum(axis=1).tolist(), episodes, scores.bound_steps)
-        print(f"{told}; {cut}" if cut else told)
+        tell(f"{told}; {cut}" if cut else told)

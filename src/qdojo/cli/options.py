@@ -74,6 +74,7 @@ def _flag(name: str, field: FieldInfo, panel: Group) -> Any:
     needs = f"; needs {' and '.join(unusual)}" if unusual else ""
     about = " ".join((field.description or "").split())
     annotation = _bare(field.annotation)
+    holds_many = tuple in (typing.get_origin(part) for part in (annotation, *typing.get_args(annotation)))
     holds_integers = int in (annotation, *typing.get_args(annotation))
     return Annotated[
         annotation,
@@ -83,7 +84,7 @@ def _flag(name: str, field: FieldInfo, panel: Group) -> Any:
             env_var=env_var(name),
             show_env_var=False,
             show_choices=False,
-            consume_multiple=1 if isinstance(default, tuple) else False,
+            consume_multiple=1 if holds_many else False,
             negative_iterable="",
             converter=_unrounded(annotation) if holds_integers else None,
         ),

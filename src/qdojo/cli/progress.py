@@ -10,16 +10,13 @@ from collections import deque
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qdojo.cli.output import say
-from qdojo.observer import Observer
+from qdojo.cli.output import printable, say
 from qdojo.wording import score
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float
-
     from qdojo.config import Config
     from qdojo.runs.directory import RunDirectory
+    from qdojo.training.observers import Evaluated, Started
     from qdojo.types import Report
 
 RECENT_EPISODES = 20
@@ -38,13 +35,14 @@ class Numbers:
         self._done = [0] * config.seeds
         self._metrics: dict[str, float] = {}
         self._speed = 0.0
-        self._greedy: float | None = None
+        self.greedy: float | None = None
+        """Mean score of the last greedy evaluation, over members."""
         self._steps: int | None = None
         self._began = (0.0, 0.0)
         self.fraction = 0.0
         """Of the budget, in steps or in episodes, whichever is spent further."""
 
-    def add(self, report: "Report", scores: "Float[np.ndarray, 'member'] | None") -> None:
+    def add(self, report: "Report") -> None:
         """Take in a report."""
         for episode in report.episodes:
             self._recent[episode.member].append(episode.score)
@@ -52,8 +50,6 @@ class Numbers:
         if self._steps is not None:
             self._speed = (report.steps - self._steps) * self._config.seeds / max(report.seconds, 1e-9)
         self._metrics.update({name: float(values.mean()) for name, values in report.metrics.items()})
-        if scores is not None:
-            self._greedy = float(scores.mean())
         spent = report.steps / self._config.steps
         if self._config.episodes is not None:
             spent = max(spent, min(self._done) / self._config.episodes)
@@ -94,8 +90,8 @@ class Numbers:
             told.append(f"exploration {self._metrics['epsilon']:.1%}")
         if "loss" in self._metrics:
             told.append(f"loss {self._metrics['loss']:.3g}")
-        if self._greedy is not None:
-            told.append(f"greedy {score(self._greedy)}")
+        if self.greedy is not None:
+            told.append(f"greedy {score(self.greedy)}")
         return told
 
 
@@ -193,13 +189,13 @@ class LiveDisplay:
     def message(self, text: str) -> None:
         from rich.text import Text
 
-        self._live.console.print(Text(text))
+        self._live.console.print(Text(printable(text)))
 
     def close(self) -> None:
         self._live.stop()
 
 
-class Progress(Observer):
+class Progress:
     """The observer of the command line, as a context manager: outside it nothing is shown."""
 
     def __init__(self, print_episodes: bool) -> None:
@@ -225,22 +221,29 @@ class Progress(Observer):
         """Clear the display; once more does no harm."""
         self._display.close()
 
-    def started(self, run: "RunDirectory", config: "Config", loop: str) -> None:
-        self.run, self._config, self._numbers = run, config, Numbers(config)
+    def started(self, started: "Started") -> None:
+        config = started.config
+        self.run, self._config, self._numbers = started.run, config, Numbers(config)
         members = "one member" if config.seeds == 1 else f"{config.seeds} members"
-        self._display.message(f"{config.env}, preset {config.preset}, {members}, {loop} loop: {run.path}")
+        since = f", from step {started.at_step:,}" if started.at_step else ""
+        told = f"{config.env}, preset {config.preset}, {members}, {started.loop} loop{since}: {started.run.path}"
+        self._display.message(told)
 
     def compiling(self) -> None:
         self._display.phase("compiling (kept on disk for the next time)")
 
-    def reported(self, report: "Report", scores: "Float[np.ndarray, 'member'] | None") -> None:
+    def reported(self, report: "Report") -> None:
         if not self._training:
             self._training = True
             self._display.phase("training")
-        self._numbers.add(report, scores)
+        self._numbers.add(report)
         if self._print_episodes and self._config.agent == "tutorial":
             self._print(report)
-        self._display.show(self._numbers, scores is not None)
+        self._display.show(self._numbers, evaluated=False)
+
+    def evaluated(self, evaluated: "Evaluated") -> None:
+        self._numbers.greedy = float(evaluated.scores.mean())
+        self._display.show(self._numbers, evaluated=True)
 
     def evaluating(self, episodes: int) -> None:
         self._display.phase(f"evaluating on {episodes} unseen episodes")

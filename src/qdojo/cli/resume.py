@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder
+from qdojo.cli.progress import Progress
 from qdojo.cli.running import carry_out
-from qdojo.observer import Observer
 from qdojo.runs.directory import find
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def resume(
     """Continue a run from its last checkpoint, exactly as if it had not stopped."""
     found = find(runs, run)  # a wrong name is refused before jax is imported, which takes seconds
 
-    def work(observer: Observer) -> "Run":
+    def work(progress: Progress) -> "Run":
         from qdojo import api
 
-        return api.resume(found.path, root=runs, observer=observer, steps=steps, fork=fork)
+        return api.resume(found.path, root=runs, observers=[progress], steps=steps, fork=fork)
 
     return carry_out(work, as_json=json)

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qdojo.cli.output import BEGAN, command, cut_clause, emit, say
+from qdojo.cli.output import BEGAN, command, cut_clause, emit, say, tell
 from qdojo.cli.progress import Progress
-from qdojo.observer import Observer
 from qdojo.wording import scores_of_members
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def carry_out(work: Callable[[Observer], "Run"], *, as_json: bool) -> int:
+def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
     """Do `work` under a progress display, then tell its result; the exit code."""
     with Progress(print_episodes=not as_json) as progress:
         try:
@@ -27,14 +26,14 @@ def carry_out(work: Callable[[Observer], "Run"], *, as_json: bool) -> int:
     if as_json:
         emit(result | {"seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
         return 0
-    print(_summary(result))
+    tell(_summary(result))
     say(f"The run lies in {run.path}; watch it play or look at how it learned:")
     say(f"  {command('watch', run.path)}\n  {command('show', run.path)}")
     return 0
 
 
 def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
-    from qdojo.trainer import Interrupted
+    from qdojo.training.stopping import Interrupted
 
     if progress.run is None or not progress.run.path.exists():
         raise stop

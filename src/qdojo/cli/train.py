@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Fields, Json, RunsFolder, env_var
+from qdojo.cli.progress import Progress
 from qdojo.cli.running import carry_out
 from qdojo.config import make_config, read_settings
 from qdojo.errors import UsageError
-from qdojo.observer import Observer
 
 if TYPE_CHECKING:
     from qdojo.api import Run
@@ -51,9 +51,9 @@ def train(
         raise UsageError("Name an environment, as in `qdojo train CartPole-v1`.")
     make_config(name, beginning, **settings)  # refuses what is wrong before jax is imported, which takes seconds
 
-    def work(observer: Observer) -> "Run":
+    def work(progress: Progress) -> "Run":
         from qdojo import api
 
-        return api.train(name, preset=beginning, root=runs, observer=observer, **settings)
+        return api.train(name, preset=beginning, root=runs, observers=[progress], **settings)
 
     return carry_out(work, as_json=json)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Member, RunName, RunsFolder, Seed
-from qdojo.cli.output import say
+from qdojo.cli.output import say, tell
 from qdojo.runs.directory import find
 from qdojo.wording import score
 
@@ -30,9 +30,9 @@ def watch(
     api.use_compilation_cache()
     trained = api.Run(found)
     policy = trained.policy(member)
-    bound, parts = trained.bound_steps, trained.parts
-    shown = play(parts.spec, parts.spaces, policy.reset, policy.choose, episodes, seed, record, bound_steps=bound)
+    bound, opened = trained.bound_steps, trained.opened
+    shown = play(opened.spec, opened.spaces, policy.reset, policy.choose, episodes, seed, record, bound_steps=bound)
     for number, episode in enumerate(shown, start=1):
-        print(f"episode {number}: return {score(episode.score)}" + (f", cut at {bound:,} steps" if episode.cut else ""))
+        tell(f"episode {number}: return {score(episode.score)}" + (f", cut at {bound:,} steps" if episode.cut else ""))
     if record is not None:
         say(f"The film is {record}.")

@@ -5,7 +5,8 @@ Not for ranges of single values: those are in the types of the fields.
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class GoesWith:
     """Annotation of a setting that is refused unless all needs are met, whoever set it to other than its default."""
 
     needs: tuple[Need, ...]
+    applies: Callable[[Any], bool] = lambda value: True
+    """Whether a value of the setting has these needs."""
 
 
 def read_with(**needed: Any) -> ReadWith:
@@ -70,6 +73,11 @@ def read_with(**needed: Any) -> ReadWith:
 def goes_with(**needed: Any) -> GoesWith:
     """The setting, where it is not at its default, needs each of these to have the value, or one of a tuple."""
     return GoesWith(_needs(needed))
+
+
+def where(applies: Callable[[Any], bool], goes: GoesWith) -> GoesWith:
+    """The same for those values of the setting that `applies` is true of."""
+    return replace(goes, applies=applies)
 
 
 def _needs(needed: dict[str, Any]) -> tuple[Need, ...]:
@@ -114,7 +122,9 @@ def check_together(config: "Config") -> None:
     lacking = [
         (name, need)
         for name in set_ones
-        for need in needs_of(config, name, GoesWith)
+        for note in type(config).model_fields[name].metadata
+        if isinstance(note, GoesWith) and note.applies(getattr(config, name))
+        for need in note.needs
         if not need.is_met(getattr(config, need.setting))
     ]
     # Most follows from the agent, so that comes first.

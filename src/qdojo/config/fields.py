@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from qdojo.config.compatibility import OFF, ON, goes_with, read_with
+from qdojo.config.compatibility import OFF, ON, goes_with, read_with, where
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -13,6 +13,11 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AboveZero = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def is_keras_file(weights: str) -> bool:
+    """Whether the setting `weights` names a Keras file, and not a run."""
+    return weights.endswith((".h5", ".hdf5", ".keras"))
 
 
 class Group(BaseModel):
@@ -31,6 +36,8 @@ class RunSettings(Group):
 
     env: str
     """A Gymnasium id, `module:Id`, or `package.module:factory`."""
+    observe: tuple[str, ...] | None = None
+    """Keys of a Dict observation to use; by default all."""
     preset: str = "default"
     """Named collection of settings to start from; `qdojo presets` lists them."""
     agent: Literal["dqn", "pqn", "tutorial"] = "dqn"
@@ -102,12 +109,15 @@ class NetworkSettings(Group):
     """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training."""
     weights: Annotated[
         str | None,
-        goes_with(
-            **{"dueling": OFF, "noisy": OFF, "recurrent": OFF, "heads": 1, "prior_scale": OFF, "embedding": OFF},
-            **{"normalize_observations": OFF, "distribution": OFF},
+        where(
+            is_keras_file,
+            goes_with(
+                **{"dueling": OFF, "noisy": OFF, "recurrent": OFF, "heads": 1, "prior_scale": OFF, "embedding": OFF},
+                **{"normalize_observations": OFF, "distribution": OFF},
+            ),
         ),
     ] = None
-    """Keras weights file (`.weights.h5`, `.h5`) to start from; exploration then starts at its final value."""
+    """Run whose best agent gives the initial weights, or Keras file (`.h5`); exploration starts at its final value."""
 
 
 class ReplaySettings(Group):

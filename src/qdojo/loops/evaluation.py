@@ -1,7 +1,7 @@
 """What an evaluation gives, and the bound at which its episodes are cut. Not for playing them: the loops do that."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,6 +12,19 @@ TIMES_THE_LONGEST = 10
 
 Watch = Callable[[int, int], None]
 """Hears (episodes done over all members, steps played so far by each copy); it may raise to stop an evaluation."""
+
+
+@runtime_checkable
+class Plays(Protocol):
+    """What an evaluation asks of a player: an `Actor` or an `Agent`."""
+
+    @property
+    def values(self) -> Callable[..., Any]:
+        """(params, observation, memory) -> Q-values, memory."""
+
+    @property
+    def memory(self) -> Callable[[], Any]:
+        """As it is when an episode starts."""
 
 
 class Played(NamedTuple):

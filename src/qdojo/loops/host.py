@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
+from qdojo.loops.host_evaluation import HostEvaluator, Vector, remembered, split
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.loops.packing import Packed, Packing
 from qdojo.loops.pausing import Partial, Pause, check_partial, never, numbered, plan, regrouped
 from qdojo.loops.state import (
     COLLECT,
-    EVALUATE,
     LEARN,
     Programs,
     TrainState,
-    best_action,
     chunk_words,
     count,
-    fresh_memory,
     fresh_state,
     fresh_tally,
     member_keys,
     renewed,
-    where,
 )
 from qdojo.tape import ring
 from qdojo.types import Agent, AnyArray, Clock, Memory, Observation, Params, Report, Step
@@ -37,18 +34,6 @@ from qdojo.types import Agent, AnyArray, Clock, Memory, Observation, Params, Rep
 OVERLAPPED_UPDATES = 16
 """Updates of a phase from which on the next rows are collected while it is computed, by the agents from before it.
 Shorter phases end sooner than another thread is awake."""
-
-
-class Vector(Protocol):
-    """What the loop asks of a vector of environments; rows are members, and within them envs."""
-
-    observation: Any
-
-    def reset(self) -> Any: ...
-    def step(self, actions: np.ndarray) -> Any: ...
-    def state(self) -> dict[str, np.ndarray]: ...
-    def restore(self, state: Any) -> list[int]: ...
-    def close(self) -> None: ...
 
 
 class Rows(NamedTuple):
@@ -92,8 +77,10 @@ class HostLoop:
         self.agent, self.rhythm = agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
-        self.evaluation_envs = evaluation_envs
         self.programs = Programs()
+        self.evaluator = HostEvaluator(
+            open_vector, agent, seed, members, evaluation_envs, action_shape, programs=self.programs
+        )
         self._packing = Packing(jax.eval_shape(self._init).agents)
         self._vector: Any = None  # a Vector, from `init` or `reopened` to `close`
 
@@ -151,14 +138,8 @@ class HostLoop:
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
     ) -> Played:
-        """Greedy episodes of at most `bound` steps on copies of their own, whose seeds come from `seed`, not from
-        training; `watch` hears how far they are."""
-        seeds = [evaluation_seed(self.seed + k, seed) for k in range(self.members)]
-        vector = self.open_vector(seeds, self.evaluation_envs)
-        try:
-            return self._rollout(vector, params, episodes, bound, watch)
-        finally:
-            vector.close()
+        """Greedy episodes: see `HostEvaluator.evaluate`."""
+        return self.evaluator.evaluate(params, seed, episodes, bound, watch)
 
     def close(self) -> None:
         """Close the training environments."""
@@ -278,14 +259,14 @@ class HostLoop:
         # Schedules look at the row where a cycle begins.
         position = np.array(work.first_row + work.cycle * self.rhythm.rows, np.int32)
         now = Clock(position, work.updates)  # type: ignore[arg-type]
-        seen, carried = _split(vector.observation, shape), work.memory
+        seen, carried = split(vector.observation, shape), work.memory
         chosen, thought = self.programs.jitted("act", self._act)(work.acting, seen, carried, noise, now)
         action = np.asarray(chosen)
         after = vector.step(action.reshape(-1, *self.action_shape))
         last = ~after.applied.reshape(shape)
-        work.memory = self._remembered(carried, thought, after)
+        work.memory = remembered(self.agent, carried, thought, after, shape)
         reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
-        work.block.append(Step(seen, action, reward, terminated, last, carried))
+        work.block.append(Step(seen, action, reward, terminated, last, self.agent.stored(carried)))
         work.rows.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
 
     def _means(self, state: TrainState, sums: list[Any], learned: int) -> dict[str, np.ndarray]:
@@ -295,50 +276,6 @@ class HostLoop:
             total = jax.tree.map(lambda *x: np.sum(x, axis=0), *sums)
             means |= {name: value / (learned * self.rhythm.updates) for name, value in total.items()}
         return means
-
-    def _rollout(self, vector: Any, params: Params, episodes: int, bound: int, watch: Watch) -> Played:
-        """Greedy episodes, `episodes` a member, dealt to its copies beforehand.
-
-        The first to finish would be the shortest, so the share of each copy is fixed before the first step. No single
-        copy can be restarted in mid-episode, so one that was cut waits until none is playing; then all start anew.
-        """
-        greedy = self.programs.jitted("greedy", self._greedy)
-        shape = (self.members, self.evaluation_envs)
-        deal = _Deal(shape, episodes)
-        steps = 0
-        while deal.left():
-            running, length = np.zeros(shape), np.zeros(shape, int)
-            playing = deal.left_of_each()
-            memory = fresh_memory(self.agent, *shape)
-            shown = vector.reset()
-            while playing.any():
-                action, thought = greedy(params, _split(shown, shape), memory)
-                after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
-                memory = self._remembered(memory, thought, after)
-                shown = after.observation
-                running += after.reward.reshape(shape)
-                length += after.applied.reshape(shape)
-                ended = (after.terminated | after.truncated).reshape(shape)
-                over_long = (length >= bound) & ~ended
-                for member, copy in np.argwhere((ended | over_long) & playing).tolist():
-                    deal.finish(member, copy, float(running[member, copy]), bool(over_long[member, copy]))
-                    playing[member, copy] = ended[member, copy] and deal.left_of_each()[member, copy]
-                running[ended], length[ended] = 0.0, 0
-                steps += 1
-                watch(deal.finished, steps)
-        return Played(deal.scores, deal.cut)
-
-    def _remembered(self, before: Memory, after: Memory, moved: Any) -> Memory:
-        """What each copy carries on: nothing yet where an episode begins, and in a pause what it had before."""
-        if moved.applied.all():
-            return after
-        begun, applied = (x.reshape(self.members, -1) for x in (moved.begun, moved.applied))
-        return renewed(self.agent, where(applied, after, before), begun)
-
-    def _greedy(self, params: Params, observation: Observation, memory: Memory) -> tuple[Array, Memory]:
-        member = jax.vmap(self.agent.values, in_axes=(None, 0, 0))
-        q, memory = jax.vmap(member)(params, observation, memory)
-        return best_action(q), memory
 
 
 class _StopWatch:
@@ -400,36 +337,6 @@ class _Work:
             self.learning = None
 
 
-class _Deal:
-    """Episodes dealt to the copies of each member, and what came of them."""
-
-    def __init__(self, shape: tuple[int, int], episodes: int) -> None:
-        members, self._copies = shape
-        self._share = np.array([len(range(copy, episodes, self._copies)) for copy in range(self._copies)])
-        self._done = np.zeros(shape, int)
-        self.scores = np.zeros((members, episodes))
-        self.cut = np.zeros((members, episodes), bool)
-
-    @property
-    def finished(self) -> int:
-        """Episodes of all members that are over."""
-        return int(self._done.sum())
-
-    def left(self) -> bool:
-        """Whether any copy has episodes to play."""
-        return self.finished < self.scores.size
-
-    def left_of_each(self) -> Bool[np.ndarray, "member copy"]:
-        """Which copies have episodes to play."""
-        return self._done < self._share
-
-    def finish(self, member: int, copy: int, score: float, cut: bool) -> None:
-        """Note one copy's episode."""
-        episode = copy + self._done[member, copy] * self._copies
-        self.scores[member, episode], self.cut[member, episode] = score, cut
-        self._done[member, copy] += 1
-
-
 def _without_open_episodes(
     state: TrainState, member: Int[np.ndarray, "lost"], env: Int[np.ndarray, "lost"]
 ) -> TrainState:
@@ -459,17 +366,5 @@ def _without_open_episodes(
     return state._replace(tally=tally, partial=partial | numbered("block", block._replace(last=last)))
 
 
-def _split(observation: Any, shape: tuple[int, int]) -> Any:
-    """Rows of a vector as `[member, env]`."""
-    if isinstance(observation, np.ndarray):
-        return observation.reshape(*shape, *observation.shape[1:])
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), observation)
-
-
 def _stacked(*rows: AnyArray) -> np.ndarray:
     return np.stack(rows)
-
-
-def evaluation_seed(member_seed: int, seed: int) -> int:
-    """The seed of a member's evaluation copies: apart from those of training, and from other evaluations."""
-    return int(np.random.SeedSequence([member_seed, EVALUATE, seed]).generate_state(1)[0])

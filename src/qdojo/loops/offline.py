@@ -56,7 +56,9 @@ class OfflineLoop:
         block = jax.tree.map(lambda leaf: leaf[:, None, None], data)
         state: TrainState = self.programs.compiled("offline init", self._init)()
         filled = self.programs.compiled("offline fill", ring.write, state.tape, block, donate=(0,))(state.tape, block)
-        return state._replace(tape=filled, tally=fresh_tally(self.inner.members, 1))
+        tally = fresh_tally(self.inner.members, 1)
+        largest = np.full_like(tally.largest_reward, np.abs(data.reward).max())
+        return state._replace(tape=filled, tally=tally._replace(largest_reward=largest))
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
         """A saved state as it is: the rows are in it, and there is nothing to warn of."""

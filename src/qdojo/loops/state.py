@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
+from qdojo.loops.evaluation import Plays
 from qdojo.tape import ring
 from qdojo.types import Agent, AnyArray, Clock, Episode
 
@@ -22,6 +23,8 @@ class Tally(NamedTuple):
     env_steps: Int[np.ndarray, "member"]
     longest: Int[np.ndarray, "member"]
     """Env steps of the longest episode that has ended: the bound of evaluation episodes follows from it."""
+    largest_reward: Float[np.ndarray, "member"]
+    """The largest absolute reward seen: it bounds what Q-values can be believed."""
 
 
 class TrainState(NamedTuple):
@@ -79,16 +82,21 @@ def fresh_state(
     return TrainState(
         agents=agents,
         memory=fresh_memory(agent, members, envs),
-        tape=ring.empty(capacity_rows, members, envs, observation, action_shape, jax.eval_shape(agent.memory)),
+        tape=ring.empty(capacity_rows, members, envs, observation, action_shape, stored_shapes(agent)),
         environment=None,
         clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         tally=NO_TALLY,
     )
 
 
-def fresh_memory(agent: Agent, members: int, envs: int) -> PyTree[Shaped[Array, "member env ..."]]:
-    """What each agent carries through an episode, as it is at a start."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), agent.memory())
+def stored_shapes(agent: Agent) -> PyTree[Any]:
+    """Shape and dtype of each array that a row keeps of the agent's memory."""
+    return jax.eval_shape(lambda: agent.stored(agent.memory()))
+
+
+def fresh_memory(player: Plays, members: int, envs: int) -> PyTree[Shaped[Array, "member env ..."]]:
+    """What each player carries through an episode, as it is at a start."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), player.memory())
 
 
 def best_action(q: Float[Array, "*q"]) -> Int[Array, "*branches"]:
@@ -97,10 +105,10 @@ def best_action(q: Float[Array, "*q"]) -> Int[Array, "*branches"]:
 
 
 def renewed(
-    agent: Agent, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[AnyArray, "member env"]
+    player: Plays, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[AnyArray, "member env"]
 ) -> PyTree[Shaped[Array, "member env ..."]]:
     """The memory after a row: as at a start where that row closed an episode."""
-    return where(over, agent.memory(), memory)
+    return where(over, player.memory(), memory)
 
 
 def where(condition: Bool[AnyArray, "*rows"], then: PyTree[Array], otherwise: PyTree[Array]) -> PyTree[Array]:
@@ -120,6 +128,7 @@ def fresh_tally(members: int, envs: int) -> Tally:
         episodes=np.zeros(members, np.int64),
         env_steps=np.zeros(members, np.int64),
         longest=np.zeros(members, np.int64),
+        largest_reward=np.zeros(members),
     )
 
 
@@ -160,6 +169,7 @@ def count(
             episodes=episodes,
             env_steps=tally.env_steps + taken[-1].sum(axis=1),
             longest=longest,
+            largest_reward=np.maximum(tally.largest_reward, np.abs(reward).max(axis=(0, 2), initial=0.0)),
         ),
         finished,
     )

@@ -2,8 +2,6 @@
 `agents/quantile.py`."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +10,8 @@ from jaxtyping import Array, Float
 
 from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
 from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
-from qdojo.types import Network, Observation, Params, Words
+from qdojo.networks.network import Network
+from qdojo.types import Observation, Params
 
 COSINES = 64
 """Dabney et al. (2018b), equation 4."""
@@ -30,31 +29,6 @@ COSINE_COEFFICIENTS = (
     -4.9348021,
     1.0,
 )
-
-
-class ImplicitNetwork(NamedTuple):
-    """A quantile function as functions for one observation."""
-
-    init: Callable[[Array], Params]
-    """Parameters from a key."""
-    quantiles: Callable[[Params, Observation, Float[Array, "n"]], Float[Array, "n *branches actions"]]
-    """(params, observation, fractions) -> the return's quantile at each fraction, for each action (of each branch)."""
-    proposal: Callable[[Params, Observation], Float[Array, "edges"]] | None = None
-    """(params, observation) -> rising fractions from 0 to 1 (FQF), or None (IQN). No gradient reaches the features."""
-    perturb: Callable[[Params, Words], Params] = lambda params, noise: params
-    """Parameters with the noise of a noisy network in them."""
-    words: int = 0
-    """uint32 words that one `perturb` consumes."""
-    observe: Callable[[Params, Observation], Params] = lambda params, observation: params
-    """As that of a `Network`."""
-
-    def through(self, view: Callable[[Params], Params]) -> "ImplicitNetwork":
-        """The same, of what `view` makes of the parameters."""
-        proposal = self.proposal
-        return self._replace(
-            quantiles=lambda params, *at: self.quantiles(view(params), *at),
-            proposal=None if proposal is None else lambda params, *at: proposal(view(params), *at),
-        )
 
 
 class ImplicitMLP(eqx.Module):
@@ -109,7 +83,7 @@ def _cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return value
 
 
-def implicit(design: Design, proposed: int | None) -> ImplicitNetwork:
+def implicit(design: Design, proposed: int | None) -> Network:
     """A quantile function over flattened observations; `proposed` is the number of parts that FQF proposes, or None.
 
     psi(x) is all hidden layers but the last; with one layer it is x itself, which suits features that were learned
@@ -130,15 +104,15 @@ def implicit(design: Design, proposed: int | None) -> ImplicitNetwork:
         inner = jnp.minimum(jnp.cumsum(parts)[:-1], 1.0)
         return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
 
-    return ImplicitNetwork(
+    return Network(
         init=lambda key: ImplicitMLP(design, proposed, key),
-        quantiles=quantiles,
+        apply=quantiles,
         proposal=None if proposed is None else proposal,
         observe=observed,
     )
 
 
-def acting(network: ImplicitNetwork, count: int, cvar: float) -> Network:
+def acting(network: Network, count: int, cvar: float) -> Network:
     """Q-values: the mean of the quantile function over fractions in [0, cvar].
 
     `cvar` of 1 is the mean return; less is averse to risk: the mean of the worst share `cvar` of returns. Dabney et al.
@@ -153,7 +127,7 @@ def acting(network: ImplicitNetwork, count: int, cvar: float) -> Network:
         # Fractions are learned by the loss of the proposal alone, also where something else is learned of the mean.
         edges = jax.lax.stop_gradient(propose(params, observation))
         middles = 0.5 * (edges[:-1] + edges[1:])
-        q = jnp.tensordot(edges[1:] - edges[:-1], network.quantiles(params, observation, cvar * middles), axes=1)
+        q = jnp.tensordot(edges[1:] - edges[:-1], network.apply(params, observation, cvar * middles), axes=1)
         return legal_only(q, observation)
 
-    return Network(network.init, q, network.perturb, network.words, network.observe)
+    return network._replace(apply=q, proposal=None)

@@ -22,14 +22,17 @@ from jaxtyping import Array, Float, Shaped
 from qdojo.errors import UsageError
 from qdojo.networks.inputs import legal_only, plain
 from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, Linear
+from qdojo.networks.network import Network
 from qdojo.networks.weights import load_weights
-from qdojo.types import Network, Observation, Params
+from qdojo.types import Observation, Params
 
 if TYPE_CHECKING:
     import keras
 
     ModelOrBuild: TypeAlias = keras.Model | Callable[[], keras.Model]
 
+KERAS = "keras"
+"""What the setting `network` says where the model was given as an object of Python."""
 Initialiser = Callable[..., Shaped[Array, "..."]]
 
 
@@ -96,6 +99,35 @@ def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, 
         return legal_only(q, observation)
 
     return Network(init, apply)
+
+
+@keras_settings()
+def model_to_json(model_or_build: "ModelOrBuild", observation_shape: tuple[int, ...]) -> str | None:
+    """The architecture of a Keras model as JSON, without its weights; None where Keras cannot read it back, as of a
+    model with classes of its own."""
+    try:
+        told: str = _built(model_or_build, observation_shape).to_json()
+        model_from_json(told)
+    except Exception:  # the model is the user's code: anything may come out of it
+        return None
+    return told
+
+
+@keras_settings()
+def model_from_json(told: str) -> "keras.Model":
+    """The architecture that `model_to_json` wrote, with fresh weights. No code that it names is run: Keras knows its
+    own layers. Raises UsageError where it is none."""
+    keras = import_keras()
+    try:
+        model = keras.models.model_from_json(told)
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"it is a {type(model).__name__}")
+    except Exception as error:  # whatever a file holds
+        raise UsageError(
+            f"The run's Keras model cannot be read ({type(error).__name__}); pass the model that it was trained with "
+            "as network=."
+        ) from error
+    return model
 
 
 def params_of(model: "keras.Model") -> KerasParams:

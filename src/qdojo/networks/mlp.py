@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
-from qdojo.types import Network, Observation
+from qdojo.networks.network import Network
+from qdojo.types import Observation
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -117,7 +118,9 @@ class Dueling(eqx.Module):
         advantage = self.advantage(self.advantage_hidden(x)).reshape(-1, self.num_actions, value.shape[0])
         sizes = self.branch_sizes or (self.num_actions,) * advantage.shape[0]
         exists = np.arange(self.num_actions) < np.array(sizes)[:, None]
-        mean = jnp.mean(advantage, axis=1, keepdims=True, where=exists[:, :, None])
+        # Not `jnp.mean(where=...)`, which converters to ONNX do not know.
+        total = jnp.sum(jnp.where(exists[:, :, None], advantage, 0.0), axis=1, keepdims=True)
+        mean = total / np.array(sizes, np.float32)[:, None, None]
         return (value[None, None] + advantage - mean).reshape(-1)
 
 

@@ -5,21 +5,19 @@ Factorised Gaussian noise, as Fortunato et al. (2018) have it in section 3 (b).
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qdojo.networks.implicit import ImplicitNetwork
 from qdojo.networks.mlp import Linear
-from qdojo.networks.recurrent import RecurrentNetwork
+from qdojo.networks.network import Network
 from qdojo.noise import normal
-from qdojo.types import Network, Observation, Params, Words
+from qdojo.types import Observation, Params, Words
 
 SIGMA_0 = 0.5
-AnyNetwork = TypeVar("AnyNetwork", bound=Network | ImplicitNetwork | RecurrentNetwork)
 
 
 class Noisy(NamedTuple):
@@ -43,14 +41,13 @@ class NoisyFunctions(NamedTuple):
     """uint32 words that one `perturb` consumes: inputs + outputs of every layer."""
 
 
-def noisy(network: AnyNetwork) -> AnyNetwork:
+def noisy(network: Network) -> Network:
     """The network with noise on all its `Linear` layers; it adds none to parameters that were not perturbed.
 
     Raises `ValueError` where the network has no such layer.
     """
     functions = noisy_functions(network.init)
-    of_means: Any = network.through(functions.means)
-    return of_means._replace(
+    return network.through(functions.means)._replace(
         init=functions.init, perturb=functions.perturb, words=functions.words, observe=seen_by_means(network.observe)
     )
 

@@ -1,16 +1,13 @@
 """Randomised prior functions: a network that is never trained, added to the one that learns. Not for ensembles of
 such networks: see `agents/bootstrapped.py`."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array
 
-from qdojo.networks.implicit import ImplicitNetwork
-from qdojo.types import Network, Observation, Params, Words
-
-AnyNetwork = TypeVar("AnyNetwork", bound=Network | ImplicitNetwork)
+from qdojo.networks.network import Network
+from qdojo.types import Observation, Params, Words
 
 
 class Prior(NamedTuple):
@@ -21,7 +18,7 @@ class Prior(NamedTuple):
     """Drawn as `learned` is, and never trained."""
 
 
-def with_prior(network: AnyNetwork, scale: float) -> AnyNetwork:
+def with_prior(network: Network, scale: float) -> Network:
     """f(s) + `scale` * p(s), where f learns and p stays as it was drawn. Osband et al. (2018), section 3, algorithm 1.
 
     Where nothing was learned yet, each draw has beliefs of its own. `scale` is 0 or more, in units of the network's
@@ -34,11 +31,8 @@ def with_prior(network: AnyNetwork, scale: float) -> AnyNetwork:
         learned, fixed = jax.random.split(key)
         return Prior(network.init(learned), network.init(fixed))
 
-    def sum_of(function: Callable[..., Array]) -> Callable[..., Array]:
-        def both(params: Prior, *at: Any) -> Array:
-            return function(params.learned, *at) + scale * jax.lax.stop_gradient(function(params.fixed, *at))
-
-        return both
+    def apply(params: Prior, *at: Any) -> Array:
+        return network.apply(params.learned, *at) + scale * jax.lax.stop_gradient(network.apply(params.fixed, *at))
 
     def perturb(params: Prior, noise: Words) -> Prior:
         return params._replace(learned=network.perturb(params.learned, noise))
@@ -46,7 +40,5 @@ def with_prior(network: AnyNetwork, scale: float) -> AnyNetwork:
     def observe(params: Prior, observation: Observation) -> Prior:
         return Prior(network.observe(params.learned, observation), network.observe(params.fixed, observation))
 
-    learned: Any = network.through(lambda params: params.learned)._replace(init=init, perturb=perturb, observe=observe)
-    if isinstance(network, ImplicitNetwork):
-        return learned._replace(quantiles=sum_of(network.quantiles))
-    return learned._replace(apply=sum_of(network.apply))
+    learned = network.through(lambda params: params.learned)
+    return learned._replace(init=init, apply=apply, perturb=perturb, observe=observe)

@@ -9,33 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError
-from qdojo.networks.implicit import ImplicitNetwork
-from qdojo.networks.inputs import INPUTS, Design, Inputs, observed
+from qdojo.networks.inputs import INPUTS, Design, Inputs, in_place, observed
 from qdojo.networks.mlp import Hidden, Linear, layers
-from qdojo.types import Memory, Network, Observation, Params, Words
-
-
-class RecurrentNetwork(NamedTuple):
-    """A network with a memory as functions for one observation."""
-
-    init: Callable[[Array], Params]
-    """Parameters from a key."""
-    step: Callable[[Params, Observation, Memory], tuple[Float[Array, "*features"], Memory]]
-    """(params, observation, memory) -> features, memory."""
-    head: Network | ImplicitNetwork
-    """What makes Q-values, or a distribution, of features in place of the observation; of the same parameters."""
-    memory: Callable[[], Memory]
-    """As it is when an episode starts: zeros."""
-    perturb: Callable[[Params, Words], Params] = lambda params, noise: params
-    """Parameters with the noise of a noisy network in them."""
-    words: int = 0
-    """uint32 words that one `perturb` consumes."""
-    observe: Callable[[Params, Observation], Params] = lambda params, observation: params
-    """As that of a `Network`."""
-
-    def through(self, view: Callable[[Params], Params]) -> "RecurrentNetwork":
-        """The same, of what `view` makes of the parameters."""
-        return self._replace(step=lambda params, *at: self.step(view(params), *at), head=self.head.through(view))
+from qdojo.networks.network import Network
+from qdojo.types import Memory, Observation, Params
 
 
 class GRU(eqx.Module):
@@ -140,8 +117,11 @@ def head_design(design: Design, implicit: bool) -> Design:
     return features._replace(categories=(), normalized=False, scale=1, torso="dense")
 
 
-def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network | ImplicitNetwork) -> RecurrentNetwork:
-    """A memory of width `design.hidden[-1]` behind the other hidden layers, and a head built by `head_design`."""
+def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network) -> Network:
+    """A memory of width `design.hidden[-1]` behind the other hidden layers, and a head built by `head_design`.
+
+    `apply` and `proposal` are the head's, of `features`: the cell's output, of shape `[width]`.
+    """
 
     def init(key: Array) -> RecurrentMLP:
         return RecurrentMLP(design, cell, head.init, key)
@@ -150,10 +130,9 @@ def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network | Impl
         like = jax.eval_shape(lambda: init(jax.random.key(0)).cell.memory())
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
 
-    return RecurrentNetwork(
-        init=init,
-        step=lambda params, *at: params(*at),
-        head=head.through(lambda params: params.head),
-        memory=memory,
-        observe=observed,
-    )
+    def features(params: RecurrentMLP, observation: Observation, memory: Memory) -> tuple[Any, Memory]:
+        output, memory = params(observation, memory)
+        return in_place(observation, output), memory
+
+    of_head = head.through(lambda params: params.head)
+    return of_head._replace(init=init, features=features, memory=memory, observe=observed)

@@ -111,6 +111,11 @@ def load_latest(directory: Path) -> Loaded:
     raise UsageError(f"{directory} holds no checkpoint yet; train the agent again.")
 
 
+def exists(directory: Path) -> bool:
+    """Whether there is a `step-*` checkpoint, whole or damaged."""
+    return bool(_steps(directory))
+
+
 def prune(directory: Path, keep: int = 3) -> None:
     """Delete all but the newest `keep` checkpoints named `step-*`. Call it after a `save` that returned."""
     _delete(_steps(directory)[:-keep])

@@ -19,6 +19,8 @@ from qdojo.errors import DamagedFile, QdojoError
 
 WHOLE_RUN = -1
 """The member of a metric that belongs to the run as a whole, such as its speed."""
+EVALUATION_CUT = "evaluation_cut"
+"""The metric that an evaluation adds: how many of its episodes were cut at the bound."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS episodes (
@@ -36,7 +38,7 @@ CREATE TABLE IF NOT EXISTS evaluations (
 Integer = int | np.integer
 Number = float | np.floating
 Episode = tuple[Integer, Integer, Integer, Number, Integer]
-"""member, episode (counted from 0 in each member), steps at its end, return, length in steps."""
+"""member, episode (counted from 1 in each member), steps at its end, return, length in steps."""
 
 
 class Curve(NamedTuple):
@@ -85,7 +87,11 @@ class MetricsWriter:
             if kind is None:
                 self.commit()
         finally:
-            self._connection.close()
+            self.close()
+
+    def close(self) -> None:
+        """End writing; what was not committed is lost."""
+        self._connection.close()
 
     def episodes(self, rows: Iterable[Episode]) -> None:
         """Add finished episodes."""
@@ -103,21 +109,34 @@ class MetricsWriter:
                 rows.extend((int(steps), m, name, float(v)) for m, v in enumerate(np.asarray(value)))
         self._insert("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
 
-    def evaluation(self, steps: Integer, means: Shaped[np.ndarray, "members"], episodes: Integer) -> None:
-        """Add the mean return of each member over `episodes` greedy episodes."""
+    def evaluation(
+        self,
+        steps: Integer,
+        means: Shaped[np.ndarray, "members"],
+        episodes: Integer,
+        cut: Shaped[np.ndarray, "members"] | None = None,
+    ) -> None:
+        """Add the mean return of each member over `episodes` greedy episodes, of which `cut` were cut at the bound."""
         rows = [(int(steps), member, float(mean), int(episodes)) for member, mean in enumerate(np.asarray(means))]
         self._insert("INSERT INTO evaluations VALUES (?, ?, ?, ?)", rows)
+        if cut is not None:
+            self.metrics(steps, {EVALUATION_CUT: cut})
 
     def commit(self) -> None:
         """Let readers see everything added so far, and keep it through a power failure."""
         with self._reporting():
             self._connection.commit()
 
-    def truncate(self, after_steps: Integer) -> None:
-        """Delete and commit everything past `after_steps`."""
+    def truncate(self, after_steps: Integer, unjudged: bool = False) -> None:
+        """Delete and commit everything past `after_steps`, and where `unjudged` the evaluation at these steps too: all
+        that a run which goes on from there writes again."""
+        steps = (int(after_steps),)
         with self._reporting():
             for table in ("episodes", "metrics", "evaluations"):
-                self._connection.execute(f"DELETE FROM {table} WHERE steps > ?", (int(after_steps),))
+                self._connection.execute(f"DELETE FROM {table} WHERE steps > ?", steps)
+            if unjudged:
+                self._connection.execute("DELETE FROM evaluations WHERE steps = ?", steps)
+                self._connection.execute("DELETE FROM metrics WHERE steps = ? AND name = ?", (*steps, EVALUATION_CUT))
             self._connection.commit()
 
     def _insert(self, statement: str, rows: list[tuple]) -> None:

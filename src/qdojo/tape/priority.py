@@ -85,17 +85,22 @@ def put(tree: SumTree, leaf: Int[Array, "changed"], value: Float[Array, "changed
     return tree._replace(levels=tuple(levels))
 
 
-def advance(tree: SumTree, tape: Tape, rows: int, following: int = 1) -> SumTree:
+def advance(tree: SumTree, tape: Tape, rows: int, after: int = 1, before: int = 0) -> SumTree:
     """Take in the `rows` rows that were just written, unless that was done already: no write may be left out.
 
     They enter at the highest priority, so that each is seen soon (section 3.3, algorithm 1, line 6); but the newest
-    `following` rows of each env wait for their successors, and rows marked `last` start no transition: these get 0.
+    `after` rows of each env wait for their successors, the oldest `before` ones have lost what came before them, and
+    rows marked `last` start no transition: these get 0.
     """
-    entering = min(rows + following, tape.capacity)
-    age, env = (grid.ravel() for grid in jnp.meshgrid(jnp.arange(entering), jnp.arange(tape.num_envs), indexing="ij"))
+    entering = jnp.arange(min(rows + after, tape.capacity))
+    oldest = jnp.maximum(tape.size - 1 - jnp.arange(before), 0)
+    ages = jnp.concatenate([entering, oldest]) if before else entering
+    age, env = (grid.ravel() for grid in jnp.meshgrid(ages, jnp.arange(tape.num_envs), indexing="ij"))
     row = newest(tape, age)
     leaf = row * tape.num_envs + env
-    waits = (age < following) | take(tape, row, env).last
+    waits = (age < after) | take(tape, row, env).last
+    if before:
+        waits |= age >= tape.size - before
     value = jnp.where(waits, jnp.float32(0.0), tree.highest)
     fresh = (tree.seen < tape.written) & (age < tape.size)
     return put(tree, leaf, jnp.where(fresh, value, _leaves(tree, leaf)))._replace(seen=tape.written)

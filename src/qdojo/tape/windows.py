@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qdojo.bellman.returns import n_step_return
-from qdojo.noise import integer
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Batch, Sequence, Step, Words
+from qdojo.types import Batch, Sequence, Step
 
 Scalar = Float[Array, ""] | float
 
@@ -24,9 +23,16 @@ class Window(NamedTuple):
     """How one example of an update is read from the tape."""
 
     read: Callable[[Tape, Int[Array, ""], Int[Array, ""], Scalar], Any]
-    """(tape, age, env, gamma) -> the example whose first row is `age` rows before the newest. It has a `weight`."""
-    following: int
-    """Rows that have to be on the tape after the first one: the least `age`."""
+    """(tape, age, env, gamma) -> the example that starts `age` rows before the newest row. It has a `weight`."""
+    before: int
+    """Rows that have to be on the tape before the one where an example starts. They may be of another episode."""
+    after: int
+    """Rows that have to be on the tape after it: the least `age`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that make the first example."""
+        return self.before + 1 + self.after
 
 
 def transitions(n: int) -> Window:
@@ -52,7 +58,7 @@ def transitions(n: int) -> Window:
             weight=(~last[0]).astype(jnp.float32),
         )
 
-    return Window(read, 1)
+    return Window(read, before=0, after=1)
 
 
 def sequences(burn_in: int, length: int, n: int) -> Window:
@@ -86,11 +92,23 @@ def sequences(burn_in: int, length: int, n: int) -> Window:
             weight=jnp.any(starts).astype(jnp.float32),
         )
 
-    return Window(read, rows - 1)
+    return Window(read, before=0, after=rows - 1)
+
+
+def looking_back(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], rows: int) -> Int[Array, "rows"]:
+    """Ages of the `rows` rows up to this one, oldest first. Those before the episode's start are its first row again.
+
+    The row and `rows - 1` before it are on the tape: a window that reads so has them in `before`.
+    """
+    back = jnp.arange(rows)
+    last = jnp.asarray(take(tape, newest(tape, age + back), jnp.broadcast_to(env, rows)).last)
+    most = jnp.sum(_inside(last, jnp.ones(rows, bool))) - 1
+    return age + jnp.minimum(back[::-1], most)
 
 
 def _inside(last: Bool[Array, "n"], written: Bool[Array, "n"]) -> Bool[Array, "n"]:
-    """Which steps from a first one on are of its window: those before the episode's end and the write head."""
+    """Which rows from a first one on, forwards or backwards, are of its window: those before one that is `last` and
+    before the write head."""
     alive = [jnp.ones((), bool)]
     # Unrolled, as in `n_step_return`.
     for i in range(1, last.shape[0]):
@@ -98,13 +116,6 @@ def _inside(last: Bool[Array, "n"], written: Bool[Array, "n"]) -> Bool[Array, "n
     return jnp.stack(alive)
 
 
-def uniform_starts(tape: Tape, noise: Words, following: int = 1) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
-    """Ages and envs of first rows, uniform over all that have `following` rows after them; one word an example."""
-    envs = tape.num_envs
-    flat = integer(noise, jnp.maximum(tape.size - following, 1) * envs)
-    return following + flat // envs, flat % envs
-
-
 def read(window: Window, tape: Tape, age: Int[Array, "batch"], env: Int[Array, "batch"], gamma: Scalar) -> Any:
-    """The examples whose first rows these are."""
+    """The examples that start at these rows."""
     return jax.vmap(window.read, in_axes=(None, 0, 0, None))(tape, age, env, gamma)

@@ -30,6 +30,11 @@ def none_best(params: PyTree[Shaped[Array, "member ..."]]) -> Best:
     return Best(jnp.full(members, -jnp.inf), jnp.zeros(members, jnp.int32), params)
 
 
+def delivered(best: Best, params: Params) -> Best:
+    """What a run hands out: the best evaluated agents, or the last ones, of `params`, where none were evaluated."""
+    return best if best.episodes.any() else none_best(params)
+
+
 def judged(best: Best, params: Params, play: Play, episodes: int) -> tuple[Best, Float[np.ndarray, "member"]]:
     """The best of each member after a challenge by `params`, and the challengers' scores of `episodes` each.
 

@@ -1,0 +1,142 @@
+"""An environment as data, and back, so that a trained agent plays without it. Not for names: see `resolve.py`."""
+
+import dataclasses
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs import registration
+from jaxtyping import Shaped
+
+from qdojo.envs.resolve import EnvSpec, resolve
+from qdojo.errors import DamagedFile, UsageError
+
+MOST_BOUNDS = 10_000
+"""Elements of a Box up to which each bound is written down; of a larger one the least and the greatest."""
+_SPACES = ("action_space", "observation_space")
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def described(spec: EnvSpec) -> dict[str, Any]:
+    """All that an `EnvSpec` says, as JSON holds it: its spaces, time limit, masks, and how to make it again."""
+    plain = {
+        field.name: getattr(spec, field.name)
+        for field in dataclasses.fields(spec)
+        if isinstance(getattr(spec, field.name), _PLAIN)
+    }
+    return plain | {name: space_to_data(getattr(spec, name)) for name in _SPACES}
+
+
+def from_description(data: Mapping[str, Any], given: Any = None) -> EnvSpec:
+    """The `EnvSpec` that was described. No environment is built before its `make` is called.
+
+    `given` is the object that the environment came from, where it is at hand. Raises `DamagedFile` for data that
+    describe none, and UsageError where `given` has other spaces.
+    """
+    try:
+        known = {field.name for field in dataclasses.fields(EnvSpec)}
+        fields: dict[str, Any] = {
+            name: value for name, value in data.items() if name in known and isinstance(value, _PLAIN)
+        }
+        fields |= {name: space_from_data(data[name]) for name in _SPACES}
+        made_again = functools.partial(_make_again, str(data["name"]), data.get("registered"))
+        spec = EnvSpec(**fields, make=made_again)
+    except (KeyError, TypeError, ValueError, AssertionError, RecursionError) as error:
+        raise DamagedFile(f"the description of the environment cannot be read: {error!r}.") from error
+    if given is None:
+        return spec
+    found = resolve(given)
+    for name in _SPACES:
+        if space_to_data(getattr(found, name)) != data[name]:
+            raise UsageError(
+                f"env is {found.name}, whose {name.replace('_', ' ')} is {getattr(found, name)}, but this run's agent "
+                f"was trained with {getattr(spec, name)}; give the environment that it was trained on."
+            )
+    return dataclasses.replace(spec, make=found.make, native=found.native)
+
+
+def _make_again(name: str, registered: str | None, **kwargs: Any) -> Any:
+    """A fresh copy of an environment that was given by name, or by a callable that can be imported or whose environment
+    Gymnasium can make from its spec."""
+    try:
+        make = _resolved(name)
+    except UsageError as error:
+        if registered is None:
+            raise UsageError(
+                f"{str(error).removesuffix('.')} (the run was trained with that object of Python); pass it as env=."
+            ) from error
+        spec = registration.EnvSpec.from_json(registered)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return gym.make(spec, disable_env_checker=True, **kwargs)
+    return make(**kwargs)
+
+
+@functools.cache
+def _resolved(name: str) -> Callable[..., Any]:
+    return resolve(name).make
+
+
+def space_to_data(space: spaces.Space[Any]) -> dict[str, Any]:
+    """A space as JSON holds it; one of a kind that qdojo does not play is only named."""
+    if isinstance(space, spaces.Box):
+        bounds = {"low": _bound(space.low, np.min), "high": _bound(space.high, np.max)}
+        return {"kind": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "shape": list(space.shape)}
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "parts": [[key, space_to_data(part)] for key, part in space.spaces.items()]}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "Tuple", "parts": [space_to_data(part) for part in space.spaces]}
+    return {"kind": type(space).__name__}
+
+
+def space_from_data(data: Mapping[str, Any]) -> spaces.Space[Any]:
+    """The space of `space_to_data`; one that was only named is a `gymnasium.Space` without values."""
+    kind = data["kind"]
+    if kind == "Box":
+        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+        low, high = (np.broadcast_to(_numbers(data[name], dtype), shape) for name in ("low", "high"))
+        return spaces.Box(low, high, shape, dtype.type)
+    if kind == "Discrete":
+        return spaces.Discrete(int(data["n"]), start=int(data["start"]))
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.array(data["nvec"], np.int64), start=np.array(data["start"], np.int64))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(data["shape"] if len(data["shape"]) > 1 else int(data["shape"][0]))
+    if kind == "Dict":
+        # Gymnasium sorts the keys of a plain dict; a sequence of pairs stays as it is.
+        return spaces.Dict([(key, space_from_data(part)) for key, part in data["parts"]])
+    if kind == "Tuple":
+        return spaces.Tuple([space_from_data(part) for part in data["parts"]])
+    return spaces.Space()
+
+
+def _bound(bound: Shaped[np.ndarray, "..."], extreme: Callable[[Any], Any]) -> Any:
+    """One number where all are the same or there are too many, else all; what JSON lacks as text."""
+    uniform = bound.size and (bound == bound.flat[0]).all()
+    if uniform or bound.size > MOST_BOUNDS:
+        return _as_json(extreme(bound).item())
+    return _nested(bound.tolist())
+
+
+def _nested(value: Any) -> Any:
+    return [_nested(entry) for entry in value] if isinstance(value, list) else _as_json(value)
+
+
+def _as_json(number: int | float) -> int | float | str:
+    return number if math.isfinite(number) else str(number)
+
+
+def _numbers(value: Any, dtype: np.dtype[Any]) -> Shaped[np.ndarray, "..."]:
+    """Bounds again. Those of integers do not go by float, which has no room for all of them."""
+    return np.array(value, np.float64).astype(dtype) if dtype.kind == "f" else np.array(value, dtype)

@@ -1,0 +1,104 @@
+"""Greedy episodes on an environment written in JAX, in compiled stretches. Not for training: see `device.py`."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from qdojo.envs.contract import NativeEnvironment, Running, advance, start
+from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Plays, Watch, unwatched
+from qdojo.loops.state import EVALUATE, Programs, best_action, member_keys, streams
+from qdojo.types import Params
+
+FIRST_STRETCH_STEPS = 128
+STRETCH_SECONDS = 0.25
+"""Steps of an evaluation that are taken in one call: doubled until a call takes about that long, so that a stop is
+answered and progress is shown."""
+
+
+class _Rollout(NamedTuple):
+    """Evaluation episodes under way, with a leading member axis outside `vmap`."""
+
+    running: Running
+    memory: Any
+    score: Float[Array, "episodes"]
+    at: Int[Array, ""]
+    """The step that comes next, counted from 1."""
+
+
+class DeviceEvaluator:
+    """Plays the episodes of all members in one program. It needs no tape and no learner."""
+
+    def __init__(
+        self, environment: NativeEnvironment, player: Plays, seed: int, members: int, programs: Programs | None = None
+    ) -> None:
+        """`seed` is that of the first member; `programs` are those of the loop that it is part of, if any."""
+        self.environment, self.player, self.seed, self.members = environment, player, seed, members
+        self.programs = programs or Programs()
+
+    def evaluate(
+        self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
+    ) -> Played:
+        """Greedy episodes of at most `bound` steps that start from `seed`'s own draw, never from training's.
+
+        The steps are taken in stretches that double until one takes long enough, and `watch` hears of each: how they
+        are cut changes no bit.
+        """
+        begin = self.programs.compiled(
+            ("evaluation", episodes), lambda seed: self._evaluation(seed, episodes), jnp.uint32(seed)
+        )
+        rollout, words = begin(jnp.uint32(seed))
+        arguments = (params, rollout, words, jnp.int32(0))
+        play = self.programs.compiled(("play", episodes), self._play, *arguments, donate=(1,))
+        end = min(bound, self.environment.max_episode_steps)
+        step, stretch = 0, FIRST_STRETCH_STEPS
+        while True:
+            began = time.perf_counter()
+            step = min(step + stretch, end)
+            rollout = play(params, rollout, words, jnp.int32(step))
+            over = np.asarray(rollout.running.over)
+            watch(int(over.sum()), step)
+            if over.all() or step == end:
+                return Played(np.asarray(rollout.score), ~over)
+            if time.perf_counter() - began < STRETCH_SECONDS:
+                stretch *= 2
+
+    def _evaluation(self, seed: UInt32[Array, ""], episodes: int) -> tuple["_Rollout", UInt32[Array, "..."]]:
+        """Episodes at their start, and the words of all their steps, `[member, time, episodes, words]`."""
+        env = self.environment
+
+        def member(key: Array) -> tuple[_Rollout, UInt32[Array, "time episodes words"]]:
+            words = jax.random.bits(key, (env.max_episode_steps + 1, episodes, env.noise_words), jnp.uint32)
+            running = jax.vmap(lambda noise: start(env, noise))(words[0])
+            memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), self.player.memory())
+            return _Rollout(running, memory, jnp.zeros(episodes), jnp.int32(1)), words
+
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, seed))(
+            streams(member_keys(self.seed, self.members), EVALUATE)
+        )
+        return jax.vmap(member)(keys)
+
+    def _play(
+        self, params: Params, rollout: "_Rollout", words: UInt32[Array, "..."], until: Int[Array, ""]
+    ) -> "_Rollout":
+        """The episodes after `until` steps, or when all are over."""
+        env, player = self.environment, self.player
+
+        def member(params: Params, rollout: _Rollout, words: UInt32[Array, "time episodes words"]) -> _Rollout:
+            def going(now: _Rollout) -> Bool[Array, ""]:
+                return ~jnp.all(now.running.over) & (now.at <= until)
+
+            def step(now: _Rollout) -> _Rollout:
+                running = now.running
+                q, memory = jax.vmap(player.values, in_axes=(None, 0, 0))(params, running.observation, now.memory)
+                action = best_action(q)
+                moved, transition = jax.vmap(lambda *args: advance(env, *args))(running, action, words[now.at])
+                score = now.score + jnp.where(running.over, 0.0, transition.reward)
+                return _Rollout(moved._replace(over=running.over | moved.over), memory, score, now.at + 1)
+
+            return jax.lax.while_loop(going, step, rollout)
+
+        return jax.vmap(member)(params, rollout, words)

@@ -1,0 +1,143 @@
+"""Greedy episodes on Gymnasium environments that step in Python. Not for training: see `host.py`."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool
+
+from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Plays, Watch, unwatched
+from qdojo.loops.state import EVALUATE, Programs, best_action, fresh_memory, renewed, where
+from qdojo.types import Memory, Observation, Params
+
+
+class Vector(Protocol):
+    """What the loop asks of a vector of environments; rows are members, and within them envs."""
+
+    observation: Any
+
+    def reset(self) -> Any: ...
+    def step(self, actions: np.ndarray) -> Any: ...
+    def state(self) -> dict[str, np.ndarray]: ...
+    def restore(self, state: Any) -> list[int]: ...
+    def close(self) -> None: ...
+
+
+class HostEvaluator:
+    """Plays the episodes of all members on copies of their own. It needs no tape and no learner."""
+
+    def __init__(
+        self,
+        open_vector: Callable[[list[int], int], Vector],
+        player: Plays,
+        seed: int,
+        members: int,
+        envs: int,
+        action_shape: tuple[int, ...] = (),
+        programs: Programs | None = None,
+    ) -> None:
+        """`open_vector(member_seeds, envs)` opens environments, `envs` of them a member; `seed` is that of the first
+        member; `programs` are those of the loop that it is part of, if any."""
+        self.open_vector, self.player = open_vector, player
+        self.seed, self.members, self.envs, self.action_shape = seed, members, envs, action_shape
+        self.programs = programs or Programs()
+
+    def evaluate(
+        self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
+    ) -> Played:
+        """Greedy episodes of at most `bound` steps on copies of their own, whose seeds come from `seed`, not from
+        training; `watch` hears how far they are."""
+        seeds = [evaluation_seed(self.seed + k, seed) for k in range(self.members)]
+        vector = self.open_vector(seeds, self.envs)
+        try:
+            return self._rollout(vector, params, episodes, bound, watch)
+        finally:
+            vector.close()
+
+    def _rollout(self, vector: Any, params: Params, episodes: int, bound: int, watch: Watch) -> Played:
+        """Greedy episodes, `episodes` a member, dealt to its copies beforehand.
+
+        The first to finish would be the shortest, so the share of each copy is fixed before the first step. No single
+        copy can be restarted in mid-episode, so one that was cut waits until none is playing; then all start anew.
+        """
+        greedy = self.programs.jitted("greedy", self._greedy)
+        shape = (self.members, self.envs)
+        deal = _Deal(shape, episodes)
+        steps = 0
+        while deal.left():
+            running, length = np.zeros(shape), np.zeros(shape, int)
+            playing = deal.left_of_each()
+            memory = fresh_memory(self.player, *shape)
+            shown = vector.reset()
+            while playing.any():
+                action, thought = greedy(params, split(shown, shape), memory)
+                after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
+                memory = remembered(self.player, memory, thought, after, shape)
+                shown = after.observation
+                running += after.reward.reshape(shape)
+                length += after.applied.reshape(shape)
+                ended = (after.terminated | after.truncated).reshape(shape)
+                over_long = (length >= bound) & ~ended
+                for member, copy in np.argwhere((ended | over_long) & playing).tolist():
+                    deal.finish(member, copy, float(running[member, copy]), bool(over_long[member, copy]))
+                    playing[member, copy] = ended[member, copy] and deal.left_of_each()[member, copy]
+                running[ended], length[ended] = 0.0, 0
+                steps += 1
+                watch(deal.finished, steps)
+        return Played(deal.scores, deal.cut)
+
+    def _greedy(self, params: Params, observation: Observation, memory: Memory) -> tuple[Array, Memory]:
+        member = jax.vmap(self.player.values, in_axes=(None, 0, 0))
+        q, memory = jax.vmap(member)(params, observation, memory)
+        return best_action(q), memory
+
+
+class _Deal:
+    """Episodes dealt to the copies of each member, and what came of them."""
+
+    def __init__(self, shape: tuple[int, int], episodes: int) -> None:
+        members, self._copies = shape
+        self._share = np.array([len(range(copy, episodes, self._copies)) for copy in range(self._copies)])
+        self._done = np.zeros(shape, int)
+        self.scores = np.zeros((members, episodes))
+        self.cut = np.zeros((members, episodes), bool)
+
+    @property
+    def finished(self) -> int:
+        """Episodes of all members that are over."""
+        return int(self._done.sum())
+
+    def left(self) -> bool:
+        """Whether any copy has episodes to play."""
+        return self.finished < self.scores.size
+
+    def left_of_each(self) -> Bool[np.ndarray, "member copy"]:
+        """Which copies have episodes to play."""
+        return self._done < self._share
+
+    def finish(self, member: int, copy: int, score: float, cut: bool) -> None:
+        """Note one copy's episode."""
+        episode = copy + self._done[member, copy] * self._copies
+        self.scores[member, episode], self.cut[member, episode] = score, cut
+        self._done[member, copy] += 1
+
+
+def remembered(player: Plays, before: Memory, after: Memory, moved: Any, shape: tuple[int, int]) -> Memory:
+    """What each copy carries on: nothing yet where an episode begins, and in a pause what it had before."""
+    if moved.applied.all():
+        return after
+    begun, applied = (x.reshape(shape) for x in (moved.begun, moved.applied))
+    return renewed(player, where(applied, after, before), begun)
+
+
+def split(observation: Any, shape: tuple[int, int]) -> Any:
+    """Rows of a vector as `[member, env]`."""
+    if isinstance(observation, np.ndarray):
+        return observation.reshape(*shape, *observation.shape[1:])
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), observation)
+
+
+def evaluation_seed(member_seed: int, seed: int) -> int:
+    """The seed of a member's evaluation copies: apart from those of training, and from other evaluations."""
+    return int(np.random.SeedSequence([member_seed, EVALUATE, seed]).generate_state(1)[0])

@@ -1,0 +1,1 @@
+"""Runs training: records, evaluates, selects, checkpoints and stops. Not for learning: see `loops/` and `agents/`."""

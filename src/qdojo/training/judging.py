@@ -1,0 +1,103 @@
+"""Greedy evaluations during a run: their bound, their time, the agents that they select. Not for playing: the loops do
+that."""
+
+import time
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from qdojo.build.training import Parts
+from qdojo.config import Config
+from qdojo.loops.evaluation import Played, episode_bound, solved, told_of_cuts
+from qdojo.training.observers import Evaluated, Observers
+from qdojo.training.selection import Best, judged
+from qdojo.training.stopping import CutOff, StopRequests
+from qdojo.types import Params
+
+CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
+"""Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
+the environment, and those from the second on judge what was delivered."""
+EVALUATION_TOLD_SECONDS = 0.5
+
+
+class Judge:
+    """Plays a run's evaluations and keeps the best agents."""
+
+    def __init__(
+        self, config: Config, parts: Parts, observers: Observers, stop: StopRequests, best: Best, longest: int
+    ) -> None:
+        """`longest` are the env steps of the longest episode that training has finished so far."""
+        self.best, self.longest = best, longest
+        self.seconds = 0.0
+        """Spent on evaluations, without compiling them."""
+        self._config, self._parts, self._observers, self._stop = config, parts, observers, stop
+        self._warned_of_cuts = False
+
+    @property
+    def bound_steps(self) -> int:
+        """Steps at which an evaluation episode is cut now."""
+        limit = self._parts.spec.max_episode_steps
+        return episode_bound(self._config.eval_episode_steps, self.longest, limit)
+
+    def judge(self, step: int, params: Params) -> Evaluated | None:
+        """Challenge the best agents at `step`; None, and nothing is changed, where a stop is requested meanwhile."""
+        episodes = self._config.eval_episodes
+        cut: list[Bool[np.ndarray, "member episodes"]] = []
+
+        def play(params: Params) -> Float[np.ndarray, "member"]:
+            played = self.evaluate(params, step, episodes)
+            cut.append(played.cut)
+            return played.returns.mean(axis=1)
+
+        try:
+            self.best, scores = judged(self.best, params, play, episodes)
+        except CutOff:
+            return None
+        # The challengers' episodes; those of the best, where it played as well, come after.
+        evaluated = Evaluated(step, scores, episodes, cut[0])
+        self._observers.tell("evaluated", evaluated)
+        self._tell_of_cuts(evaluated)
+        return evaluated
+
+    def solved(self, step: int) -> bool:
+        """Whether the best agents reach the threshold, and do so again: one evaluation among many may be luck."""
+        threshold = self._parts.solved_at
+        if not self._config.until_solved or threshold is None or bool((self.best.score < threshold).any()):
+            return False
+        try:
+            again = self.evaluate(self.best.params, CONFIRMING_SEED + step, self._config.final_eval_episodes)
+        except CutOff:
+            return False
+        return bool(solved(again, threshold).all())
+
+    def evaluate(self, params: Params, seed: int, episodes: int) -> Played:
+        """What the loop says. Raises CutOff where a stop is requested: an episode may take long."""
+        if self._stop.asked:
+            raise CutOff
+        loop = self._parts.loop
+        began, compiled = time.perf_counter(), loop.programs.compile_seconds
+        told_at = time.monotonic()
+
+        def watch(done: int, steps: int) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= EVALUATION_TOLD_SECONDS:
+                told_at = time.monotonic()
+                self._observers.tell("evaluation_at", done, episodes * self._config.seeds, steps)
+
+        try:
+            self._stop.cutting_off = True
+            return loop.evaluate(params, seed, episodes, self.bound_steps, watch)
+        finally:
+            self._stop.cutting_off = False
+            self.seconds += time.perf_counter() - began - (loop.programs.compile_seconds - compiled)
+
+    def _tell_of_cuts(self, evaluated: Evaluated) -> None:
+        """Say once that the greedy agent does not end its episodes."""
+        told = told_of_cuts(evaluated.cut, self.bound_steps)
+        if told is not None and not self._warned_of_cuts:
+            self._warned_of_cuts = True
+            message = (
+                f"in the evaluation at step {evaluated.step:,}, {told} and count with the return until then; "
+                "the environment has no time limit that ends them (eval_episode_steps sets the bound)."
+            )
+            self._observers.tell("warned", message)

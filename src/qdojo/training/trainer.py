@@ -1,0 +1,336 @@
+"""A run from start to end: consumes what the loop yields, and records, evaluates, checkpoints and stops. Not for
+learning."""
+
+import contextlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdojo import snapshot
+from qdojo.build.memory import told_of_size
+from qdojo.build.training import Parts
+from qdojo.config import Config
+from qdojo.errors import QdojoError
+from qdojo.loops.evaluation import solved
+from qdojo.loops.state import TrainState
+from qdojo.runs import checkpoint
+from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
+from qdojo.runs.metrics import set_damaged_aside
+from qdojo.statistics import interquartile_mean, member_interval
+from qdojo.training.judging import FINAL_SEED, Judge
+from qdojo.training.observers import Observers, Started
+from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, with_settings_of
+from qdojo.training.selection import Best, delivered, none_best
+from qdojo.training.stopping import CutOff, Interrupted, stop_requests
+from qdojo.types import Report
+
+PAUSE_SECONDS = 1.0
+"""Within a chunk that takes longer, the loop yields after this time, for a checkpoint that is due."""
+
+
+def start(config: Config, parts: Parts, root: Path, observers: Observers) -> RunDirectory:
+    """Train a new run under `root` until its budget is spent or it is solved."""
+    run = create(root, config.env, config.preset, config.to_toml())
+    with run.lock(), contextlib.closing(parts.loop), _closing(observers):
+        observers.tell("started", Started(run, config, parts.loop.name, at_step=0))
+        for warning in _foreseen(config, parts):
+            observers.tell("warned", warning)
+        observers.tell("compiling")
+        try:
+            state = parts.loop.init()
+            best = jax.tree.map(jnp.copy, none_best(state.agents.params))
+            Trainer(run, config, parts, observers).train(state, best)
+        except BaseException:
+            if not checkpoint.exists(run.checkpoints_path):
+                shutil.rmtree(run.path)  # there is nothing yet that a resume could go on from
+            raise
+    return run
+
+
+def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) -> RunDirectory:
+    """A new run directory under `root` that goes on from a checkpoint under other settings.
+
+    It is whole when this returns, and nothing is left where it fails. Raises UsageError where the settings need a state
+    of another shape, or another loop.
+    """
+    progress = with_settings_of(config, parts, source.arrays)
+    best = delivered(progress.best, progress.state.agents.params)
+    meta = source.meta | checkpoint_meta(config)
+    run = create(root, config.env, config.preset, config.to_toml())
+    try:
+        save_delivered(run, best, meta, parts)
+        checkpoint.save(run.checkpoints_path, source.path.name, saved(progress), meta)
+    except BaseException:
+        shutil.rmtree(run.path)
+        raise
+    return run
+
+
+def proceed(
+    run: RunDirectory, config: Config, parts: Parts, observers: Observers, rewritten: Config | None = None
+) -> None:
+    """Go on from the last whole checkpoint of `run`, with everything that was there.
+
+    `rewritten` is what its `config.toml` says from then on, where that changes.
+    """
+    with run.lock(), contextlib.closing(parts.loop), _closing(observers):
+        loaded = checkpoint.load_latest(run.checkpoints_path)
+        for skipped in loaded.skipped:
+            observers.tell("warned", skipped)
+        progress = restored(parts.loop, loaded.arrays)
+        state, warning = parts.loop.reopened(progress.state)
+        if warning:
+            observers.tell("warned", warning)
+        if damage := set_damaged_aside(run.metrics_path):
+            observers.tell("warned", damage)
+        if rewritten is not None:
+            replace_config(run, rewritten.to_toml())
+        steps, unjudged = int(loaded.meta["steps"]), bool(loaded.meta.get("unjudged", False))
+        observers.tell("started", Started(run, config, parts.loop.name, steps, unjudged))
+        observers.tell("compiling")
+        trainer = Trainer(run, config, parts, observers, steps, unjudged, loaded.meta["seconds"])
+        trainer.train(state, progress.best)
+
+
+def save_delivered(run: RunDirectory, best: Best, meta: dict[str, Any], parts: Parts) -> None:
+    """Save what a run hands out, with the description that it is played by."""
+    described = meta | {"player": parts.description}
+    checkpoint.save(run.checkpoints_path, run.best_path.name, snapshot.to_arrays(best), described)
+
+
+@contextlib.contextmanager
+def _closing(observers: Observers) -> Any:
+    try:
+        yield
+    finally:
+        observers.tell("closed")
+
+
+def _foreseen(config: Config, parts: Parts) -> list[str]:
+    """What a person should know of a run before it begins."""
+    told = [] if parts.told is None else [parts.told]
+    if config.dataset is None and config.warmup_steps >= config.steps:
+        told.append(f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}.")
+    every = config.eval_every_steps
+    if every is not None and every < config.collect_steps:
+        told.append(
+            f"evaluations come every {config.collect_steps:,} steps and not every {every:,}: agents change once in "
+            "collect_steps."
+        )
+    # A ready-made vector does not show the limits of its copies.
+    if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
+        told.append(
+            f"{parts.spec.name} has no time limit that can be seen, so episodes of an evaluation that the agent "
+            "does not end are cut (eval_episode_steps); better wrap it in gymnasium.wrappers.TimeLimit, or "
+            "register it with max_episode_steps."
+        )
+    if size := told_of_size(parts.agent, parts.spaces.observation_shape):
+        told.append(size)
+    return told
+
+
+class Trainer:
+    """The consumers of one run's reports, in one place."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: Config,
+        parts: Parts,
+        observers: Observers,
+        steps: int = 0,
+        unjudged: bool = False,
+        seconds: dict[str, float] | None = None,
+    ) -> None:
+        """`steps`, `unjudged` and `seconds` are those of the checkpoint that a resumed run goes on from."""
+        self.run, self.config, self.parts, self.loop, self.observers = run, config, parts, parts.loop, observers
+        self._seconds_before: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (seconds or {})
+        self._train_seconds = 0.0
+        self._steps = steps
+        self._unjudged = unjudged
+        """Whether an evaluation is due at these steps: one that was cut off is played again by the resume."""
+        self._saved_at = self._yielded_at = time.monotonic()
+        self._checks = list(parts.checks)
+
+    def train(self, state: TrainState, best: Best) -> None:
+        """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
+        self._learned = jax.tree.map(np.asarray, state.agents.params)
+        self._end("interrupted")
+        with stop_requests() as self._stop:
+            longest = int(state.tally.longest.max())
+            self._judge = Judge(self.config, self.parts, self.observers, self._stop, best, longest)
+            try:
+                if self._steps == 0:
+                    self._save(state)
+                state = self._until_done(state)
+                self._save(state)
+            except Exception as error:
+                self._end("failed", error=str(error))
+                raise
+            finally:
+                self._export()
+            result = None if self._stop.asked else self._result(state)
+            if result is None:
+                raise Interrupted(self.run)
+        self._end("finished", **result)
+        self.observers.tell("finished", self.run, result)
+
+    def _until_done(self, state: TrainState) -> TrainState:
+        if self._unjudged:
+            self._evaluate(state)
+        between_reports = state.partial is not None
+        if self._stopping or (not between_reports and (self._budget_spent(state) or self._judge.solved(self._steps))):
+            return state
+        for after, report in self.loop.run(state, self._pausing):
+            state = after
+            self._yielded_at = time.monotonic()
+            if report is None:
+                if self._stop.asked:
+                    break
+                self._save_if_due(state)
+                continue
+            if self.parts.exports:
+                self._learned = jax.tree.map(np.asarray, state.agents.params)
+            self._check(report, state)
+            self._train_seconds += report.seconds
+            before, self._steps = self._steps, report.steps
+            self._judge.longest = int(state.tally.longest.max())
+            self.observers.tell("reported", report)
+            every, spent = self.config.eval_every_steps, self._budget_spent(state)
+            # What was learned last is often the best, so the end is judged too, whether or not it is a multiple.
+            ending = spent or self.observers.stopped_by is not None
+            self._unjudged = every is not None and (ending or report.steps // every > before // every)
+            judged = self._unjudged and self._evaluate(state)
+            if spent or (judged and self._judge.solved(self._steps)) or self._stopping:
+                break
+            self._save_if_due(state)
+        return state
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether a signal or an observer has asked for the end of training."""
+        return self._stop.asked or self.observers.stopped_by is not None
+
+    def _pausing(self) -> bool:
+        """Whether the loop is to yield before its report: a stop is answered, and a checkpoint written, in time."""
+        return self._stop.asked or time.monotonic() - self._yielded_at >= PAUSE_SECONDS
+
+    def _save_if_due(self, state: TrainState) -> None:
+        if time.monotonic() - self._saved_at >= self.config.checkpoint_every_seconds:
+            self._save(state)
+
+    def _budget_spent(self, state: TrainState) -> bool:
+        episodes = self.config.episodes
+        enough = episodes is not None and bool((state.tally.episodes >= episodes).all())
+        return enough or int(state.clock.rows) * self.config.num_envs >= self.config.steps
+
+    def _evaluate(self, state: TrainState) -> bool:
+        """Judge the agents now; whether that was done, and not cut off by a stop."""
+        self._unjudged = self._judge.judge(self._steps, state.agents.params) is None
+        return not self._unjudged
+
+    def _check(self, report: Report, state: TrainState) -> None:
+        """Raises QdojoError where a metric is not finite; warns once of whatever the agent declares as suspicious."""
+        for name, values in report.metrics.items():
+            if not np.isfinite(values).all():
+                raise self._diverged(name, int(np.argmin(np.isfinite(values))), report.steps)
+        for check in tuple(self._checks):
+            if warning := check(report, state.tally):
+                self._checks.remove(check)
+                self.observers.tell("warned", warning)
+
+    def _diverged(self, name: str, member: int, steps: int) -> QdojoError:
+        return QdojoError(
+            f"{name} of member {member} is no longer finite at step {steps:,}: the agent diverged; "
+            f"lower learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; "
+            "the last checkpoint is whole."
+        )
+
+    def _save(self, state: TrainState) -> None:
+        arrays = saved(Progress(state, self._judge.best))
+        # A loss can be finite while the gradient, or Adam's square of it, is not.
+        for name, array in arrays.items():
+            if name.startswith("state/agents/") and not np.isfinite(array).all():
+                member = int(np.argwhere(~np.isfinite(array))[0, 0])
+                raise self._diverged(name.removeprefix("state/agents/"), member, self._steps)
+        self.observers.tell("saving")
+        meta = checkpoint_meta(self.config) | {
+            "steps": self._steps,
+            "unjudged": self._unjudged,
+            "longest_episode": self._judge.longest,
+            "seconds": self._seconds(),
+        }
+        folder = self.run.checkpoints_path
+        checkpoint.save(folder, checkpoint.step_name(self._steps), arrays, meta)
+        save_delivered(self.run, self._delivered(state), meta, self.parts)
+        checkpoint.prune(folder)
+        self._saved_at = time.monotonic()
+
+    def _seconds(self) -> dict[str, float]:
+        now = {
+            "compile": self.loop.programs.compile_seconds,
+            "train": self._train_seconds,
+            "eval": self._judge.seconds,
+        }
+        return {name: before + now.get(name, 0.0) for name, before in self._seconds_before.items()}
+
+    def _result(self, state: TrainState) -> dict[str, Any] | None:
+        """What `result.json` says, or None where a stop is asked for before it is known."""
+        config, threshold = self.config, self.parts.solved_at
+        self.observers.tell("evaluating", config.final_eval_episodes)
+        try:
+            played = self._judge.evaluate(self._delivered(state).params, FINAL_SEED, config.final_eval_episodes)
+        except CutOff:
+            return None
+        means = played.returns.mean(axis=1)
+        seconds = self._seconds()
+        stopped_by = self.observers.stopped_by
+        return {
+            "run": str(self.run.path),
+            "env": config.env,
+            "preset": config.preset,
+            "loop": self.loop.name,
+            "seeds": config.seeds,
+            "steps": self._steps,
+            "env_steps": state.tally.env_steps.tolist(),
+            "updates": int(state.clock.updates),
+            "seconds": seconds | {"total": sum(seconds.values())},
+            "eval": {
+                "episodes": config.final_eval_episodes,
+                "mean": means.tolist(),
+                "iqm": interquartile_mean(means),
+                "interval": member_interval(means),
+                "cut": played.cut.sum(axis=1).tolist(),
+                "bound_steps": self._judge.bound_steps,
+            },
+            "solved": None if threshold is None else solved(played, threshold).tolist(),
+        } | ({} if stopped_by is None else {"stopped_by": stopped_by})
+
+    def _delivered(self, state: TrainState) -> Best:
+        return delivered(self._judge.best, state.agents.params)
+
+    def _export(self) -> None:
+        """Write the files that the agent declares, as of the last report; a failure costs only them."""
+        for export in self.parts.exports:
+            try:
+                export(self.run.path, self._learned)
+            except (QdojoError, OSError) as error:
+                self.observers.tell("warned", f"a file of what was learned was not written: {error}")
+
+    def _end(self, status: str, **fields: Any) -> None:
+        """Note how the run stands. Raises QdojoError where that cannot be written, unless it is to note a failure."""
+        content = json.dumps({"status": status} | fields, indent=1, ensure_ascii=False)
+        try:
+            write_atomically(self.run.result_path, content.encode() + b"\n")
+        except OSError as error:
+            told = f"{self.run.result_path} cannot be written: {error.strerror or error}"
+            if status != "failed":
+                raise QdojoError(f"{told}; the last checkpoint is whole.") from error
+            # What made the run fail is what a person has to know.
+            self.observers.tell("warned", f"{told}.")

@@ -1,0 +1,150 @@
+"""Runs that were killed where it hurts, and forks: what a resume repeats it first takes back."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qdojo
+from qdojo.errors import UsageError
+from qdojo.loops.device import DeviceLoop
+from qdojo.runs import checkpoint, metrics
+from qdojo.runs.directory import list_runs
+from qdojo.training import restoring
+from qdojo.training.stopping import Interrupted
+
+TINY: dict[str, Any] = {
+    "hidden": (8,),
+    "steps": 200,
+    "capacity_steps": 100,
+    "batch_size": 8,
+    "warmup_steps": 20,
+    "report_every_steps": 20,
+    "eval_every_steps": 100,
+    "eval_episodes": 2,
+    "final_eval_episodes": 2,
+}
+
+
+class CopiesWhenJudged:
+    """Keeps the run directory as a SIGKILL right after an evaluation would leave it."""
+
+    def __init__(self, target: Path) -> None:
+        self.target, self.run = target, Path()
+
+    def started(self, started: Any) -> None:
+        self.run = started.run.path
+
+    def evaluated(self, evaluated: Any) -> None:
+        if not self.target.exists():
+            shutil.copytree(self.run, self.target / self.run.name)
+
+
+def test_a_kill_after_a_repeated_evaluation_leaves_a_run_that_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C during the evaluation at 100, a resume that plays it again, and a kill before its next checkpoint."""
+    evaluate = DeviceLoop.evaluate
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        import signal
+
+        monkeypatch.setattr(DeviceLoop, "evaluate", evaluate)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the evaluation was not cut off")
+
+    monkeypatch.setattr(DeviceLoop, "evaluate", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        qdojo.train("CartPole-v1", root=tmp_path / "first", **TINY)
+    # Every row that is heard of is committed at once: what the kill leaves is all of it.
+    monkeypatch.setattr("qdojo.training.observers.metrics.COMMIT_SECONDS", 0.0)
+    insert = metrics.MetricsWriter.evaluation
+
+    def committed(self: Any, *arguments: Any) -> None:
+        insert(self, *arguments)
+        self.commit()
+
+    monkeypatch.setattr(metrics.MetricsWriter, "evaluation", committed)
+    whole = qdojo.resume(stopped.value.run.path, observers=[CopiesWhenJudged(tmp_path / "killed")])
+    (killed,) = list_runs(tmp_path / "killed")
+    assert checkpoint.load_latest(killed.checkpoints_path).meta["unjudged"]
+    assert metrics.evaluations(killed.metrics_path)[0].steps.tolist() == [100]
+    again = qdojo.resume(killed.path)
+    assert again.result["eval"] == whole.result["eval"]
+    for run in (again, whole):
+        assert metrics.evaluations(run.directory.metrics_path)[0].steps.tolist() == [100, 200]
+        assert metrics.metric(run.directory.metrics_path, "evaluation_cut")[0].steps.tolist() == [100, 200]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    return qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("whole"), **TINY)
+
+
+def changed(run: qdojo.Run, target: Path, old: str, new: str) -> Path:
+    """A copy of a run whose config says something else."""
+    shutil.copytree(run.path, target / run.path.name)
+    path = target / run.path.name
+    config = path / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    assert old in text
+    config.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+def test_a_fork_that_is_killed_before_its_first_save_is_whole(whole: qdojo.Run, tmp_path: Path) -> None:
+    """It plays, and goes on under its own settings."""
+    path = changed(whole, tmp_path, "discount = 0.99", "discount = 0.5")
+
+    class Kills:
+        def started(self, started: Any) -> None:
+            shutil.copytree(started.run.path, tmp_path / "killed" / started.run.name)
+
+    qdojo.resume(path, root=tmp_path / "forks", fork=True, steps=240, observers=[Kills()])
+    (killed,) = list_runs(tmp_path / "killed")
+    assert qdojo.evaluate(killed.path, episodes=2).returns.shape == (1, 2)
+    resumed = qdojo.resume(killed.path)
+    assert resumed.result["steps"] == 240
+    discount = checkpoint.load_latest(killed.checkpoints_path).arrays["state/agents/hyper/discount"]
+    np.testing.assert_array_equal(discount, np.float32([0.5]))
+
+
+@pytest.mark.parametrize("loop", ["device", "host"])
+def test_a_fork_to_the_other_loop_is_refused(loop: str, tmp_path: Path) -> None:
+    run = qdojo.train("CartPole-v1", root=tmp_path, loop=loop, **TINY | {"steps": 40})
+    other = {"device": "host", "host": "device"}[loop]
+    config = run.path / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace(f'loop = "{loop}"', f'loop = "{other}"'), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"^loop is now '{other}', but the checkpoint holds"):
+        qdojo.resume(run.path, root=tmp_path / "forks", fork=True)
+    assert not (tmp_path / "forks").exists()
+
+
+@pytest.mark.parametrize("name", ["qdojo", "optax", "equinox", "gymnasium", "platform"])
+def test_a_change_of_what_the_bits_depend_on_is_told(
+    name: str, whole: qdojo.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = restoring.versions()
+    monkeypatch.setattr(restoring, "versions", lambda: now | {name: "another"})
+    with pytest.raises(UsageError, match=rf"{name} was .*, is another.*--fork"):
+        qdojo.resume(whole.path)
+
+
+def test_versions_that_an_older_checkpoint_did_not_note_are_no_change(
+    whole: qdojo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole.path, tmp_path / whole.path.name)
+    run = qdojo.Run(type(whole.directory)(tmp_path / whole.path.name))
+    loaded = checkpoint.load_latest(run.directory.checkpoints_path)
+    loaded.meta["versions"] = {name: loaded.meta["versions"][name] for name in ("jax", "jaxlib", "numpy")}
+    checkpoint.save(run.directory.checkpoints_path, loaded.path.name, loaded.arrays, loaded.meta)
+    assert qdojo.resume(run.path, steps=220).result["steps"] == 220
+
+
+def test_as_many_evaluations_as_were_asked_for(tmp_path: Path) -> None:
+    """However seldom it reports."""
+    run = qdojo.train("CartPole-v1", root=tmp_path, **TINY | {"report_every_steps": 200, "eval_every_steps": 20})
+    assert metrics.evaluations(run.directory.metrics_path)[0].steps.tolist() == list(range(20, 201, 20))
