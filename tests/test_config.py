@@ -164,7 +164,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "priorities without their replay": (
         {"priority_alpha": 0.5},
-        "priority_alpha is set, but nothing reads it with prioritized=False; use prioritized=True, or "
+        "priority_alpha is set, but nothing reads it with prioritized=False; set prioritized, or "
         "leave priority_alpha out.",
     ),
     "atoms of quantiles": (
@@ -454,6 +454,22 @@ def test_what_follows_from_other_settings_is_written_out() -> None:
     assert config.report_every_steps is not None
     kept = make_config("Other-v0", learning_rate_end=0.0, learning_rate_decay_steps=5, report_every_steps=70)
     assert (kept.learning_rate_end, kept.learning_rate_decay_steps, kept.report_every_steps) == (0.0, 5, 70)
+
+
+@pytest.mark.parametrize(
+    ("fields", "report"),
+    [
+        ({"report_every_steps": 20_000, "eval_every_steps": 1_000, "collect_steps": 10}, 1_000),
+        ({"report_every_steps": 20_000, "eval_every_steps": 1_000, "collect_steps": 30, "updates_per_step": 0.1}, 990),
+        ({"report_every_steps": 20_000, "eval_every_steps": 10, "collect_steps": 30, "updates_per_step": 0.1}, 30),
+        ({"report_every_steps": 20_000, "eval_every_steps": None}, 20_000),
+        ({"report_every_steps": 700, "eval_every_steps": 1_000}, 700),
+    ],
+    ids=str,
+)
+def test_reports_come_as_often_as_evaluations(fields: dict[str, Any], report: int) -> None:
+    """A chunk ends with a report, and only between chunks is anything judged."""
+    assert make_config("CartPole-v1", **fields).report_every_steps == report
 
 
 @given(

@@ -34,7 +34,7 @@ ALLOWED = {
     "plots": {"errors", "runs", "statistics", "wording"},
     "export": BASE | {"networks", "runs"},
     "dataset": BASE | {"envs", "tape", "runs", "snapshot"},
-    "build": BASE | PARTS | {"agents", "loops", "config", "dataset", "export", "processor"},
+    "build": BASE | PARTS | {"agents", "loops", "config", "dataset", "export", "processor", "runs", "snapshot"},
 }
 """Package or module -> what of ours it may import. The rest is downstream of `build`, and may import all but `cli`."""
 

@@ -342,6 +342,7 @@ def test_what_an_agent_carries_through_an_episode_is_kept(fields: dict[str, Any]
 
 def test_learning_from_logged_steps_goes_on_without_them(stopped: Run, tmp_path: Path) -> None:
     fields = {"preset": "cql", "num_envs": 1, "hidden": (8,), "quantiles": 4, "capacity_steps": 400, "steps": 200}
+    fields |= {"warmup_steps": 1_000}  # the default, for nothing is collected
     whole, run = pair(tmp_path, after_reports=4, dataset=str(stopped.path), **fields)
     assert whole.result["loop"] == "offline"
     assert whole.result["env_steps"] == [0, 0]

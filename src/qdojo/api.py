@@ -15,9 +15,11 @@ from jaxtyping import Bool, Float, Int
 from qdojo import snapshot
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.stepping import build_evaluator
-from qdojo.build.training import build
-from qdojo.config import Config, make_config, read_config
+from qdojo.build.training import build, refuse_unread
+from qdojo.config import Config, is_keras_file, make_config, read_config, stored_config
 from qdojo.dataset import MINARI, minari_folder
+from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.resolve import name_of
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.evaluation import episode_bound
@@ -106,6 +108,8 @@ class Policy:
         spaces = self._spaces
         if info is None and spaces.mask_source == "info":
             raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
+        if info is None and spaces.mask_source == "method":
+            raise UsageError('The action mask is missing; pass info={"action_mask": env.action_masks()} as well.')
         try:
             return spaces.encode(observation, info)
         except (TypeError, ValueError) as error:
@@ -128,8 +132,8 @@ class Run:
     """A run on disk, finished or not."""
 
     directory: RunDirectory
-    env: Callable[..., Any] | None = None
-    """The environment's callable, where it was given as one."""
+    env: Callable[..., Any] | NativeEnvironment | None = None
+    """The environment's callable, or the environment in JAX, where it was given as one."""
     network: Any = None
     """The Keras model or its builder, where it was given as an object."""
 
@@ -204,8 +208,10 @@ class Run:
     @property
     def model_given(self) -> Any:
         """The Keras model that the run was trained with, where it was given as an object and is described."""
+        if self.config.network != KERAS:
+            return None
         described = (self._best[1].get("player") or {}).get("keras_model")
-        return model_from_json(described) if self.config.network == KERAS and described is not None else None
+        return None if described is None else model_from_json(described)
 
     @property
     def bound_steps(self) -> int:
@@ -224,9 +230,10 @@ class Run:
 
 
 def train(
-    env: str | Callable[..., Any],
+    env: str | Callable[..., Any] | NativeEnvironment | None = None,
     *,
     preset: str = "default",
+    config: Config | None = None,
     network: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
@@ -234,34 +241,55 @@ def train(
 ) -> Run:
     """Train a population on an environment and return its finished run.
 
-    `env` is an id, a path, or a callable that returns an environment; `network` a `keras.Model` or a function that
-    builds one; `fields` are those of `Config`; `observers` hear of the run and may end it, see
-    `qdojo.training.observers`. Raises UsageError before anything starts, EnvironmentFailure where
-    the environment breaks, and `qdojo.trainer.Interrupted` on Ctrl-C, after saving.
+    `env` is an id, a path, a callable that returns an environment, or an environment in JAX; `network` a `keras.Model`
+    or a function that builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env;
+    `observers` hear of the run and may end it, see `qdojo.training.observers`. Raises UsageError before anything
+    starts, EnvironmentFailure where the environment breaks, and `qdojo.training.stopping.Interrupted` on Ctrl-C, after
+    saving.
     """
     use_compilation_cache()
     everyone = _observers(observers)
-    name = env if isinstance(env, str) else f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', 'env')}"
-    if network is not None:
-        fields["network"], network = (network, None) if isinstance(network, str) else (KERAS, network)
-    config = make_config(name, preset, **fields)
+    if isinstance(network, str):
+        fields["network"], network = network, None
+    config = _configured(env, preset, config, fields, KERAS if network is not None else None)
     if config.dataset is not None and config.dataset.startswith(MINARI):
         minari_folder(config.dataset)
     elif config.dataset is not None:
         # The new run must not be what a name such as `last` means.
-        source = find(Path(root), config.dataset).path.resolve()
-        config = config.model_copy(update={"dataset": str(source)})
+        config = config.model_copy(update={"dataset": str(find(Path(root), config.dataset).path.resolve())})
+    if config.weights is not None and not is_keras_file(config.weights):
+        config = config.model_copy(update={"weights": str(find(Path(root), config.weights).path.resolve())})
     if config.render == "human" and not has_screen():
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
     given = None if isinstance(env, str) else env
     parts = build(config, given, network)
+    refuse_unread(config, parts)
     return Run(start(config, parts, Path(root), everyone), given, network)
+
+
+def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, Any], network: str | None) -> Config:
+    """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top.
+
+    `network` is what the setting of that name says where the network was given as an object.
+    """
+    objects = {} if network is None else {"network": network}
+    if config is None:
+        if env is None:
+            raise UsageError("env is missing; name an environment, or give a config.")
+        return make_config(name_of(env), preset, **fields | objects)
+    if fields or preset != "default":
+        word = next(iter(fields), "preset")
+        raise UsageError(f"{word} is given beside config; give it to Config instead.")
+    if isinstance(env, str) and env != config.env:
+        raise UsageError(f"env is {env!r}, but config has env={config.env!r}; leave env out.")
+    # A copy with other values, as `model_copy` makes it, was never checked.
+    return stored_config(config.model_dump() | ({} if env is None else {"env": name_of(env)}) | objects)
 
 
 def resume(
     run: Path | str,
     *,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
@@ -293,7 +321,7 @@ def resume(
     if changed_since and not fork:
         told = "; ".join(changed_since)
         raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo it or use --fork.")
-    parts = build(config, env, network if network is not None else found.model_given)
+    parts = build(config, env, network if network is not None else found.model_given, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     # Where a window cannot be shown now, it may be the next time: only the budget is kept.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
@@ -311,7 +339,7 @@ def load(
     *,
     root: Path | str = RUNS,
     member: int | None = None,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Policy:
     """A trained agent that plays: `qdojo.load(path).act(observation)`. It builds no environment.
@@ -329,7 +357,7 @@ def evaluate(
     *,
     seed: int = 0,
     root: Path | str = RUNS,
-    env: Callable[..., Any] | None = None,
+    env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Evaluation:
     """Greedy scores of what a run delivered, on unseen episodes.

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int, PyTree, Shaped
 
 from qdojo import snapshot
-from qdojo.envs.spaces import MASK, BadValueError, Spaces, check_spaces
+from qdojo.envs.encoders import BadValueError
+from qdojo.envs.spaces import MASK, Spaces, check_spaces
 from qdojo.errors import UsageError
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
@@ -91,7 +92,7 @@ def streams(ringed: Step, written: int) -> Step:
 
 def _of_minari(source: str, spaces: Spaces, env: str) -> Step:
     dataset = _opened(source)
-    theirs = check_spaces(dataset, source, embedded=bool(spaces.categories))
+    theirs = check_spaces(dataset, source, embedded=bool(spaces.categories), observe=spaces.observe)
     if not (
         theirs.action_shape == spaces.action_shape
         and np.array_equal(theirs.legal, spaces.legal)
@@ -166,6 +167,8 @@ def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
     observation = _observations(episode, spaces, name, bool(terminated[-1]))
     action = _actions(episode.actions, steps, spaces, name)
     legal = observation.action_mask[-1] if isinstance(observation, Masked) else spaces.legal
+    if np.asarray(episode.rewards).dtype.kind not in "biuf":
+        raise UsageError(f"dataset {name} has rewards that are no numbers; mend the data.")
     with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused
         reward = np.append(np.asarray(episode.rewards), 0.0).astype(np.float32)
     rows = Step(
@@ -181,10 +184,11 @@ def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
 
 def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> Observation:
     """All `steps + 1` of them, as the agent sees them."""
-    masks = (episode.infos or {}).get(MASK) if spaces.mask_source == "info" else None
-    if spaces.mask_source == "info" and masks is None:
+    beside = spaces.mask_source in ("info", "method")
+    masks = (episode.infos or {}).get(MASK) if beside else None
+    if beside and masks is None:
         raise UsageError(
-            f"dataset {name} has no infos, where this environment puts its action masks; "
+            f"dataset {name} has no action masks in its infos, which this environment needs; "
             "collect it with DataCollector(env, record_infos=True)."
         )
     steps = len(episode.rewards)
@@ -206,14 +210,14 @@ def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> 
 
 
 def _actions(given: Any, steps: int, spaces: Spaces, name: str) -> Int[np.ndarray, "steps *branches"]:
-    """Counted from 0: the inverse of `Spaces.decode`."""
+    """Counted from 0."""
     actions = np.asarray(given)
-    if actions.shape != (steps, *spaces.action_shape) or actions.dtype.kind not in "iu":
+    if actions.shape != (steps, *spaces.raw_action_shape) or actions.dtype.kind not in "iu":
         raise UsageError(
             f"dataset {name} has actions of shape {actions.shape} and dtype {actions.dtype}; "
-            f"integers of shape {(steps, *spaces.action_shape)} are needed."
+            f"integers of shape {(steps, *spaces.raw_action_shape)} are needed."
         )
-    return actions.astype(np.int64) - spaces.action_start
+    return spaces.count_from_zero(actions)
 
 
 def _checked(rows: Step, spaces: Spaces, name: str) -> Step:

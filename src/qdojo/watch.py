@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from qdojo.envs.copies import FAILURE, SeededCopy, describe, episode_seed
+from qdojo.envs.copies import FAILURE, SeededCopy, episode_seed
+from qdojo.envs.failures import close_quietly, describe
 from qdojo.envs.resolve import EnvSpec
 from qdojo.envs.spaces import Observation, Spaces, seen
 from qdojo.errors import EnvironmentFailure, UsageError
@@ -75,7 +76,7 @@ def watch(
             _write_film(shots, record, speed)
         return watched
     finally:
-        env.close()
+        close_quietly(env)
 
 
 def _check_target(record: Path) -> None:
@@ -102,12 +103,12 @@ def _make(spec: EnvSpec, render_mode: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             env = spec.make(render_mode=render_mode)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{spec.name} could not be built with render_mode={render_mode!r}, which watching needs: {error}"
         ) from error
     if env.render_mode != render_mode:
-        env.close()
+        close_quietly(env)
         raise UsageError(
             f"{spec.name} was asked for render_mode={render_mode!r} but has {env.render_mode!r}; "
             "pass the keyword on to gymnasium.Env and set `self.render_mode`."
@@ -145,7 +146,7 @@ def _play(
 def _shoot(env: Any, name: str) -> Frame:
     try:
         frame = env.render()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFailure(f"{name} failed to draw itself: {describe(error)}.") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
         raise UsageError(f"{name}: render() gave no picture (uint8, height x width x 3), so no film can be made.")

@@ -202,6 +202,7 @@ def test_a_sound_environment_passes_every_check() -> None:
             "time limit",
             "gymnasium's checker",
             "speed",
+            "close",
         ]
         assert "1000 random steps" in findings[3].message
 
@@ -269,7 +270,7 @@ def test_each_broken_promise_is_found_with_its_remedy(env: Any, check: str, word
 def test_ready_made_vectors_are_examined_too() -> None:
     findings = examine(lambda: gym.make_vec("CartPole-v1", 3))
     assert failed(findings) == {}
-    assert [f.check for f in findings] == ["resolves", "spaces", "step", "speed"]
+    assert [f.check for f in findings] == ["resolves", "spaces", "step", "speed", "close"]
 
     def undeclared() -> Any:
         vector = gym.vector.SyncVectorEnv([Patient])

@@ -311,7 +311,7 @@ def test_a_ready_made_vector_says_that_it_cannot_be_restored() -> None:
         ("word as reward", "it gave the reward 'high' where one number is needed"),
         (
             "four values",
-            r"it gave a tuple of 4 at its step where a tuple \(observation, reward, terminated, .* is needed",
+            r"it gave a tuple of 4, as of old Gym, at its step where a tuple \(observation, .* is needed: split done",
         ),
     ],
 )

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -16,10 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+import qdojo
+from qdojo.envs.doctor import examine
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import BadValueError, check_spaces
-from qdojo.errors import EnvironmentFailure
+from qdojo.envs.trial import try_out
+from qdojo.errors import EnvironmentFailure, UsageError
 from qdojo.types import Masked
 
 # Workers cannot import a test module, so they are sent its classes themselves.
@@ -64,6 +68,29 @@ class Stairs(gym.Env[Any, Any]):
         if self.where == "observation":
             return {"observation": at, "action_mask": mask}, {}
         return at, {} if mask is None else {"action_mask": mask}
+
+
+class MethodStairs(Stairs):
+    """Gives its masks by sb3-contrib's convention; not after a termination, where there is nothing to choose."""
+
+    def __init__(self, mask: Mask = turning) -> None:
+        super().__init__("info", mask)
+        self.terminated = False
+
+    def show(self, terminated: bool) -> tuple[Any, dict[str, Any]]:
+        self.terminated = terminated
+        return np.array([self.start, self.at], np.float32), {}
+
+    def action_masks(self) -> Any:
+        assert not self.terminated
+        return self.give(self)
+
+
+class Masker(gym.Wrapper[Any, Any, Any, Any]):
+    """A wrapper that knows the masks, as sb3-contrib has one."""
+
+    def action_masks(self) -> Any:
+        return turning(self.env.unwrapped)  # type: ignore[arg-type]
 
 
 def legal_actions(shown: Any, rng: np.random.Generator) -> np.ndarray:
@@ -188,7 +215,7 @@ def test_what_else_lies_beside_a_mask_is_the_observation() -> None:
 def test_a_mask_that_comes_after_a_first_reset_without_one_is_not_ignored() -> None:
     plain = check_spaces(Stairs())
     plain = dataclasses.replace(plain, mask_source=None, masked=False)
-    with pytest.raises(BadValueError, match="an action mask, although its first reset gave none"):
+    with pytest.raises(BadValueError, match="an action mask in its info, although its first reset gave none"):
         plain.encode(Stairs().observation_space.sample(), {"action_mask": np.ones(3, bool)})
 
 
@@ -206,7 +233,7 @@ def test_a_flat_mask_and_one_a_branch_say_the_same(seed: int, sizes: list[int], 
             self.action_space: Any = spaces.MultiDiscrete(sizes)
 
     spec = resolve(Branched)
-    assert spec.masks_in_info
+    assert spec.mask_source == "info"
     found = check_spaces(spec)
     shown = np.zeros(2, np.float32)
     tupled = found.encode(shown, {"action_mask": tuple(given_as)})
@@ -293,7 +320,7 @@ def stairs_vector(mode: AutoresetMode, where: str) -> EnvSpec:
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_ready_made_vectors_show_masks_in_every_autoreset_mode(mode: AutoresetMode, where: str) -> None:
     spec = stairs_vector(mode, where)
-    assert spec.masks_in_info == (where == "info")
+    assert spec.mask_source == ("info" if where == "info" else None)
     host = HostEnvironment(spec, [3], 2)
     rng = np.random.default_rng(0)
     shown = host.reset()
@@ -356,3 +383,108 @@ def test_taxi_is_masked() -> None:
     assert (shown.observation.shape, shown.action_mask.shape) == ((2, 500), (2, 6))
     assert shown.observation.dtype == np.float32
     assert 0 < shown.action_mask.sum() < 12
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MethodStairs,
+        lambda: gym.wrappers.TimeLimit(MethodStairs(), 100),
+        lambda: Masker(gym.wrappers.TimeLimit(Stairs("nowhere", lambda env: None), 100)),
+    ],
+)
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_masks_of_a_method_are_those_in_info(make: Any, vectorization: Any) -> None:
+    spec = resolve(make)
+    found = check_spaces(spec)
+    assert (spec.mask_source, found.mask_source, found.masked) == ("method", "method", True)
+    hosts = HostEnvironment(spec, [3], 2, vectorization), HostEnvironment(resolve(Stairs), [3], 2)
+    assert np.array_equal(hosts[0].reset().action_mask, hosts[1].reset().action_mask)
+    # After a termination all is legal here; there it is what it would have been.
+    for mine, other in zip(story(hosts[0], 40), story(hosts[1], 40), strict=True):
+        over = np.array(mine[3])
+        assert mine[0] == other[0]
+        assert mine[2:] == other[2:]
+        assert np.array_equal(np.array(mine[1])[~over], np.array(other[1])[~over])
+        assert np.array(mine[1])[over].all()
+    restored = HostEnvironment(spec, [3], 2, vectorization)
+    assert restored.restore(hosts[0].state()) == []
+    assert np.array_equal(restored.observation.action_mask, hosts[0].observation.action_mask)
+    for host in (*hosts, restored):
+        host.close()
+
+
+def test_masks_of_a_method_are_learned_and_played_by(tmp_path: Path) -> None:
+    # Every illegal action is an AssertionError of the environment.
+    run = qdojo.train(MethodStairs, root=tmp_path, steps=300, warmup_steps=50, hidden=[8], eval_every_steps=150)
+    assert run.evaluate(5).returns.shape == (1, 5)
+    env = MethodStairs()
+    shown, _ = env.reset(seed=0)
+    policy = run.policy()
+    assert turning(env)[policy.act(shown, {"action_mask": env.action_masks()})]
+    with pytest.raises(UsageError, match=r"The action mask is missing; pass info=.*env.action_masks\(\)"):
+        policy.act(shown)
+
+
+def raising(env: Stairs) -> Any:
+    raise LookupError("no such\npiece")
+
+
+def test_a_method_that_raises_or_gives_nothing_is_named() -> None:
+    for mask, words in (
+        (raising, "at its first reset: its action_masks() raised LookupError: no such;"),
+        (lambda env: None, "at its first reset: it gave no action mask, although it has a method action_masks();"),
+        (lambda env: np.ones(2), "it gave an action mask of shape (2,) where (3,) is needed; give a mask of 0 and 1"),
+    ):
+        spec = resolve(lambda mask=mask: MethodStairs(mask))
+        with pytest.raises(UsageError) as error:
+            try_out(spec, check_spaces(spec))
+        assert words in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+class Late(Free):
+    """Its first reset gives no mask, its steps do."""
+
+    def reset(self, **options: Any) -> Any:
+        return super().reset(**options)[0], {}
+
+
+def test_a_mask_that_only_steps_give_is_named() -> None:
+    words = r"it gave an action mask in its info, although its first reset gave none; give info\['action_mask'\] with"
+    spec = resolve(Late)
+    with pytest.raises(UsageError, match=words):
+        try_out(spec, check_spaces(spec))
+    host = HostEnvironment(spec, [1])
+    host.reset()
+    with pytest.raises(EnvironmentFailure, match=words):
+        host.step(np.array([0]))
+    vector = HostEnvironment(resolve(lambda: SyncVectorEnv([Late])), [1])
+    vector.reset()
+    with pytest.raises(EnvironmentFailure, match=words):
+        vector.step(np.array([0]))
+
+
+def test_masks_of_a_method_in_a_ready_made_vector_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"is a vector whose masks come from a method action_masks\(\)"):
+        resolve(lambda: SyncVectorEnv([MethodStairs]))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (MethodStairs, "3 actions, masked by its method action_masks(), observations float32[2]"),
+        (Stairs, "3 actions, masked by info, observations float32[2]"),
+        (lambda: Stairs("observation"), "3 actions, masked by its observations, observations float32[2]"),
+    ],
+)
+def test_the_doctor_says_where_the_masks_are_and_plays_by_them(make: Any, words: str) -> None:
+    findings = examine(make)
+    assert findings[1].message == words
+    assert [finding for finding in findings if not finding.ok] == []
+
+
+def test_the_doctor_names_a_mask_that_only_steps_give() -> None:
+    (found,) = [finding for finding in examine(Late) if not finding.ok]
+    assert found.check == "step"
+    assert "an action mask in its info, although its first reset gave none" in found.message

@@ -166,10 +166,10 @@ class Masking(Shown):
 
 
 def test_masks_are_looked_for_in_the_info_of_a_first_reset() -> None:
-    assert resolve(lambda: Masking(spaces.Discrete(2))).masks_in_info
-    assert resolve(lambda: gym.vector.SyncVectorEnv([lambda: Masking(spaces.Discrete(2))])).masks_in_info
-    assert resolve("Taxi").masks_in_info
-    assert not resolve("FrozenLake").masks_in_info
+    assert resolve(lambda: Masking(spaces.Discrete(2))).mask_source == "info"
+    assert resolve(lambda: gym.vector.SyncVectorEnv([lambda: Masking(spaces.Discrete(2))])).mask_source == "info"
+    assert resolve("Taxi").mask_source == "info"
+    assert resolve("FrozenLake").mask_source is None
 
 
 def test_a_reset_that_fails_is_left_to_whoever_plays() -> None:
@@ -178,7 +178,7 @@ def test_a_reset_that_fails_is_left_to_whoever_plays() -> None:
         made.fails = True
         return made
 
-    assert not resolve(make).masks_in_info
+    assert resolve(make).mask_source is None
 
 
 def test_the_limit_of_a_wrapper_is_found_without_a_registration() -> None:
@@ -231,7 +231,7 @@ def test_an_observation_outside_its_space_is_described(space: Any, given: Any, w
     [
         (spaces.Discrete(2), spaces.Box(-1, 1, (1,)), r"continuous .*\(e.g. SAC, PPO\) that qdojo does not do"),
         (spaces.Discrete(2), spaces.MultiDiscrete([[2, 3]]), r"nvec of shape \(1, 2\), .* with a flat nvec"),
-        (spaces.Discrete(2), spaces.MultiBinary(2), r"MultiBinary is not supported \(Discrete and Multi.* are\); wrap"),
+        (spaces.Discrete(2), spaces.Text(2), r"Text is not supported \(Discrete, .* and MultiBinary are\); wrap"),
         (spaces.Text(3), None, r"Text is not supported \(Box, .* are\); wrap .*ObservationWrapper that returns a Box"),
         (spaces.Sequence(spaces.Discrete(2)), None, "Sequence is not supported"),
         (spaces.Graph(spaces.Discrete(2), None), None, "Graph is not supported"),

@@ -12,6 +12,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qdojo
+from qdojo.envs.doctor import examine
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
@@ -263,3 +265,122 @@ def test_a_part_that_is_not_finite_is_found() -> None:
     host = HostEnvironment(resolve(lambda: Nan(room, spaces.MultiDiscrete([1, 2]))), [1])
     with pytest.raises(Exception, match="NaN or inf"):
         host.reset()
+
+
+@pytest.mark.parametrize("shape", [3, (2, 2)])
+def test_bits_are_branches_of_two_actions_and_reach_the_environment_as_its_space_has_them(shape: Any) -> None:
+    space = spaces.MultiBinary(shape)
+    bits = int(np.prod(shape))
+
+    def make() -> Shown:
+        return Shown(spaces.Box(-1, 1, (2,)), space)
+
+    spec = resolve(make)
+    found = check_spaces(spec)
+    assert (found.action_shape, found.num_actions, found.masked, found.legal.all()) == ((bits,), 2, False, True)
+    choice = np.arange(bits, dtype=np.int32) % 2
+    decoded = found.decode(choice)
+    assert decoded in space
+    assert (decoded.dtype, decoded.ravel().tolist()) == (np.int8, choice.tolist())
+    assert found.count_from_zero(found.decode_all([choice, 1 - choice])).tolist() == [[*choice], [*(1 - choice)]]
+    choices = np.random.default_rng(0).integers(2, size=(4, 2, bits))
+    vector = resolve(lambda: gym.vector.SyncVectorEnv([make, make]))
+    hosts = [HostEnvironment(each, [1], 2, spaces=found) for each in (spec, vector)]
+    for host in hosts:
+        host.reset()
+    for choice in choices:
+        rewards = [host.step(choice).reward.tolist() for host in hosts]
+        assert rewards[0] == rewards[1] == choice.sum(axis=-1).tolist()
+    again = HostEnvironment(spec, [1], 2, spaces=found)
+    assert again.restore(hosts[0].state()) == []
+
+
+def test_bits_are_masked_and_examined_like_any_branches() -> None:
+    class Masked(Shown):
+        """The second bit may never be set."""
+
+        def reset(self, **options: Any) -> Any:
+            return super().reset(**options)[0], {"action_mask": np.array([1, 1, 1, 0], np.int8)}
+
+        def step(self, action: Any) -> Any:
+            assert not action[1]
+            *moved, _ = super().step(action)
+            return *moved[:3], True, {"action_mask": np.array([1, 1, 1, 0], np.int8)}
+
+    findings = examine(lambda: Masked(spaces.Box(-1, 1, (2,)), spaces.MultiBinary(2)))
+    assert findings[1].message == "MultiBinary [2] actions, masked by info, observations float32[2]"
+    assert findings[3].ok
+
+
+GRID = spaces.Dict(image=spaces.Box(0, 255, (7, 7, 3), np.uint8), direction=spaces.Discrete(4), mission=spaces.Text(20))
+SEEN = {"image": np.arange(147, dtype=np.uint8).reshape(7, 7, 3), "direction": 2, "mission": "go to the goal"}
+
+
+def test_parts_of_a_dict_are_chosen() -> None:
+    both = checked(GRID, observe=["image", "direction"])
+    assert (both.observation_shape, both.observation_dtype, both.observation_scale) == ((151,), np.uint8, 1)
+    # Side by side, sorted by their keys.
+    assert both.encode(SEEN).tolist() == [0, 0, 1, 0, *range(147)]
+    image = checked(GRID, observe=["image"])
+    assert (image.observation_shape, image.observation_dtype, image.observation_scale) == ((7, 7, 3), np.uint8, 255)
+    assert np.array_equal(image.encode(SEEN), SEEN["image"])
+    direction = checked(GRID, observe=("direction",), embedded=True)
+    assert (direction.categories, direction.encode(SEEN).tolist()) == ((4,), [2])
+    with pytest.raises(BadValueError, match=r"an observation without 'image'"):
+        image.encode({"direction": 1})
+    with pytest.raises(BadValueError, match=r"the observation \['direction'\] where its Dict space has the keys"):
+        both.encode({"direction": 1})
+
+
+def test_parts_are_chosen_beside_a_mask() -> None:
+    space = spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(-1, 1, (2,)), action_mask=spaces.MultiBinary(2))
+    seen = {"a": 1, "b": np.zeros(2, np.float32), "action_mask": np.array([0, 1], np.int8)}
+    for observe, shown in ((None, [0, 1, 0, 0]), (["b"], [0, 0]), (["a", "b"], [0, 1, 0, 0])):
+        found = checked(space, observe=observe)
+        assert (found.mask_source, found.masked) == ("observation", True)
+        assert found.encode(seen).observation.tolist() == shown
+        assert found.encode(seen).action_mask.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("space", "observe", "words"),
+    [
+        (
+            GRID,
+            None,
+            "'mission' is not supported .* take the others .*`--observe image direction`\\), or wrap it",
+        ),
+        (GRID, ["image", "mission"], "its part 'mission' is not supported .* take the others \\(observe=\\['image'\\]"),
+        (GRID, ["imag"], "have no key 'imag'; the keys are image, direction, mission."),
+        (GRID, [], r"observe is \[\]; name one or more of image, direction, mission, each once."),
+        (GRID, ["image", "image"], "name one or more of image, direction, mission, each once."),
+        (spaces.Discrete(2), ["image"], "observe is set, but the observations of Shown are no Dict; leave it out."),
+        (spaces.Dict(mission=spaces.Text(3)), None, "its part 'mission' is not supported .* are\\); wrap it in"),
+    ],
+)
+def test_parts_that_cannot_be_chosen_are_named(space: Any, observe: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        checked(space, observe=observe)
+    assert "\n" not in str(error.value)
+
+
+def test_the_doctor_sees_the_chosen_parts() -> None:
+    assert not examine(lambda: Shown(GRID))[1].ok
+    assert examine(lambda: Shown(GRID), ["image"])[1].message == "2 actions, observations uint8[7, 7, 3]"
+
+
+def test_chosen_parts_are_trained_on_and_kept(tmp_path: Any) -> None:
+    class Grid(Shown):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__(GRID, spaces.MultiBinary(2))
+
+        def step(self, action: Any) -> Any:
+            self.observation_space.seed(len(self.actions))
+            return *super().step(action)[:3], len(self.actions) % 9 == 0, {}
+
+    small: dict[str, Any] = {"hidden": [8], "warmup_steps": 50, "eval_every_steps": None, "final_eval_episodes": 2}
+    run = qdojo.train(Grid, root=tmp_path, steps=200, observe=["image", "direction"], **small)
+    assert run.config.observe == ("image", "direction")
+    assert qdojo.resume(run.path, env=Grid, steps=300).config.observe == ("image", "direction")
+    assert run.policy().act(SEEN) in spaces.MultiBinary(2)
+    assert run.evaluate(2).returns.shape == (1, 2)

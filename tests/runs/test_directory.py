@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qdojo.errors import DamagedFile, UsageError
-from qdojo.runs import directory
+from qdojo.runs import lock
 from qdojo.runs.directory import RunDirectory, create, find, list_runs, read_result, status, write_atomically
 
 
@@ -187,8 +187,8 @@ def test_asking_for_the_status_does_not_refuse_a_writer(tmp_path: Path, monkeypa
     with run.lock():
         pass
     asker = os.open(run.path / ".lock", os.O_RDONLY)
-    directory.fcntl.flock(asker, directory.fcntl.LOCK_SH)
-    monkeypatch.setattr(time, "sleep", lambda _: directory.fcntl.flock(asker, directory.fcntl.LOCK_UN))
+    lock.fcntl.flock(asker, lock.fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: lock.fcntl.flock(asker, lock.fcntl.LOCK_UN))
     with run.lock():
         pass
     os.close(asker)

@@ -142,3 +142,9 @@ def test_versions_that_an_older_checkpoint_did_not_note_are_no_change(
     loaded.meta["versions"] = {name: loaded.meta["versions"][name] for name in ("jax", "jaxlib", "numpy")}
     checkpoint.save(run.directory.checkpoints_path, loaded.path.name, loaded.arrays, loaded.meta)
     assert qdojo.resume(run.path, steps=220).result["steps"] == 220
+
+
+def test_as_many_evaluations_as_were_asked_for(tmp_path: Path) -> None:
+    """However seldom it reports."""
+    run = qdojo.train("CartPole-v1", root=tmp_path, **TINY | {"report_every_steps": 200, "eval_every_steps": 20})
+    assert metrics.evaluations(run.directory.metrics_path)[0].steps.tolist() == list(range(20, 201, 20))

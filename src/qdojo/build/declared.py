@@ -56,6 +56,7 @@ def _believable(config: Config, spaces: Spaces) -> Check:
     No discounted return is larger than the largest reward times 1 / (1 - discount), or times the steps of the longest
     episode where nothing is discounted.
     """
+    discount, untrained = config.discount, BELIEVABLE_VALUE * (1.0 + config.prior_scale)
     bonus = 0.0
     if config.munchausen:
         entropy = config.munchausen_temperature * float(np.log(spaces.num_actions))
@@ -64,9 +65,9 @@ def _believable(config: Config, spaces: Spaces) -> Check:
     def check(report: Report, tally: Tally) -> str | None:
         if "q_mean" not in report.metrics:
             return None
-        steps = tally.longest if config.discount == 1.0 else 1.0 / (1.0 - config.discount)
+        steps = tally.longest if discount == 1.0 else 1.0 / (1.0 - discount)
         justified = (tally.largest_reward + bonus) * np.maximum(steps, 1)
-        most = np.maximum(BELIEVABLE_TIMES * justified, BELIEVABLE_VALUE * (1.0 + config.prior_scale))
+        most = np.maximum(BELIEVABLE_TIMES * justified, untrained)
         value = np.asarray(report.metrics["q_mean"])
         if (np.abs(value) <= most).all():
             return None

@@ -1,7 +1,7 @@
 """From what a run delivered to what plays it: by the description beside the weights, without building an environment,
 sizing a tape, or asking for the objects of Python that it was trained with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -41,9 +41,7 @@ def description(config: Config, spec: EnvSpec, spaces: Spaces, model: Any) -> di
     return {"format": FORMAT, "environment": described(spec), "keras_model": architecture}
 
 
-def open_player(
-    config: Config, data: Mapping[str, Any] | None, env: Callable[..., Any] | None = None, network: Any = None
-) -> Opened:
+def open_player(config: Config, data: Mapping[str, Any] | None, env: Any = None, network: Any = None) -> Opened:
     """The player of a description, or, for runs of earlier versions, which have none, of the settings alone.
 
     `env` and `network` are the objects that the run was trained with, where they are at hand; without a description of
@@ -55,7 +53,7 @@ def open_player(
         if not isinstance(data.get("environment"), Mapping) or data.get("format") != FORMAT:
             raise DamagedFile(f"the description of the player is not of format {FORMAT}, which this version reads.")
         spec = from_description(data["environment"], env)
-    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     if network is None and data is not None and data.get("keras_model") is not None:
         network = model_from_json(data["keras_model"])
     model = network_model(config, spaces, network)

@@ -8,7 +8,7 @@ from qdojo.config import Config
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
-from qdojo.envs.resolve import EnvSpec
+from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces
 from qdojo.errors import UsageError
 from qdojo.loops.device_evaluation import DeviceEvaluator
@@ -22,7 +22,12 @@ EVALUATION_ENVS = 10
 def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | None:
     """The environment that the device loop steps; None where the host loop does. Raises UsageError where a device loop
     is asked for that there is none for."""
-    environment = native(spec.native_id) if spec.native_id is not None else None
+    environment = native(spec.native_id) if spec.native_id is not None else spec.native
+    if environment is None and spec.is_native:
+        try:
+            environment = resolve(spec.name).native
+        except UsageError as error:
+            raise UsageError(f"{str(error).removesuffix('.')} (it was given in Python); pass it as env=.") from error
     if config.loop == "device" and environment is None:
         raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
     return None if config.loop == "host" else environment

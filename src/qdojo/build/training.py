@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
 from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
+from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.numbers import member_numbers, pqn_numbers, replay_numbers
@@ -31,12 +32,12 @@ from qdojo.build.stepping import device_environment, evaluation_envs, vector_ope
 from qdojo.config import Config
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
+from qdojo.envs.trial import try_out
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.networks.keras import read_weights
 from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
@@ -60,6 +61,8 @@ class Parts(NamedTuple):
     """The Keras model, or the function that builds it, where the network is one; else None."""
     description: dict[str, Any]
     """What the delivered weights need to play, in data."""
+    told: str | None
+    """A sentence for a person before training begins."""
     checks: tuple[Check, ...]
     """What is looked for in each report, and told once."""
     numbers: Any
@@ -73,18 +76,20 @@ MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_floor")
 
 def build(
     config: Config,
-    env: Callable[..., Any] | None = None,
+    env: Any = None,
     network: Any = None,
+    resumed: bool = False,
     hyper: Sequence[Mapping[str, float]] | None = None,
 ) -> Parts:
     """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
 
-    `hyper` gives each member settings of its own, by name: see `member_numbers`.
+    A run that is `resumed` has its weights, and does not read those that it began with. `hyper` gives each member
+    settings of its own, by name: see `member_numbers`.
 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
     spec = resolve(env if env is not None else config.env)
-    spaces = check_spaces(spec, embedded=config.embedding is not None)
+    spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
@@ -93,12 +98,15 @@ def build(
             f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
             "give the vector AutoresetMode.NEXT_STEP."
         )
+    if device_environment(config, spec) is None:
+        try_out(spec, spaces)
     convolutions = torso_kind(config, spaces) != "dense"
     prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
+    begun = None if resumed else beginning(config, player.network)
     numbers = None if hyper is None else member_numbers(config, hyper)
-    agent = build_agent(config, spaces, player)
+    agent = build_agent(config, spaces, player, begun)
     return Parts(
         spec=spec,
         spaces=spaces,
@@ -109,9 +117,20 @@ def build(
         model=model,
         description=description(config, spec, spaces, model),
         numbers=numbers,
+        told=None if begun is None else begun.told,
         checks=checks(config, spaces),
         exports=exports(config, spaces, model),
     )
+
+
+def refuse_unread(config: Config, parts: Parts) -> None:
+    """Raises UsageError for a setting that nothing reads in this environment, which only its parts tell."""
+    playing = parts.loop.inner if isinstance(parts.loop, OfflineLoop) else parts.loop
+    if config.vectorization == "async" and isinstance(playing, DeviceLoop):
+        raise UsageError(
+            f"vectorization is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
+            "use loop='host', or leave vectorization out."
+        )
 
 
 def _loss(config: Config, player: Player, atoms: Float[Array, "atoms"], own: Own) -> Loss:
@@ -148,10 +167,10 @@ def build_window(config: Config) -> Window:
     return windows.transitions(config.n_step)
 
 
-def build_agent(config: Config, spaces: Spaces, player: Player) -> Agent:
-    """What learns: a player, the formula it learns by, and an optimizer."""
+def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None) -> Agent:
+    """What learns: a player, the formula it learns by, an optimizer, and the weights it begins with, if given."""
     network = player.network
-    initial = None if config.weights is None else read_weights(config.weights, network)
+    initial = None if begun is None else begun.params
     if config.agent == "tutorial":
         return tutorial_agent(
             network,

@@ -19,14 +19,14 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 VERBS = (
     ("train", "qdojo.cli.train:train", "Train an agent on an environment."),
-    ("resume", "qdojo.cli.resume:resume", "Go on with a run from its last checkpoint, as if it had never stopped."),
-    ("eval", "qdojo.cli.evaluate:evaluate", "Play what a run delivered, without exploration, and tell its scores."),
-    ("watch", "qdojo.cli.watch:watch", "Watch a trained agent play, in a window or on a film."),
-    ("runs", "qdojo.cli.runs:runs", "List the runs, the oldest first."),
-    ("show", "qdojo.cli.show:show", "Show a run: its settings, its numbers and its learning curve."),
+    ("resume", "qdojo.cli.resume:resume", "Continue a run from its last checkpoint, exactly as if it had not stopped."),
+    ("eval", "qdojo.cli.evaluate:evaluate", "Evaluate a trained agent on unseen episodes, without exploration."),
+    ("watch", "qdojo.cli.watch:watch", "Watch a trained agent play, in a window or as a video."),
+    ("runs", "qdojo.cli.runs:runs", "List all runs, oldest first."),
+    ("show", "qdojo.cli.show:show", "Show a run: settings, metrics and learning curve."),
     ("presets", "qdojo.cli.presets:presets", "List the presets, or show the settings of one."),
-    ("doctor", "qdojo.cli.doctor:doctor", "Say what is wrong with an environment, and how to mend it."),
-    ("export", "qdojo.cli.export:export", "Write a trained network as a Keras model or its weights."),
+    ("doctor", "qdojo.cli.doctor:doctor", "Check an environment and say how to fix what is wrong."),
+    ("export", "qdojo.cli.export:export", "Export a trained network as a Keras model or weights."),
 )
 """Each verb, where it is, and what it is for."""
 

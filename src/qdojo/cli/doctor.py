@@ -13,12 +13,16 @@ def doctor(
     env: Annotated[str, Parameter(help="A Gymnasium id, `module:Id`, or `package.module:factory`.")],
     /,
     *,
+    observe: Annotated[
+        tuple[str, ...] | None,
+        Parameter(help="Keys of a Dict observation to use.", consume_multiple=1, negative_iterable=""),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Check an environment's contract. Exit code 1 where a check fails."""
     from qdojo.envs.doctor import examine
 
-    findings = examine(env)
+    findings = examine(env, observe)
     if [finding.ok for finding in findings] == [False]:
         raise UsageError(findings[0].message)
     healthy = all(finding.ok for finding in findings)

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
-from qdojo.cli.output import cut_clause, emit
+from qdojo.cli.output import cut_clause, emit, tell
 from qdojo.runs.directory import find
 from qdojo.wording import scores_of_members
 
@@ -14,12 +14,12 @@ def evaluate(
     run: RunName,
     /,
     *,
-    episodes: Annotated[Count, Parameter(help="Whole episodes for each member.")] = 100,
-    seed: Annotated[Seed, Parameter(help="Chooses the starts; no seed gives one that training has seen.")] = 0,
+    episodes: Annotated[Count, Parameter(help="Episodes that each member plays.")] = 100,
+    seed: Annotated[Seed, Parameter(help="Seed of the starting states; none gives one that training has seen.")] = 0,
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> None:
-    """Play what a run delivered, without exploration, and tell its scores."""
+    """Evaluate a trained agent on unseen episodes, without exploration."""
     found = find(runs, run)
 
     from qdojo import api
@@ -43,4 +43,4 @@ def evaluate(
             f"{scores_of_members(scores.mean.tolist(), scores.iqm, scores.interval)}, {episodes} unseen episodes each"
         )
         cut = cut_clause(scores.cut.sum(axis=1).tolist(), episodes, scores.bound_steps)
-        print(f"{told}; {cut}" if cut else told)
+        tell(f"{told}; {cut}" if cut else told)

@@ -14,11 +14,11 @@ def export(
     run: RunName,
     /,
     *,
-    to: Annotated[Path, Parameter(help="The file to write: .keras for a model, .weights.h5 for its weights.")],
+    to: Annotated[Path, Parameter(help="File to write: .keras for a model, .weights.h5 for its weights.")],
     member: Member = None,
     runs: RunsFolder = RUNS,
 ) -> None:
-    """Write a trained network as a Keras model or its weights."""
+    """Export a trained network as a Keras model or weights."""
     found = find(runs, run)
 
     from qdojo import api

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 from cyclopts import CoercionError, Group, Parameter, Token, convert, validators
 from pydantic.fields import FieldInfo
 
-from qdojo.config import Config
+from qdojo.config import FIRST, GROUPS, Config, needed
 
 
 def _unrounded(annotation: Any) -> Callable[[Any, Sequence[Token]], Any]:
@@ -28,21 +28,19 @@ def _unrounded(annotation: Any) -> Callable[[Any, Sequence[Token]], Any]:
     return converted
 
 
-RunName = Annotated[str, Parameter(help="A run: its path, its name, the start of its name, or `last`.")]
+RunName = Annotated[str, Parameter(help="A run: path, name, start of its name, or `last`.")]
 RunsFolder = Annotated[
-    Path, Parameter(name="--runs", env_var="QDOJO_RUNS", show_env_var=False, help="The folder that holds the runs.")
+    Path, Parameter(name="--runs", env_var="QDOJO_RUNS", show_env_var=False, help="Folder that holds the runs.")
 ]
 Json = Annotated[
     bool,
-    Parameter(
-        name="--json", negative="", help="Print one JSON object on stdout and no other data.", show_default=False
-    ),
+    Parameter(name="--json", negative="", help="Print the result as one JSON object on stdout.", show_default=False),
 ]
 Member = Annotated[
     int | None,
     Parameter(
         converter=_unrounded(int | None),
-        help="Which member of the population; by default the one with the best evaluation.",
+        help="Member of the population to use; by default the one with the best evaluation.",
     ),
 ]
 Count = Annotated[int, Parameter(converter=_unrounded(int), validator=validators.Number(gte=1))]
@@ -51,12 +49,14 @@ Seed = Annotated[int, Parameter(converter=_unrounded(int), validator=validators.
 RUNS = Path("runs")
 NAMED = ("env", "preset")
 """Fields that `train` takes by a parameter of its own."""
-SETTINGS = Group(
-    "Settings",
-    help="Each is also read from an environment variable, QDOJO_<NAME>. A flag goes before that, that before --config, "
-    "that before the preset. In brackets: the default where no preset says otherwise.",
+FIRST_PANEL = Group(
+    "1. Settings that matter most",
+    help="Each setting is also read from an environment variable, QDOJO_<NAME>. A flag overrides the variable, the "
+    "variable the file of --config, and that the preset. In brackets: the default, where the preset has no other.",
     sort_key=1,
 )
+PANELS = {group: Group(f"{number}. {group.title}", sort_key=number) for number, group in enumerate(GROUPS, start=2)}
+"""Each group of settings, and its panel in the help."""
 
 
 def env_var(field: str) -> str:
@@ -64,24 +64,39 @@ def env_var(field: str) -> str:
     return f"QDOJO_{field.upper()}"
 
 
-def _flag(name: str, field: FieldInfo) -> Any:
+def _flag(name: str, field: FieldInfo, panel: Group) -> Any:
     default = field.default
     told = "none" if default is None else " ".join(map(str, default)) if isinstance(default, tuple) else default
+    # What holds by default goes without saying here; docs/settings.md has all of it.
+    unusual = [
+        need.told() for need in needed(Config, name) if not need.is_met(Config.model_fields[need.setting].default)
+    ]
+    needs = f"; needs {' and '.join(unusual)}" if unusual else ""
+    about = " ".join((field.description or "").split())
     annotation = _bare(field.annotation)
+    holds_many = tuple in (typing.get_origin(part) for part in (annotation, *typing.get_args(annotation)))
     holds_integers = int in (annotation, *typing.get_args(annotation))
     return Annotated[
         annotation,
         Parameter(
-            group=SETTINGS,
-            help=f"{field.description} [{told}]",
+            group=panel,
+            help=f"{about} [{told}{needs}]",
             env_var=env_var(name),
             show_env_var=False,
             show_choices=False,
-            consume_multiple=1 if isinstance(default, tuple) else False,
+            consume_multiple=1 if holds_many else False,
             negative_iterable="",
             converter=_unrounded(annotation) if holds_integers else None,
         ),
     ]
+
+
+def _flags() -> dict[str, Any]:
+    """A flag for each setting, in the order of the help."""
+    panels = dict.fromkeys(FIRST, FIRST_PANEL)
+    for group, panel in PANELS.items():
+        panels |= {name: panel for name in group.model_fields if name not in (*NAMED, *FIRST)}
+    return {name: _flag(name, Config.model_fields[name], panel) for name, panel in panels.items()}
 
 
 def _bare(annotation: Any) -> Any:
@@ -99,9 +114,5 @@ def _bare(annotation: Any) -> Any:
 if typing.TYPE_CHECKING:
     Fields = dict[str, Any]
 else:
-    Fields = TypedDict(
-        "Fields",
-        {name: _flag(name, field) for name, field in Config.model_fields.items() if name not in NAMED},
-        total=False,
-    )
+    Fields = TypedDict("Fields", _flags(), total=False)
 """Those fields of Config that were given, by flag or by environment variable; the others have no entry."""

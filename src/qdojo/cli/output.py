@@ -8,14 +8,38 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 BEGAN = time.perf_counter()
 """When the command began, but for the start of Python itself."""
 
 
+def printable(text: str) -> str:
+    """The text with every control character but line ends and tabs spelled out, as in `\\x1b`.
+
+    Names, settings and errors are read from files of runs, which may come from elsewhere: none of them may move the
+    cursor, retitle the window or hide a line.
+    """
+    return "".join(_spelled(sign) if category(sign) in _CONTROLS and sign not in "\n\t" else sign for sign in text)
+
+
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of controls, of invisible format characters (direction among them), of halves of a surrogate
+pair, and of line and paragraph separators."""
+
+
+def _spelled(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
+
 def say(message: str) -> None:
     """A line for a person, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def tell(line: str = "") -> None:
+    """A line of data for a person, on stdout."""
+    print(printable(line))
 
 
 def emit(content: dict[str, Any]) -> None:
@@ -44,7 +68,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
     table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell).replace("\n", "\\n")) for cell in row))
     with console.capture() as drawn:
         console.print(table)
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))

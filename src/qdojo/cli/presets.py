@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from qdojo.cli.options import Json
-from qdojo.cli.output import emit, show_table
+from qdojo.cli.output import emit, show_table, tell
 from qdojo.config import NO_SETTINGS, make_config, preset_tables
 
 
 def presets(
-    name: Annotated[str | None, Parameter(help="Show the settings of this one.")] = None, /, *, json: Json = False
+    name: Annotated[str | None, Parameter(help="Preset whose settings to show.")] = None, /, *, json: Json = False
 ) -> None:
     """List the presets, or show one."""
     if name is not None:
@@ -38,8 +38,8 @@ def _show(name: str, json: bool) -> None:
     if json:
         emit(entry)
         return
-    print(f"{name}: {entry['about']}")
-    print(f"It begins with the settings of {entry['extends']}.\n" if entry["extends"] else "")
+    tell(f"{name}: {entry['about']}")
+    tell(f"It begins with the settings of {entry['extends']}.\n" if entry["extends"] else "")
     rows = [("any", field, str(value)) for field, value in entry["settings"].items()]
     for env, table in entry["tuned"].items():
         rows += [(env, field, str(value)) for field, value in table.items()]

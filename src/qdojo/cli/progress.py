@@ -10,7 +10,7 @@ from collections import deque
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qdojo.cli.output import say
+from qdojo.cli.output import printable, say
 from qdojo.wording import score
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class LiveDisplay:
     def message(self, text: str) -> None:
         from rich.text import Text
 
-        self._live.console.print(Text(text))
+        self._live.console.print(Text(printable(text)))
 
     def close(self) -> None:
         self._live.stop()

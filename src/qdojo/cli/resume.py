@@ -18,16 +18,16 @@ def resume(
     /,
     *,
     steps: Annotated[
-        Count | None, Parameter(help="A new budget in env steps, which the run keeps; by default the one it had.")
+        Count | None, Parameter(help="New training budget in environment steps, which the run keeps.")
     ] = None,
     fork: Annotated[
         bool,
-        Parameter(negative="", help="Go on in a new run, even where its config or the versions of jax have changed."),
+        Parameter(negative="", help="Continue as a new run, even if settings or library versions have changed."),
     ] = False,
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> int:
-    """Go on with a run from its last checkpoint, as if it had never stopped."""
+    """Continue a run from its last checkpoint, exactly as if it had not stopped."""
     found = find(runs, run)  # a wrong name is refused before jax is imported, which takes seconds
 
     def work(progress: Progress) -> "Run":

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qdojo.cli.output import BEGAN, command, cut_clause, emit, say
+from qdojo.cli.output import BEGAN, command, cut_clause, emit, say, tell
 from qdojo.cli.progress import Progress
 from qdojo.wording import scores_of_members
 
@@ -26,7 +26,7 @@ def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
     if as_json:
         emit(result | {"seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
         return 0
-    print(_summary(result))
+    tell(_summary(result))
     say(f"The run lies in {run.path}; watch it play or look at how it learned:")
     say(f"  {command('watch', run.path)}\n  {command('show', run.path)}")
     return 0

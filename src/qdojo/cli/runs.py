@@ -12,7 +12,7 @@ from qdojo.wording import score
 
 
 def runs(*, runs: RunsFolder = RUNS, json: Json = False) -> None:
-    """List the runs, the oldest first."""
+    """List all runs, oldest first."""
     rows = [_row(run) for run in list_runs(runs)]
     if json:
         emit({"runs": rows})

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from qdojo.cli.options import RUNS, Json, RunName, RunsFolder
-from qdojo.cli.output import command, emit, say, show_table
+from qdojo.cli.output import command, emit, say, show_table, tell
 from qdojo.config import Config, read_config
 from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
@@ -15,7 +15,7 @@ from qdojo.wording import score, scores_of_members
 
 
 def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
-    """Show a run: its settings, its numbers and its learning curve."""
+    """Show a run: settings, metrics and learning curve."""
     found = find(runs, run)
     config = _config(found)
     result, numbers = _result(found), latest(found.metrics_path)
@@ -37,18 +37,18 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
             }
         )
         return
-    print(f"{found.path}: {config.env}, preset {config.preset}, {status(found)} after {numbers.steps:,} steps\n")
+    tell(f"{found.path}: {config.env}, preset {config.preset}, {status(found)} after {numbers.steps:,} steps\n")
     show_table(("setting", "value", "default"), _unusual(config))
-    print()
+    tell()
     now = {name: float(np.mean(values)) for name, values in numbers.values.items()}
     show_table(
         ("now", "mean over members"),
         [(name, f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}") for name, value in now.items()],
     )
     for line in _judgements(scores, result):
-        print(f"\n{line}")
+        tell(f"\n{line}")
     if curve is not None:
-        print(f"\nreturn while learning\n{terminal_curve(curve.steps, curve.middle)}")
+        tell(f"\nreturn while learning\n{terminal_curve(curve.steps, curve.middle)}")
 
 
 def _result(run: RunDirectory) -> dict[str, Any] | None:

@@ -30,14 +30,18 @@ def train(
     *,
     preset: Annotated[
         str | None,
-        Parameter(env_var=env_var("preset"), show_env_var=False, help="Where the settings begin; see `qdojo presets`."),
+        Parameter(
+            env_var=env_var("preset"),
+            show_env_var=False,
+            help="Named collection of settings to start from; `qdojo presets` lists them.",
+        ),
     ] = None,
-    config: Annotated[Path | None, Parameter(help="A TOML file of settings, such as the config.toml of a run.")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file of settings, such as the config.toml of a run.")] = None,
     runs: RunsFolder = RUNS,
     json: Json = False,
     fields: Annotated[Fields, Parameter(name="*")] = NO_FIELDS,
 ) -> int:
-    """Train an agent with the settings of the flags, the environment, the file and the preset, in this order."""
+    """Train an agent: flags override environment variables, those the file, and that the preset."""
     settings = ({} if config is None else read_settings(config)) | fields
     name = env or settings.pop("env", None)
     settings.pop("env", None)

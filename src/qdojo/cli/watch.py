@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Member, RunName, RunsFolder, Seed
-from qdojo.cli.output import say
+from qdojo.cli.output import say, tell
 from qdojo.runs.directory import find
 from qdojo.wording import score
 
@@ -16,12 +16,12 @@ def watch(
     /,
     *,
     episodes: Annotated[Count, Parameter(help="Episodes to play.")] = 3,
-    record: Annotated[Path | None, Parameter(help="Write a film, .mp4 or .gif, and open no window.")] = None,
+    record: Annotated[Path | None, Parameter(help="Write a video (.mp4 or .gif) instead of opening a window.")] = None,
     member: Member = None,
-    seed: Annotated[Seed, Parameter(help="Chooses the starts.")] = 0,
+    seed: Annotated[Seed, Parameter(help="Seed of the starting states.")] = 0,
     runs: RunsFolder = RUNS,
 ) -> None:
-    """Watch a trained agent play, in a window or on a film."""
+    """Watch a trained agent play, in a window or as a video."""
     found = find(runs, run)
 
     from qdojo import api
@@ -33,6 +33,6 @@ def watch(
     bound, opened = trained.bound_steps, trained.opened
     shown = play(opened.spec, opened.spaces, policy.reset, policy.choose, episodes, seed, record, bound_steps=bound)
     for number, episode in enumerate(shown, start=1):
-        print(f"episode {number}: return {score(episode.score)}" + (f", cut at {bound:,} steps" if episode.cut else ""))
+        tell(f"episode {number}: return {score(episode.score)}" + (f", cut at {bound:,} steps" if episode.cut else ""))
     if record is not None:
         say(f"The film is {record}.")

@@ -5,7 +5,8 @@ Not for ranges of single values: those are in the types of the fields.
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Need:
     def told(self) -> str:
         """For a table: `distribution=c51`."""
         if isinstance(self.values, Switch):
-            return self.setting if self.values is Switch.ON else f"no {self.setting}"
+            return f"no {self.setting}" if self.values is OFF else self.setting
         return f"{self.setting}={'/'.join(map(str, self.values))}"
 
 
@@ -60,6 +61,8 @@ class GoesWith:
     """Annotation of a setting that is refused unless all needs are met, whoever set it to other than its default."""
 
     needs: tuple[Need, ...]
+    applies: Callable[[Any], bool] = lambda value: True
+    """Whether a value of the setting has these needs."""
 
 
 def read_with(**needed: Any) -> ReadWith:
@@ -72,16 +75,30 @@ def goes_with(**needed: Any) -> GoesWith:
     return GoesWith(_needs(needed))
 
 
+def where(applies: Callable[[Any], bool], goes: GoesWith) -> GoesWith:
+    """The same for those values of the setting that `applies` is true of."""
+    return replace(goes, applies=applies)
+
+
 def _needs(needed: dict[str, Any]) -> tuple[Need, ...]:
-    return tuple(
-        Need(setting, values if isinstance(values, tuple | Switch) else (values,)) for setting, values in needed.items()
-    )
+    return tuple(Need(setting, _values(values)) for setting, values in needed.items())
+
+
+def _values(values: Any) -> tuple[Any, ...] | Switch:
+    if isinstance(values, bool):
+        return Switch(values)
+    return values if isinstance(values, tuple | Switch) else (values,)
 
 
 def needs_of(config: "Config | type[Config]", name: str, kind: type[ReadWith] | type[GoesWith]) -> tuple[Need, ...]:
     """What the field `name` declares."""
     fields = (config if isinstance(config, type) else type(config)).model_fields
     return tuple(need for note in fields[name].metadata if isinstance(note, kind) for need in note.needs)
+
+
+def needed(config: "Config | type[Config]", name: str) -> tuple[Need, ...]:
+    """All that the field `name` declares: what it has to have to be read, and what it goes with."""
+    return tuple(dict.fromkeys(need for kind in (ReadWith, GoesWith) for need in needs_of(config, name, kind)))
 
 
 def unread(config: "Config") -> dict[str, Need]:
@@ -105,7 +122,9 @@ def check_together(config: "Config") -> None:
     lacking = [
         (name, need)
         for name in set_ones
-        for need in needs_of(config, name, GoesWith)
+        for note in type(config).model_fields[name].metadata
+        if isinstance(note, GoesWith) and note.applies(getattr(config, name))
+        for need in note.needs
         if not need.is_met(getattr(config, need.setting))
     ]
     # Most follows from the agent, so that comes first.

@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qdojo.config import resolve
-from qdojo.config.compatibility import OFF, ON, goes_with, read_with
+from qdojo.config.compatibility import OFF, ON, goes_with, read_with, where
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -16,6 +16,11 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AboveZero = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def is_keras_file(weights: str) -> bool:
+    """Whether the setting `weights` names a Keras file, and not a run."""
+    return weights.endswith((".h5", ".hdf5", ".keras"))
 
 
 class Group(BaseModel):
@@ -34,6 +39,8 @@ class RunSettings(Group):
 
     env: str
     """A Gymnasium id, `module:Id`, or `package.module:factory`."""
+    observe: tuple[str, ...] | None = None
+    """Keys of a Dict observation to use; by default all."""
     preset: str = "default"
     """Named collection of settings to start from; `qdojo presets` lists them."""
     agent: Literal["dqn", "pqn", "tutorial"] = "dqn"
@@ -85,7 +92,7 @@ class NetworkSettings(Group):
     noisy: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
     """Explore with learned noise on the weights (NoisyNet, Fortunato et al., 2018)."""
     recurrent: Annotated[Literal["gru", "lstm"] | None, goes_with(agent="dqn", network="mlp")] = None
-    """Replace the last layer of `hidden` by a recurrent layer, trained on sequences (Kapturowski et al., 2019)."""
+    """`gru` or `lstm`: make the last layer of `hidden` recurrent and train on sequences (Kapturowski et al., 2019)."""
     heads: Annotated[Positive, goes_with(agent="dqn", recurrent=OFF)] = 1
     """Number of Q-networks in an ensemble; one of them acts for a whole episode (Osband et al., 2016)."""
     prior_scale: Annotated[Weight, goes_with(agent="dqn", recurrent=OFF)] = 0.0
@@ -105,12 +112,15 @@ class NetworkSettings(Group):
     """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training."""
     weights: Annotated[
         str | None,
-        goes_with(
-            **{"dueling": OFF, "noisy": OFF, "recurrent": OFF, "heads": 1, "prior_scale": OFF, "embedding": OFF},
-            **{"normalize_observations": OFF, "distribution": OFF},
+        where(
+            is_keras_file,
+            goes_with(
+                **{"dueling": OFF, "noisy": OFF, "recurrent": OFF, "heads": 1, "prior_scale": OFF, "embedding": OFF},
+                **{"normalize_observations": OFF, "distribution": OFF},
+            ),
         ),
     ] = None
-    """Keras weights file (`.weights.h5`, `.h5`) to start from; exploration then starts at its final value."""
+    """Run whose best agent gives the initial weights, or Keras file (`.h5`); exploration starts at its final value."""
 
 
 class ReplaySettings(Group):
@@ -164,7 +174,7 @@ class TargetSettings(Group):
     target_sync_updates: Annotated[Positive, read_with(agent="dqn")] = 1
     """Updates between two syncs of the target network."""
     trace_decay: Annotated[Fraction, read_with(agent="pqn")] = 0.65
-    """Lambda of the lambda-returns."""
+    """Lambda of the lambda-returns: how much longer returns count; 0 uses one step."""
     value_rescaling: Annotated[bool, goes_with(agent="dqn", distribution=OFF)] = False
     """Learn square-root scaled values, for returns of very different sizes (Pohlen et al., 2018)."""
     conservative: Annotated[Weight, goes_with(agent="dqn")] = 0.0
@@ -185,7 +195,7 @@ class DistributionSettings(Group):
     table, title = "distributional", "Distribution of returns"
 
     distribution: Annotated[Literal["c51", "qrdqn", "iqn", "fqf"] | None, goes_with(agent="dqn", network="mlp")] = None
-    """Learn the distribution of returns with this method; none: only its mean."""
+    """Learn the distribution of returns by `c51`, `qrdqn`, `iqn` or `fqf`; none: only its mean."""
     atoms: Annotated[int, Field(ge=2), read_with(distribution="c51")] = 51
     """Number of fixed return values (atoms) that carry probability."""
     vmin: Annotated[float, read_with(distribution="c51")] = 0.0
@@ -245,7 +255,7 @@ class ExplorationSettings(Group):
         read_with(dataset=OFF, weights=OFF),
         goes_with(agent=("dqn", "pqn")),
     ] = "linear"
-    """Shape of the fall of epsilon (and of the Boltzmann temperature)."""
+    """How epsilon and the Boltzmann temperature fall: by equal steps (`linear`) or equal factors (`exponential`)."""
     epsilon_ladder: Annotated[Weight, read_with(agent=("dqn", "pqn"), dataset=OFF)] = 0.0
     """Give copy i of N the exponent 1 + ladder * i / (N - 1) on epsilon; Ape-X uses 7 (Horgan et al., 2018)."""
     epsilon_decay_factor: Annotated[
@@ -282,7 +292,7 @@ class OutputSettings(Group):
     table, title = "output", "Reports and checkpoints"
 
     report_every_steps: Positive | None = None
-    """Environment steps between reports; none: short enough to watch."""
+    """Environment steps between progress reports; none: chosen so that they come often enough to watch."""
     checkpoint_every_seconds: Weight = 30.0
     """Shortest time between checkpoints in seconds; one is always saved at the end and on Ctrl-C."""
 

@@ -137,6 +137,11 @@ def _following(config: "Config") -> dict[str, Any]:
         cycles = math.ceil(config.steps / config.collect_steps)
         chunks = math.ceil(config.steps / longest)
         changes["report_every_steps"] = math.ceil(cycles / chunks) * config.collect_steps
+    elif config.report_every_steps >= (config.eval_every_steps or math.inf) + config.collect_steps:
+        # Evaluations come between chunks, and a chunk ends with a report. One of its own choice is rounded up.
+        changes["report_every_steps"] = (
+            max(1, (config.eval_every_steps or 0) // config.collect_steps) * config.collect_steps
+        )
     return changes
 
 

@@ -6,33 +6,23 @@ type. Whoever steps the copies turns it into a `CopyError`.
 
 import functools
 import hashlib
-import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
 from jaxtyping import Bool, Float32, Shaped
 
-from qdojo.envs.spaces import MASK, OBSERVATION, BadValueError, Observation, Spaces, seen
+from qdojo.envs.encoders import BadValueError
+from qdojo.envs.failures import CallError, CopyError, close_quietly, describe
+from qdojo.envs.masks import with_masks
+from qdojo.envs.spaces import MASK, OBSERVATION, Observation, Spaces, seen
 
 FAILURE = "qdojo_failure"
 INEXACT = "qdojo_inexact"
-_WORKER_GRACE_SECONDS = 2.0
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
-
-
-class CopyError(Exception):
-    """What went wrong in which copy (None: in all of them); the text fits after 'failed: '."""
-
-    def __init__(self, copy: int | None, what: str) -> None:
-        super().__init__(what)
-        self.copy = copy
-        self.what = what
 
 
 class Moved(NamedTuple):
@@ -68,7 +58,7 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], spaces: Spaces, member_seed: int, copy: int, row: int = 0) -> None:
-        super().__init__(env)
+        super().__init__(with_masks(env, spaces))
         self.observation_space, self.action_space = _shown_space(spaces), _choice_space(spaces)
         self.episode = -1
         self._spaces = spaces
@@ -93,17 +83,22 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             returned = self.env.step(self._decode(action))
             try:
                 observation, given, terminated, truncated, info = returned
-                reward = float(given)
+                reward = given if type(given) is float else one_number(given)
+                self._over = bool(terminated or truncated)
             except (TypeError, ValueError):
                 raise BadValueError(_unlike_a_step(returned)) from None
-            self._over = bool(terminated or truncated)
             if not -_LARGEST_REWARD <= reward <= _LARGEST_REWARD:
                 raise BadValueError(f"a reward of {reward}, which is not a finite float32")
-            shown = self._spaces.show(observation, info, terminated) if self._masked else self._encode(observation)
+            is_plain = not (self._masked or (info and MASK in info))
+            shown = self._encode(observation) if is_plain else self._spaces.show(observation, info, terminated)
             return shown, reward, bool(terminated), bool(truncated), {}
         except (Exception, SystemExit) as error:
             observation, info = self._failed(error)
             return observation, 0.0, False, False, info
+
+    def close(self) -> None:
+        """Close the environment."""
+        close_quietly(self.env)
 
     def _begin(self) -> tuple[Any, dict[str, Any]]:
         self.episode += 1
@@ -143,12 +138,28 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         return observation, {INEXACT: True, **info}
 
 
+def one_number(given: Any) -> float:
+    """A reward as a float: a number of Python, or whatever array library, with one element. Raises TypeError for text
+    and times, which `float` may take, and TypeError or ValueError where there is not one number."""
+    kind = getattr(getattr(given, "dtype", None), "kind", None)
+    if isinstance(given, str | bytes | bytearray) or kind in ("S", "U", "O", "m", "M"):
+        raise TypeError
+    return float(given)
+
+
 def _unlike_a_step(returned: Any) -> str:
-    """What is wrong with what a step returned, if it is no tuple of 5 whose second part is a number."""
+    """What is wrong with what a step returned, if it is no tuple of 5 with a number and two flags in it."""
     if not (isinstance(returned, tuple) and len(returned) == 5):
         needed = "(observation, reward, terminated, truncated, info)"
-        return f"{_kind(returned)} at its step where a tuple {needed} is needed"
-    return f"the reward {' '.join(repr(returned[1]).split())} where one number is needed"
+        old = ", as of old Gym," if isinstance(returned, tuple) and len(returned) == 4 else ""
+        fix = ": split done into terminated and truncated" if old else ""
+        return f"{_kind(returned)}{old} at its step where a tuple {needed} is needed{fix}"
+    try:
+        one_number(returned[1])
+    except (TypeError, ValueError):
+        return f"the reward {' '.join(repr(returned[1]).split())} where one number is needed"
+    ends = " and ".join(" ".join(repr(flag).split()) for flag in returned[2:4])
+    return f"{ends} as terminated and truncated, where each is one bool"
 
 
 def _kind(returned: Any) -> str:
@@ -197,18 +208,6 @@ def finished(rows: Any) -> Observation:
     return seen({OBSERVATION: rows.observation, MASK: rows.action_mask}) if isinstance(rows, MaskedRows) else rows
 
 
-GAVE = "it gave "
-"""How the description of a broken promise begins, and no other."""
-
-
-def describe(error: BaseException) -> str:
-    """An exception as a clause: what the environment gave, or what it raised and the first line of that."""
-    first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, BadValueError):
-        return GAVE + first
-    return f"it raised {type(error).__name__}: {first}" if first else f"it raised {type(error).__name__}"
-
-
 def build_copy(
     make: Callable[[], Any], spaces: Spaces, member_seed: int, copy: int, row: int, parent: int
 ) -> SeededCopy:
@@ -216,7 +215,24 @@ def build_copy(
     # Ctrl-C reaches the whole process group; only the parent may act on it, or no checkpoint could be saved.
     if os.getpid() != parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return SeededCopy(make(), spaces, member_seed, copy, row)
+    try:
+        env = make()
+    except (Exception, SystemExit) as error:
+        env = Unbuilt(f"its factory {describe(error).removeprefix('it ')}")
+    if not isinstance(env, gym.Env):
+        env = Unbuilt(f"its factory returned a {type(env).__name__} where a gymnasium.Env is needed")
+    return SeededCopy(env, spaces, member_seed, copy, row)
+
+
+class Unbuilt(gym.Env[Any, Any]):
+    """In the place of a copy that could not be built: its reset says why, in this process or in a worker."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def reset(self, **options: Any) -> NoReturn:
+        """Raises CallError."""
+        raise CallError(self._why)
 
 
 def copy_builders(
@@ -234,8 +250,14 @@ class SyncCopies:
     """Copies stepped one after the other in this process."""
 
     def __init__(self, builders: Sequence[Callable[[], SeededCopy]], spaces: Spaces) -> None:
-        self._copies = [build() for build in builders]
+        self._copies: list[SeededCopy] = []
         self._spaces = spaces
+        try:
+            for build in builders:
+                self._copies.append(build())
+        except BaseException:
+            self.close()
+            raise
 
     def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
         """The observations, and the rows that could not be rebuilt."""
@@ -266,110 +288,3 @@ class SyncCopies:
         """Close every copy."""
         for copy in self._copies:
             copy.close()
-
-
-class AsyncCopies:
-    """Copies in worker processes, over Gymnasium's AsyncVectorEnv, which here can neither hang nor leave orphans.
-
-    Workers come from a fork server (spawned where there is none): forking a process that runs JAX can deadlock, and
-    a forked worker would hold its siblings' pipes open, so that none would notice the parent's death.
-    """
-
-    def __init__(self, builders: Sequence[Callable[[], SeededCopy]], timeout_seconds: float) -> None:
-        has_server = "forkserver" in multiprocessing.get_all_start_methods()
-        if has_server:
-            multiprocessing.set_forkserver_preload([__name__])
-        self._timeout = timeout_seconds
-        self._vector: Any = None
-        # Raised outside the `try`: a traceback would keep the half-built vector, and so its workers, alive.
-        trouble = ""
-        try:
-            self._vector = AsyncVectorEnv(builders, copy=False, context="forkserver" if has_server else "spawn")
-        except (EOFError, OSError):
-            trouble = (
-                "a worker process died while it started (see its message above; a script that trains with async "
-                'environments must do so under `if __name__ == "__main__":`)'
-            )
-        except Exception as error:
-            trouble = f"its workers could not be started, {describe(error)}"
-        if trouble:
-            raise CopyError(None, trouble)
-
-    def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
-        """The observations, and the rows that could not be rebuilt."""
-        options = None if rebuild is None else {"rebuild": dict(rebuild)}
-        # A rebuild plays a whole episode in one call, and each of its steps may take as long as a step may.
-        steps = 1 if rebuild is None else 1 + int(rebuild["length"].max())
-        observation, infos = self._call(
-            lambda vector: vector.reset_async(options=options), "reset_wait", steps * self._timeout
-        )
-        return _received(observation), np.flatnonzero(infos.get(f"_{INEXACT}", ())).tolist()
-
-    def step(self, actions: Sequence[Any]) -> Moved:
-        """One step of every copy."""
-        observation, reward, terminated, truncated, _ = self._call(
-            lambda vector: vector.step_async(np.asarray(actions)), "step_wait", self._timeout
-        )
-        return Moved(_received(observation), reward.astype(np.float32), terminated, truncated)
-
-    def _call(self, send: Callable[[Any], None], wait: str, timeout: float) -> Any:
-        if self._vector is None:
-            raise CopyError(None, "its workers are closed")
-        try:
-            send(self._vector)
-            result = getattr(self._vector, wait)(timeout)
-        except multiprocessing.TimeoutError:
-            self._stop_late(timeout)
-        except (EOFError, OSError):
-            self._stop_dead()
-        infos = result[-1]
-        if FAILURE in infos:
-            row = int(np.flatnonzero(infos[f"_{FAILURE}"])[0])
-            raise CopyError(row, infos[FAILURE][row])
-        return result
-
-    def _stop_late(self, timeout: float) -> NoReturn:
-        late = next((row for row, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll(0)), None)
-        self._kill()
-        raise CopyError(late, f"it did not answer within {timeout:g} seconds, and its worker was ended")
-
-    def _stop_dead(self) -> NoReturn:
-        deadline = time.monotonic() + _WORKER_GRACE_SECONDS
-        dead: list[int] = []
-        while not dead and time.monotonic() < deadline:
-            dead = [row for row, process in enumerate(self._vector.processes) if not process.is_alive()]
-        code = self._vector.processes[dead[0]].exitcode if dead else None
-        self._kill()
-        raise CopyError(dead[0] if dead else None, f"its worker process died (exit code {code})")
-
-    def close(self) -> None:
-        """Ask the workers to close their environments, then make sure that none is left."""
-        if self._vector is None:
-            return
-        for pipe in self._vector.parent_pipes:
-            try:
-                pipe.send(("close", None))
-            except OSError:
-                continue
-        deadline = time.monotonic() + _WORKER_GRACE_SECONDS
-        for process in self._vector.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        self._kill()
-
-    def _kill(self) -> None:
-        vector, self._vector = self._vector, None
-        for process in vector.processes:
-            process.kill()
-        for process in vector.processes:
-            process.join()
-        for pipe in vector.parent_pipes:
-            pipe.close()
-        vector.error_queue.close()
-        vector.closed = True
-
-
-def _received(shown: Any) -> Observation:
-    """A copy of what lies in the memory that workers write to."""
-    if isinstance(shown, dict):
-        return seen({OBSERVATION: shown[OBSERVATION].copy(), MASK: shown[MASK].astype(bool)})
-    return shown.copy()

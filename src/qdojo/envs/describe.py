@@ -32,10 +32,10 @@ def described(spec: EnvSpec) -> dict[str, Any]:
     return plain | {name: space_to_data(getattr(spec, name)) for name in _SPACES}
 
 
-def from_description(data: Mapping[str, Any], given: Callable[..., Any] | None = None) -> EnvSpec:
+def from_description(data: Mapping[str, Any], given: Any = None) -> EnvSpec:
     """The `EnvSpec` that was described. No environment is built before its `make` is called.
 
-    `given` is the callable that the environment came from, where it is at hand. Raises `DamagedFile` for data that
+    `given` is the object that the environment came from, where it is at hand. Raises `DamagedFile` for data that
     describe none, and UsageError where `given` has other spaces.
     """
     try:
@@ -57,7 +57,7 @@ def from_description(data: Mapping[str, Any], given: Callable[..., Any] | None =
                 f"env is {found.name}, whose {name.replace('_', ' ')} is {getattr(found, name)}, but this run's agent "
                 f"was trained with {getattr(spec, name)}; give the environment that it was trained on."
             )
-    return dataclasses.replace(spec, make=found.make)
+    return dataclasses.replace(spec, make=found.make, native=found.native)
 
 
 def _make_again(name: str, registered: str | None, **kwargs: Any) -> Any:

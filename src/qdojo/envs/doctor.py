@@ -4,17 +4,21 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
-from qdojo.envs.copies import describe
+from qdojo.envs.copies import one_number
+from qdojo.envs.encoders import BadValueError
+from qdojo.envs.failures import CallError, close_quietly, describe
 from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.masks import with_masks
 from qdojo.envs.resolve import EnvSpec, resolve
-from qdojo.envs.spaces import BadValueError, Spaces, check_spaces
+from qdojo.envs.spaces import Spaces, check_spaces, seen_parts
+from qdojo.envs.trial import CLOSE_MEND, MASK_MEND, RESET_MEND
 from qdojo.errors import EnvironmentFailure, UsageError
 
 _STEPS = 1000
@@ -39,12 +43,14 @@ class Stepped(NamedTuple):
     truncations: int
 
 
-def examine(env: Any) -> list[Finding]:
-    """Check an environment (named as for `resolve`), step it 1,000 times, and report each check in a fixed order.
+def examine(env: Any, observe: Sequence[str] | None = None) -> list[Finding]:
+    """Check an environment, step it 1,000 times, and report each check in a fixed order.
 
-    The checks: resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed; of a ready-made
-    vector environment resolves, spaces, step, speed. Where a check leaves nothing to try the rest with, it is the
-    last. Never raises for what an environment does.
+    `env` is named as for `resolve`, and seen as `check_spaces` says, of a Dict with the keys `observe` alone.
+
+    The checks: resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed, close; of a ready-made
+    vector environment resolves, spaces, step, speed, close. Where a check leaves nothing to try the rest with, it is
+    the last but for close. Never raises for what an environment does.
     """
     try:
         spec = resolve(env)
@@ -54,62 +60,90 @@ def examine(env: Any) -> list[Finding]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for finding in _examine_vector(spec) if spec.is_vector else _examine_single(spec):
+            for finding in _examine_vector(spec, observe) if spec.is_vector else _examine_single(spec, observe):
                 findings.append(finding)
         except (Exception, SystemExit) as error:
             findings.append(Finding("repeats", False, f"{describe(error)}, after it had passed the checks before"))
     return findings
 
 
-def _examine_single(spec: EnvSpec) -> Iterator[Finding]:
-    finding, spaces = _spaces(spec)
+def _examine_single(spec: EnvSpec, observe: Sequence[str] | None) -> Iterator[Finding]:
+    finding, spaces = _spaces(spec, observe)
     yield finding
-    env = spec.make()
+    env = _built_again(spec, spaces)
     try:
-        reset = _reset(env, spaces)
-        yield reset
-        if not reset.ok:
-            return
-        step, seen = _step(env, spaces)
-        yield step
-        if seen is None:
-            return
-        yield _seed(env, spec, spaces)
-        yield _time_limit(spec, seen)
-        yield _gymnasium_checker(env, spaces)
-        yield _speed(seen)
+        yield from _examine_copy(env, spec, spaces)
+        yield _close(env)
     finally:
-        env.close()
+        close_quietly(env)
 
 
-def _spaces(spec: EnvSpec) -> tuple[Finding, Spaces | None]:
+def _examine_copy(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Iterator[Finding]:
+    reset = _reset(env, spaces)
+    yield reset
+    if not reset.ok:
+        return
+    step, seen = _step(env, spaces)
+    yield step
+    if seen is None:
+        return
+    yield _seed(env, spec, spaces)
+    yield _time_limit(spec, seen)
+    yield _gymnasium_checker(env, spaces)
+    yield _speed(seen)
+
+
+def _built_again(spec: EnvSpec, spaces: Spaces | None) -> Any:
+    """Another copy, with its masks in `info`. Raises CallError where there can be only one."""
     try:
-        spaces = check_spaces(spec)
+        env = spec.make()
+        return env if spaces is None else with_masks(env, spaces)
+    except (Exception, SystemExit) as error:
+        raise CallError(f"its factory, called once more, {describe(error).removeprefix('it ')}") from error
+
+
+def _close(env: Any) -> Finding:
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        return Finding("close", False, f"close(): {describe(error)}; {CLOSE_MEND}.")
+    return Finding("close", True, "close() works")
+
+
+def _spaces(spec: EnvSpec, observe: Sequence[str] | None) -> tuple[Finding, Spaces | None]:
+    try:
+        spaces = check_spaces(spec, observe=observe)
     except UsageError as error:
         return Finding("spaces", False, str(error)), None
     counts = spaces.legal.sum(axis=-1).tolist()
-    actions = f"MultiDiscrete {' x '.join(map(str, counts))}" if spaces.action_shape else f"{counts}"
-    masks = {None: "", "info": ", masked by info", "observation": ", masked by its observations"}[spaces.mask_source]
+    branches = f"MultiDiscrete {' x '.join(map(str, counts))}" if spaces.action_shape else f"{counts}"
+    actions = branches if spaces.binary_shape is None else f"MultiBinary {list(spaces.binary_shape)}"
+    masks = _MASKED_BY[spaces.mask_source]
     space: Any = spec.observation_space
-    if spaces.mask_source == "observation":
-        space = space["observation"]
+    if isinstance(space, gym.spaces.Dict):
+        space, _ = seen_parts(space, spec.name, observe)
     one_hot = "one-hot " if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) else ""
     shape = f"{one_hot}{spaces.observation_dtype}{list(spaces.observation_shape)}"
     return Finding("spaces", True, f"{actions} actions{masks}, observations {shape}"), spaces
+
+
+_MASKED_BY = {
+    None: "",
+    "info": ", masked by info",
+    "observation": ", masked by its observations",
+    "method": ", masked by its method action_masks()",
+}
 
 
 def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
     try:
         result = env.reset(seed=0)
     except (Exception, SystemExit) as error:
-        return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {_RESET_MEND}")
+        return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {RESET_MEND}.")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        return Finding("reset", False, f"reset returned {_kind(result)}; {_RESET_MEND}")
+        return Finding("reset", False, f"reset returned {_kind(result)}; {RESET_MEND}.")
     wrong = _wrong_observation(result[0], env.observation_space) or _wrong_mask(spaces, *result)
     return Finding("reset", not wrong, f"reset: {wrong}" if wrong else "reset(seed=...) gives (observation, info)")
-
-
-_RESET_MEND = "define reset(self, *, seed=None, options=None) and return (observation, info) with a dict as info."
 
 
 def _step(env: gym.Env[Any, Any], spaces: Spaces | None) -> tuple[Finding, Stepped | None]:
@@ -154,10 +188,9 @@ def _sample(env: gym.Env[Any, Any], spaces: Spaces | None, observation: Any, inf
     """A random action of those that are legal."""
     if spaces is None or spaces.mask_source is None:
         return env.action_space.sample()
-    mask = spaces.mask(observation, info).astype(np.int8)
-    if not spaces.action_shape:
-        return env.action_space.sample(mask)
-    return env.action_space.sample(tuple(branch[exists] for branch, exists in zip(mask, spaces.legal, strict=True)))
+    mask = spaces.mask(observation, info)
+    draws = env.action_space.np_random.random(mask.shape)
+    return spaces.decode(np.where(mask, draws, -1.0).argmax(axis=-1))
 
 
 def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: bool = False) -> str:
@@ -166,13 +199,8 @@ def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: 
     try:
         spaces.mask(observation, info, terminated)
     except BadValueError as error:
-        return f"{describe(error)}; {_MASK_MEND}"
+        return f"{describe(error)}; {MASK_MEND}."
     return ""
-
-
-_MASK_MEND = (
-    "give a mask of 0 and 1 with every reset and step, one number an action, and end the episode where none is legal."
-)
 
 
 def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
@@ -180,7 +208,7 @@ def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
         return f"it returned {_kind(result)}; return (observation, reward, terminated, truncated, info)."
     observation, reward, terminated, truncated, info = result
     try:
-        finite = math.isfinite(float(reward)) and np.ndim(reward) == 0
+        finite = math.isfinite(one_number(reward)) and np.ndim(reward) == 0
     except (TypeError, ValueError):
         finite = False
     if not finite:
@@ -230,12 +258,12 @@ def _seed(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Findi
         if not data_equivalence(a, b, exact=True):
             where = "two resets with the same seed start differently" if step == 0 else f"they part at step {step}"
             return Finding("seed", False, f"the same seed and actions give different episodes ({where}); {mend}")
-    fresh = spec.make()
+    fresh = _built_again(spec, spaces)
     try:
         if not data_equivalence(first[0], _trajectory(fresh, spaces, 1)[0], exact=True):
             return Finding("seed", False, f"the same seed starts differently in a fresh copy; {mend}")
     finally:
-        fresh.close()
+        close_quietly(fresh)
     return Finding("seed", True, f"the same seed gives the same {len(first) - 1} steps, so a resume can be exact")
 
 
@@ -282,29 +310,30 @@ def _speed(seen: Stepped) -> Finding:
     return Finding("speed", True, f"{seen.steps / seen.seconds:,.0f} steps per second")
 
 
-def _examine_vector(spec: EnvSpec) -> Iterator[Finding]:
-    finding, spaces = _spaces(spec)
+def _examine_vector(spec: EnvSpec, observe: Sequence[str] | None) -> Iterator[Finding]:
+    finding, spaces = _spaces(spec, observe)
     yield finding
     if spaces is None:
         return
-    made = spec.make()
+    made = _built_again(spec, spaces)
     size = made.num_envs
-    made.close()
+    closed = _close(made)
     try:
         host = HostEnvironment(spec, [0], size, spaces=spaces)
-    except UsageError as error:
+    except (UsageError, EnvironmentFailure) as error:
         yield Finding("step", False, str(error))
         return
     try:
         seen = _play_vector(host)
     except EnvironmentFailure as error:
-        mend = f" To mend it, {_MASK_MEND}" if "action mask" in str(error) else ""
+        mend = f" To mend it, {MASK_MEND}." if "action mask" in str(error) else ""
         yield Finding("step", False, f"{error}{mend}")
         return
     finally:
         host.close()
     yield Finding("step", True, f"{seen.steps} random steps of {size} copies as promised")
     yield _speed(seen)
+    yield closed
 
 
 def _play_vector(host: HostEnvironment) -> Stepped:

@@ -4,7 +4,6 @@ The rule is Gymnasium's NEXT_STEP: the step after an end ignores the action, pay
 """
 
 import math
-import shlex
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,19 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from qdojo.envs.copies import (
-    GAVE,
-    AsyncCopies,
-    CopyError,
-    Moved,
-    SyncCopies,
-    copy_builders,
-    episode_seed,
-    observation_hash,
-)
+from qdojo.envs.copies import Moved, SyncCopies, copy_builders, episode_seed, observation_hash
+from qdojo.envs.failures import GAVE, CopyError, close_quietly, describe, doctor_hint
 from qdojo.envs.ready_made import ReadyMadeCopies
 from qdojo.envs.resolve import EnvSpec
 from qdojo.envs.spaces import Observation, Spaces, check_spaces
+from qdojo.envs.workers import AsyncCopies
 from qdojo.errors import EnvironmentFailure, UsageError
 
 
@@ -87,13 +79,7 @@ class HostEnvironment:
         self, spec: EnvSpec, member_seeds: Sequence[int], envs_per_member: int, vectorization: str, timeout: float
     ) -> Any:
         if spec.is_vector:
-            vector = spec.make()
-            if vector.num_envs != self.size:
-                vector.close()
-                raise UsageError(
-                    f"{spec.name} is a vector of {vector.num_envs} environments, but {self.size} are asked."
-                )
-            return ReadyMadeCopies(vector, spec.name, self.spaces, self._seed_of(0, 0))
+            return self._ready_made(spec)
         builders = copy_builders(spec.make, self.spaces, member_seeds, envs_per_member)
         if vectorization == "sync":
             return SyncCopies(builders, self.spaces)
@@ -101,6 +87,22 @@ class HostEnvironment:
             return AsyncCopies(builders, timeout)
         except CopyError as failure:
             raise EnvironmentFailure(f"{self.name} failed to start: {failure.what}.") from failure
+
+    def _ready_made(self, spec: EnvSpec) -> ReadyMadeCopies:
+        try:
+            vector = spec.make()
+        except (Exception, SystemExit) as error:
+            what = f"its factory {describe(error).removeprefix('it ')}"
+            raise EnvironmentFailure(f"{self.name} failed to start: {what}.") from error
+        try:
+            if vector.num_envs != self.size:
+                raise UsageError(
+                    f"{spec.name} is a vector of {vector.num_envs} environments, but {self.size} are asked."
+                )
+            return ReadyMadeCopies(vector, spec.name, self.spaces, self._seed_of(0, 0))
+        except UsageError:
+            close_quietly(vector)
+            raise
 
     def reset(self) -> Observation:
         """Begin the next episode of every copy."""
@@ -221,7 +223,5 @@ class HostEnvironment:
         seed = (
             f"episode seed {self._seed_of(row, episode)}" if self.restorable else f"vector seed {self._seed_of(0, 0)}"
         )
-        # A callable without a name of its own cannot be named on a command line, nor is a vector's copy examined there.
-        examined = failure.what.startswith(GAVE) and self.restorable and "<" not in self.name
-        mend = f"; `qdojo doctor {shlex.quote(self.name)}` says how to mend it" if examined else ""
+        mend = doctor_hint(self.name, failure.what) if self.restorable else ""
         return EnvironmentFailure(f"{self.name} failed in copy {row} ({seed}, {moment}): {failure.what}{mend}.")

@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from jaxtyping import Float32
 
-from qdojo.envs.copies import CopyError, MaskedRows, Moved, blank_rows, describe, finished
+from qdojo.envs.copies import MaskedRows, Moved, blank_rows, finished
+from qdojo.envs.failures import CopyError, close_quietly, describe
 from qdojo.envs.spaces import MASK, Observation, Spaces
 from qdojo.errors import UsageError
 
@@ -58,7 +59,7 @@ class ReadyMadeCopies:
         if self._mode != AutoresetMode.NEXT_STEP and self._ended.any():
             return self._pause()
         raw, reward, terminated, truncated, infos = self._guard(
-            lambda: self._vector.step(np.asarray(actions) + self._spaces.action_start)
+            lambda: self._vector.step(self._spaces.decode_all(actions))
         )
         self._ended = np.logical_or(terminated, truncated)
         # Under SAME_STEP a copy that has ended shows its next start already.
@@ -118,8 +119,12 @@ class ReadyMadeCopies:
         return self._guard(lambda: self._spaces.show(observation, _info_of(infos, row), terminated), row)
 
     def _to_float32(self, reward: Any) -> Float32[np.ndarray, "size"]:
+        given = self._guard(lambda: np.array(reward))
+        if given.dtype.kind not in "biuf" or given.shape != self._ended.shape:
+            told = " ".join(repr(reward).split())
+            raise CopyError(None, f"it gave the rewards {told} where {len(self._ended)} numbers are needed")
         with np.errstate(over="ignore"):
-            narrow = np.array(reward).astype(np.float32)
+            narrow = given.astype(np.float32)
         for row in np.flatnonzero(~np.isfinite(narrow)).tolist():
             raise CopyError(row, f"it gave a reward of {reward[row]}, which is not a finite float32")
         return narrow
@@ -132,7 +137,7 @@ class ReadyMadeCopies:
 
     def close(self) -> None:
         """Close the vector."""
-        self._vector.close()
+        close_quietly(self._vector)
 
 
 def _info_of(infos: Mapping[str, Any], row: int) -> dict[str, Any]:

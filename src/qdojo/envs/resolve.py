@@ -9,14 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from qdojo.envs.spaces import MASK
+from qdojo.envs.failures import close_quietly
+from qdojo.envs.masks import mask_method
+from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
+
+if TYPE_CHECKING:
+    from qdojo.envs.contract import NativeEnvironment
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,12 @@ class EnvSpec:
     """The mean return at which Gymnasium calls the environment solved, where it does."""
     pauses: bool = False
     """Whether it is a vector whose copies have to wait while others restart; see `ready_made.py`."""
-    masks_in_info: bool = False
-    """Whether its first reset gave `info["action_mask"]`: which actions are legal."""
+    native: "NativeEnvironment | None" = None
+    """The environment in JAX, where it is one of its own; see `native_id` for those that equal a registered one."""
+    is_native: bool = False
+    """Whether it is such a one, also where `native` is not at hand."""
+    mask_source: MaskSource | None = None
+    """`info` where its first reset gave `info["action_mask"]`, else `method` where it has `action_masks()`."""
     registered: str | None = None
     """Gymnasium's spec of what a callable built, as JSON, where it has one that can be made again."""
 
@@ -49,19 +58,56 @@ def resolve(env: Any) -> EnvSpec:
     """Find an environment; build one copy and reset it, to see that it works and whether it gives action masks.
 
     `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
-    (where the module has that attribute and it is callable), or a callable that returns an environment.
+    (where the module has that attribute and it is callable), `gymnax:Name`, or a callable that returns an environment.
+    In the place of an environment, and of a callable, there may be a `NativeEnvironment`.
     Raises UsageError, one sentence that says what to do, where any of that fails.
     """
     if isinstance(env, str):
         return _resolve_name(env)
+    if _is_native(env):
+        return _native_spec(name_of(env), env)
     if isinstance(env, gym.Env | VectorEnv):
         raise UsageError(
             "env is an environment, but training needs many fresh copies; pass `lambda: <your env>` instead."
         )
     if not callable(env):
         raise UsageError(f"env must be a Gymnasium id, `module:name` or a callable, not {type(env).__name__}.")
-    name = f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
-    return _try(name, env, None)
+    return _try(name_of(env), env, None)
+
+
+def name_of(env: Any) -> str:
+    """What a person would call an environment that is given as `resolve` takes it."""
+    if isinstance(env, str) or _is_native(env):
+        return env if isinstance(env, str) else env.name
+    return f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
+
+
+def _is_native(env: Any) -> bool:
+    """Whether it is a `NativeEnvironment`. There is none before its module was imported, which imports jax."""
+    contract = sys.modules.get("qdojo.envs.contract")
+    return contract is not None and isinstance(env, contract.NativeEnvironment)
+
+
+def _native_spec(name: str, env: Any) -> EnvSpec:
+    from qdojo.envs.native.hosted import hosted, observation_space
+    from qdojo.envs.native.own import adapted
+
+    if name in registration.registry:
+        raise UsageError(f"The environment's name {name} is that of another in Gymnasium; give it one of its own.")
+    own = adapted(env, name)
+    return EnvSpec(
+        name=name,
+        make=functools.partial(hosted, env, name),
+        native_id=None,
+        action_space=gym.spaces.Discrete(own.num_actions),
+        observation_space=observation_space(own),
+        is_vector=False,
+        max_episode_steps=own.max_episode_steps,
+        reward_threshold=own.reward_threshold,
+        native=own,
+        is_native=True,
+        mask_source="info" if own.masked else None,
+    )
 
 
 def _resolve_name(env: str) -> EnvSpec:
@@ -71,8 +117,14 @@ def _resolve_name(env: str) -> EnvSpec:
         return _try(found.id, functools.partial(_make_registered, found), found.id)
     if not (module_name and attribute):
         raise UsageError(f"env is {env!r}, but a colon stands between two names, as in `module:Id`; write both.")
+    if module_name == "gymnax":
+        from qdojo.envs.native.gymnax import made
+
+        return _native_spec(env, made(attribute))
     module = import_module(module_name, env)
     factory = getattr(module, attribute, None)
+    if _is_native(factory):
+        return _native_spec(env, factory)
     if callable(factory):
         return _try(env, factory, None)
     return _try(env, functools.partial(_make_registered, _find_id(attribute, module_name)), None)
@@ -142,14 +194,20 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
         raise UsageError(_missing_dependency(name, error)) from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"{name} could not be built: it raised {_brief(error)}.") from error
+    if _is_native(env):
+        return _native_spec(name, env)
     if not isinstance(env, gym.Env | VectorEnv):
         raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
     try:
         return _describe(name, make, native_id, env)
+    except UsageError:
+        raise
     except AttributeError as error:
         raise UsageError(f"{name} lacks a part of gymnasium.Env ({error}); define it in __init__.") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{name}: reading its spaces raised {_brief(error)}; set them in __init__.") from error
     finally:
-        env.close()
+        close_quietly(env)
 
 
 def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: Any) -> EnvSpec:
@@ -165,7 +223,7 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         pauses=is_vector and env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP,
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
         reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
-        masks_in_info=_gives_masks(env),
+        mask_source=_mask_source(env, name),
         registered=_spec_json(spec) if native_id is None and not is_vector else None,
     )
 
@@ -180,15 +238,24 @@ def _spec_json(spec: Any) -> str | None:
     return told
 
 
-def _gives_masks(env: Any) -> bool:
-    """Whether the info of a reset holds an action mask. A reset that fails is reported by whoever plays."""
+def _mask_source(env: Any, name: str) -> MaskSource | None:
+    """Whether action masks come beside observations. A reset that fails is reported by whoever plays."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _, info = env.reset(seed=0)
-        return MASK in info
+        if MASK in info:
+            return "info"
     except (Exception, SystemExit):
-        return False
+        pass
+    if not isinstance(env, VectorEnv):
+        return None if mask_method(env) is None else "method"
+    if hasattr(env, "action_masks") or any(mask_method(copy) for copy in getattr(env, "envs", ())):
+        raise UsageError(
+            f"{name} is a vector whose masks come from a method action_masks(), which is read of single environments "
+            f"only; put them into info[{MASK!r}], or give a function that returns one environment."
+        )
+    return None
 
 
 def _time_limit(env: Any) -> int | None:

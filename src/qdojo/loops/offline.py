@@ -84,8 +84,8 @@ class OfflineLoop:
                 cycle, seconds = stop, seconds + took
                 if cycle < cycles and pause():
                     yield arrays._replace(tally=tally, partial=self._left(sums, cycle, seconds)), None
-            report = self.programs.compiled("offline report", self._report, arrays.agents, arrays.clock, sums)
-            metrics = jax.tree.map(np.asarray, report(arrays.agents, arrays.clock, sums))
+            report = self.programs.compiled("offline report", self._report, sums)
+            metrics = jax.tree.map(np.asarray, report(sums))
             state = arrays._replace(tally=tally)
             yield (
                 state,
@@ -169,8 +169,6 @@ class OfflineLoop:
         one = jax.eval_shape(learning, state.agents, state.tape, state.clock, words)[2]
         return jax.tree.map(lambda leaf: jnp.zeros((inner.cycles, *leaf.shape), leaf.dtype), one)
 
-    def _report(self, agents: Any, clock: Clock, sums: Sums) -> MemberMetrics:
-        """The mean metrics of a chunk, and the exploration after it."""
-        inner = self.inner
-        means = jax.tree.map(lambda m: jnp.sum(m, axis=0) / (inner.cycles * self.rhythm.updates), sums)
-        return means | {"epsilon": jax.vmap(inner.agent.exploration, in_axes=(0, None))(agents, clock)}
+    def _report(self, sums: Sums) -> MemberMetrics:
+        """The mean metrics of a chunk. There is no exploration to report where nothing is played."""
+        return jax.tree.map(lambda m: jnp.sum(m, axis=0) / (self.inner.cycles * self.rhythm.updates), sums)

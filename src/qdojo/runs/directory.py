@@ -4,12 +4,10 @@
 
 import contextlib
 import difflib
-import fcntl
 import json
 import os
 import re
 import shutil
-import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qdojo.errors import DamagedFile, UsageError
+from qdojo.runs.lock import OPEN_FLAGS, hold, is_held, lock_exclusively, release
 
 Status = Literal["running", "finished", "interrupted", "failed", "damaged"]
 
@@ -80,38 +79,13 @@ class RunDirectory:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UsageError(f"The run {self.path} cannot be written: {error.strerror}.") from error
-        _held.add(descriptor)
+        hold(descriptor)
         try:
-            if not _lock_exclusively(descriptor):
+            if not lock_exclusively(descriptor):
                 raise UsageError(f"The run {self.path} is being written by another process; stop that one first.")
             yield
         finally:
-            if descriptor in _held:
-                _held.remove(descriptor)
-                os.close(descriptor)
-
-
-_held: set[int] = set()
-
-
-def _forget_locks() -> None:
-    """A forked worker shares its parent's locks, and would hold them on after the parent was killed."""
-    while _held:
-        os.close(_held.pop())
-
-
-os.register_at_fork(after_in_child=_forget_locks)
-
-
-def _lock_exclusively(descriptor: int) -> bool:
-    # `status` holds the lock for an instant; a writer that meets it must not be refused.
-    for _ in range(10):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.02)
-    return False
+            release(descriptor)
 
 
 def create(root: Path, env_id: str, preset: str, config_toml: str) -> RunDirectory:
@@ -233,16 +207,13 @@ def status(run: RunDirectory) -> Status:
 
 def _is_locked(run: RunDirectory) -> bool:
     try:
-        descriptor = os.open(run.path / ".lock", os.O_RDONLY)
+        descriptor = os.open(run.path / ".lock", OPEN_FLAGS)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return is_held(descriptor)
     finally:
         os.close(descriptor)
-    return False
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -262,6 +233,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` last through a power failure; files are synced by whoever writes them."""
+    if os.name == "nt":
+        return  # Windows opens no folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

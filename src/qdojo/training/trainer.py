@@ -114,9 +114,15 @@ def _closing(observers: Observers) -> Any:
 
 def _foreseen(config: Config, parts: Parts) -> list[str]:
     """What a person should know of a run before it begins."""
-    told = []
+    told = [] if parts.told is None else [parts.told]
     if config.dataset is None and config.warmup_steps >= config.steps:
         told.append(f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}.")
+    every = config.eval_every_steps
+    if every is not None and every < config.collect_steps:
+        told.append(
+            f"evaluations come every {config.collect_steps:,} steps and not every {every:,}: agents change once in "
+            "collect_steps."
+        )
     # A ready-made vector does not show the limits of its copies.
     if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
         told.append(

@@ -1,0 +1,80 @@
+"""A run that begins with the delivered agent of another."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import qdojo
+from qdojo.errors import UsageError
+from qdojo.runs import checkpoint, metrics
+
+TINY: dict[str, Any] = {
+    "hidden": (8,),
+    "steps": 60,
+    "capacity_steps": 64,
+    "batch_size": 8,
+    "warmup_steps": 20,
+    "eval_every_steps": 30,
+    "report_every_steps": 20,
+    "eval_episodes": 1,
+    "final_eval_episodes": 2,
+}
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    return qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("teacher"), seeds=2, dueling=True, **TINY)
+
+
+def test_every_member_begins_with_the_best_agent_and_nothing_else(teacher: qdojo.Run, tmp_path: Path) -> None:
+    heard = Heard()
+    # Nothing is learned: what it delivers is what it began with.
+    unlearned = TINY | {"warmup_steps": 1000}
+    root = teacher.path.parent
+    run = qdojo.train(
+        "CartPole-v1", root=root, weights=teacher.path.name, seeds=3, dueling=True, observers=[heard], **unlearned
+    )
+    best = int(np.argmax(teacher.delivered.score))
+    for member in range(3):
+        ours, theirs = run.policy(member).params, teacher.policy(best).params
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    (told,) = [warning for warning in heard.warnings if "begins with the weights" in warning]
+    assert f"of member {best} of {teacher.path}" in told
+    for word in ("replay memory is empty", "optimizer starts anew", "exploration starts at its final value"):
+        assert word in told
+    epsilon = metrics.metric(run.directory.metrics_path, "epsilon")[0].values
+    assert epsilon.tolist() == pytest.approx([run.config.epsilon_end] * len(epsilon))
+
+
+def test_it_resumes_without_the_run_that_it_began_with(teacher: qdojo.Run, tmp_path: Path) -> None:
+    shutil.copytree(teacher.path, tmp_path / "teacher")
+    run = qdojo.train("CartPole-v1", root=tmp_path, weights=str(tmp_path / "teacher"), dueling=True, **TINY)
+    shutil.rmtree(tmp_path / "teacher")
+    assert qdojo.resume(run.path, steps=100).result["steps"] == 100
+
+
+def test_another_network_and_no_run_are_refused(teacher: qdojo.Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^weights is .*whose network has another shape: params/"):
+        qdojo.train("CartPole-v1", root=tmp_path, weights=str(teacher.path), **TINY)
+    with pytest.raises(UsageError, match="another shape"):
+        qdojo.train("CartPole-v1", root=tmp_path, weights=str(teacher.path), dueling=True, **TINY | {"hidden": (9,)})
+    with pytest.raises(UsageError, match="nowhere"):
+        qdojo.train("CartPole-v1", root=tmp_path, weights="nowhere", **TINY)
+    shutil.copytree(teacher.path, tmp_path / "unborn")
+    shutil.rmtree(tmp_path / "unborn" / "checkpoints" / "best")
+    with pytest.raises(UsageError, match="has delivered no agent"):
+        qdojo.train("CartPole-v1", root=tmp_path, weights=str(tmp_path / "unborn"), dueling=True, **TINY)
+    assert checkpoint.exists(teacher.directory.checkpoints_path)
+    assert len(list(tmp_path.glob("CartPole*"))) == 0

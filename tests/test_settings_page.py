@@ -1,0 +1,61 @@
+"""`docs/settings.md` says of each setting what its declaration says. `python tests/test_settings_page.py` writes it."""
+
+from pathlib import Path
+from typing import Any
+
+from qdojo.config import GROUPS, Config, needed
+
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+
+HEAD = """\
+# Settings
+
+Every setting of a run by its group. It is a flag of `qdojo train` (`--capacity-steps 20000`), a keyword argument of
+`qdojo.train` and `qdojo.Config` (`capacity_steps=20_000`), an environment variable (`QDOJO_CAPACITY_STEPS=20000`), and
+an entry of a TOML file for `--config`, in the table of its group (`[replay]`) or in none. A flag overrides the
+variable, the variable the file, and that the preset; a preset's settings for an environment override those it has for
+all. `qdojo presets NAME` shows them.
+
+A setting that nothing reads under the others is refused where you set it, and so is one that does not go with the
+others: the last column says what each needs. `agent` comes with the preset. In a file, `"none"` stands for none.
+"""
+
+
+def told(value: Any) -> str:
+    """A default as the page has it."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def page() -> str:
+    """What the page says."""
+    parts = [HEAD]
+    for group in GROUPS:
+        where = f"`[{group.table}]`" if group.table else "above all tables"
+        rows = [f"## {group.title}\n{(group.__doc__ or '').strip()} In a file: {where}.\n"]
+        rows += ["| setting | default | meaning | needs |", "|---|---|---|---|"]
+        for name in group.model_fields:
+            field = Config.model_fields[name]
+            about = " ".join(str(field.description).split())
+            default = "required" if field.is_required() else f"`{told(field.default)}`"
+            needs = ", ".join(f"`{need.told()}`" for need in needed(Config, name))
+            rows.append(f"| `{name}` | {default} | {about} | {needs} |")
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def test_the_page_says_what_the_declarations_say() -> None:
+    written, expected = PAGE.read_text(encoding="utf-8").splitlines(), page().splitlines()
+    for ours, theirs in zip(written, expected, strict=False):
+        assert ours == theirs, "run `python tests/test_settings_page.py`"
+    assert len(written) == len(expected)
+
+
+def test_the_page_has_what_a_reader_needs_of_one_setting() -> None:
+    line = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `vmin` "))
+    assert line == "| `vmin` | `0.0` | Smallest return that the atoms cover. | `distribution=c51` |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
