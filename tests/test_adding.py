@@ -133,7 +133,7 @@ def test_a_network_of_another_shape_is_refused(own: Any, tmp_path: Path) -> None
 
 
 def test_an_environment(own: Any) -> None:
-    """Given as an object: on the device loop it learns to walk to the end. By its name: `test_adding_an_environment`."""
+    """Given as an object: on the device loop it learns to walk to the end. By name: `test_adding_an_environment`."""
     fields = TINY | {"steps": 3_000, "eval_every_steps": 1_000, "final_eval_episodes": 20}
     run = qdojo.train(own("corridor").corridor, **fields)
     assert run.result["loop"] == "device"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdojo.api import Policy
-from qdojo.build import memory, training
+from qdojo.build import memory, stepping
 from qdojo.build.opening import open_player
 from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config, preset_tables
@@ -272,7 +272,7 @@ def test_a_ready_made_vector_and_worker_processes_are_evaluated_with_the_copies_
     parts = build(make_config("x:vector", **fields), env=vector)
     scores = parts.loop.evaluate(stacked(parts), seed=0, episodes=2).returns
     assert scores.shape == (1, 2)
-    assert parts_of(loop="host").loop.evaluator.envs == training.EVALUATION_ENVS
+    assert parts_of(loop="host").loop.evaluator.envs == stepping.EVALUATION_ENVS
     assert parts_of(loop="host", vectorization="async", **fields).loop.evaluator.envs == 3
 
 

@@ -126,8 +126,9 @@ class Agent(NamedTuple):
     same at any capacity, a `vmap` over a tape axis may copy it.
     """
 
-    init: Callable[[Array], Any]
-    """State of a new member, from a key."""
+    init: Callable[..., Any]
+    """(key, numbers) -> state of a new member. `numbers` are what its state holds of the settings, where the member has
+    numbers of its own; left out, or None, they are those of all."""
     act: Callable[[Any, Observation, Memory, Words, Clock, Int[Array, ""]], tuple[Int[Array, "*branches"], Memory]]
     """(state, observation, memory, noise, clock, env) -> exploring action, memory; `env` counts a member's copies."""
     values: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]

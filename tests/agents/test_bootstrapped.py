@@ -194,7 +194,7 @@ def test_it_learns_as_an_agent(name: str, sampler: Sampler) -> None:
     structure = Structure(Choosing(2), 4, transitions(1), 1, None, sampler)
     hyper = Hyper(0.01, 0.01, 1.0, 0.9, Exploration(0.0, 0.0, 1.0), 1.0, 0.5)
     ensemble, actor = bootstrapped(network, HEADS), bootstrapped_actor(network, HEADS)
-    learner = replay_agent(ensemble, bootstrapped_loss(loss, HEADS), hyper, structure, None, actor)
+    learner = replay_agent(ensemble, lambda own: bootstrapped_loss(loss, HEADS), hyper, structure, None, actor)
     assert learner.update_words == 4 * (1 + HEADS * loss.words) + 2 * HEADS * network.words
     tape, never = empty(2, 1, 1, jax.ShapeDtypeStruct((3,), jnp.float32)), jnp.zeros((2, 1, 1), bool)
     rows = Step(jnp.ones((2, 1, 1, 3)), jnp.ones((2, 1, 1), jnp.int32), jnp.ones((2, 1, 1)), never, never)

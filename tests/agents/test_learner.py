@@ -48,7 +48,9 @@ STRUCTURE = Structure(Choosing(2), batch_size=8, window=transitions(1), target_s
 
 
 def agent(numbers: Hyper | None = None, error: str = "mse", **changes: Any) -> Agent:
-    return replay_agent(TABLE, dqn_loss(TABLE, Rule(False, error)), numbers or hyper(), STRUCTURE._replace(**changes))
+    return replay_agent(
+        TABLE, lambda own: dqn_loss(TABLE, Rule(False, error)), numbers or hyper(), STRUCTURE._replace(**changes)
+    )
 
 
 def tape_of(*rows: tuple[int, float, bool, bool], members: int = 1) -> Tape:
@@ -87,7 +89,7 @@ def test_a_new_member_is_as_the_network_makes_it() -> None:
     assert all(number.dtype == jnp.float32 and number.shape == () for number in jax.tree.leaves(state.hyper))
     given = replay_agent(
         TABLE,
-        dqn_loss(TABLE, Rule(False, "mse")),
+        lambda own: dqn_loss(TABLE, Rule(False, "mse")),
         hyper(),
         STRUCTURE,
         initial_params=jnp.array([7.0, 8.0]),
@@ -321,7 +323,9 @@ def test_learning_copies_neither_the_tape_nor_the_priorities(members: int) -> No
     structure = STRUCTURE._replace(
         choosing=Choosing(2, num_envs=2), window=transitions(3), sampler=prioritized(capacity, 2, 2)
     )
-    learner = replay_agent(network, dqn_loss(network, Rule(True, "huber")), hyper(priority_alpha=0.6), structure)
+    learner = replay_agent(
+        network, lambda own: dqn_loss(network, Rule(True, "huber")), hyper(priority_alpha=0.6), structure
+    )
     agents = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), members))
     tape = empty(capacity, members, 2, jax.ShapeDtypeStruct((4,), jnp.float32))
     flags, noise = jnp.zeros((2, members, 2), bool), jnp.zeros((2, members, learner.update_words), jnp.uint32)
@@ -361,7 +365,7 @@ def shows_noise(params: Params, target: Params, batch: Batch, noise: Words) -> A
 
 def test_each_network_and_each_example_has_words_of_its_own() -> None:
     """Words: 8 to draw the batch, 2 for the online and 2 for the target network, then 2 for each of 8 examples."""
-    learner = replay_agent(MARKED, Loss(shows_noise, words=2), hyper(), STRUCTURE)
+    learner = replay_agent(MARKED, lambda own: Loss(shows_noise, words=2), hyper(), STRUCTURE)
     assert learner.update_words == 8 + 2 + 2 + 8 * 2
     assert learner.act_words == 2 + 2
     noise = jax.random.bits(jax.random.key(1), (learner.update_words,), jnp.uint32)
@@ -380,14 +384,16 @@ def test_each_network_and_each_example_has_words_of_its_own() -> None:
 
 def test_without_noise_no_word_is_asked_for() -> None:
     assert (agent().update_words, agent().act_words) == (8, 2)
-    words_of_its_own = replay_agent(TABLE, Loss(shows_noise, words=5), hyper(), STRUCTURE)
+    words_of_its_own = replay_agent(TABLE, lambda own: Loss(shows_noise, words=5), hyper(), STRUCTURE)
     assert (words_of_its_own.update_words, words_of_its_own.act_words) == (8 + 8 * 5, 2)
 
 
 def test_training_acts_with_noise_and_play_without() -> None:
     """A word of noise is added to each value: 2 + 0.9 and 5 + 0 stay in order; scaled by 10 they do not."""
     loud = MARKED._replace(perturb=lambda params, noise: params + 10.0 * uniform(noise))
-    learner = replay_agent(loud, Loss(shows_noise, words=2), hyper(exploration=Exploration(0.0, 0.0, 1.0)), STRUCTURE)
+    learner = replay_agent(
+        loud, lambda own: Loss(shows_noise, words=2), hyper(exploration=Exploration(0.0, 0.0, 1.0)), STRUCTURE
+    )
     state = learner.init(jax.random.key(0))
     observation, high = jnp.zeros(1), 2**32 - 1
     for first, second, greedy in ((0, 0, 1), (high, 0, 0), (0, high, 1), (high, high, 1)):
@@ -399,7 +405,7 @@ def test_training_acts_with_noise_and_play_without() -> None:
 def test_a_noisy_network_explores_in_training_only_and_learns_its_spread() -> None:
     network = noisy(mlp(Design((1,), 2, (8,), layer_norm=False)))
     numbers = hyper(exploration=Exploration(0.0, 0.0, 1.0))
-    learner = replay_agent(network, dqn_loss(network, Rule(True, "mse")), numbers, STRUCTURE)
+    learner = replay_agent(network, lambda own: dqn_loss(network, Rule(True, "mse")), numbers, STRUCTURE)
     # A hidden layer of 1 + 8 words and a head of 8 + 2, for each of the two networks.
     assert (learner.update_words, learner.act_words) == (8 + 2 * 19, 2 + 19)
     state = learner.init(jax.random.key(0))
@@ -422,7 +428,9 @@ def test_both_networks_have_the_same_statistics_of_observations(every: int) -> N
     """However seldom and however slowly the weights are synced."""
     network = mlp(Design((1,), 2, (4,), layer_norm=False, normalized=True))
     structure = STRUCTURE._replace(target_sync_updates=every)
-    learner = replay_agent(network, dqn_loss(network, Rule(False, "mse")), hyper(target_tau=0.01), structure)
+    learner = replay_agent(
+        network, lambda own: dqn_loss(network, Rule(False, "mse")), hyper(target_tau=0.01), structure
+    )
     tape = tape_of(*[(0, 1.0, False, False)] * 6)
     tape = one_member(tape)
     state = learner.init(jax.random.key(0))

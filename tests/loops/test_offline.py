@@ -147,7 +147,7 @@ def prioritized_agent(network: Any, hyper: Any, capacity: int) -> Agent:
     sampler = prioritized(capacity, num_envs=1, rows_per_cycle=2)
     structure = Structure(Choosing(2, num_envs=1), 32, transitions(1), 1, None, sampler)
     hyper = hyper._replace(priority_alpha=0.6, priority_beta=0.4, priority_beta_steps=2_000.0)
-    return replay_agent(network, dqn_loss(network, Rule(True, "mse")), hyper, structure)
+    return replay_agent(network, lambda own: dqn_loss(network, Rule(True, "mse")), hyper, structure)
 
 
 def test_prioritised_replay_draws_only_rows_that_were_logged() -> None:

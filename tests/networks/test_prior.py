@@ -66,7 +66,7 @@ def test_updates_leave_the_prior_as_it_was_drawn() -> None:
     network = with_prior(mlp(DESIGN), 1.0)
     hyper = Hyper(0.1, 0.1, 1.0, 0.9, Exploration(0.1, 0.1, 1.0), 1.0)
     structure = Structure(Choosing(2), 4, transitions(1), 1, max_grad_norm=1.0)
-    learner = replay_agent(network, dqn_loss(network, Rule(True, "mse")), hyper, structure)
+    learner = replay_agent(network, lambda own: dqn_loss(network, Rule(True, "mse")), hyper, structure)
     tape, never = empty(2, 1, 1, jax.ShapeDtypeStruct((3,), jnp.float32)), jnp.zeros((2, 1, 1), bool)
     rows = Step(jnp.ones((2, 1, 1, 3)), jnp.ones((2, 1, 1), jnp.int32), jnp.ones((2, 1, 1)), never, never)
     tape = write(tape, rows)._replace(member=jnp.int32(0))

@@ -26,14 +26,14 @@ GREEDY = Exploration(0.0, 0.0, 1.0)
 def epsilon_greedy(start: float) -> Agent:
     """Epsilon falls from `start` to 0.05 in half of the steps."""
     hyper = HYPER._replace(discount=0.99, exploration=Exploration(start, 0.05, STEPS / 2))
-    return replay_agent(NETWORK, dqn_loss(NETWORK, RULE), hyper, STRUCTURE)
+    return replay_agent(NETWORK, lambda own: dqn_loss(NETWORK, RULE), hyper, STRUCTURE)
 
 
 def deep() -> Agent:
     head = with_prior(NETWORK, 3.0)
     loss, actor = bootstrapped_loss(dqn_loss(head, RULE), HEADS), bootstrapped_actor(head, HEADS)
     hyper = HYPER._replace(discount=0.99, exploration=GREEDY)
-    return replay_agent(bootstrapped(head, HEADS), loss, hyper, STRUCTURE, None, actor)
+    return replay_agent(bootstrapped(head, HEADS), lambda own: loss, hyper, STRUCTURE, None, actor)
 
 
 def played(agent: Agent) -> tuple[Float[np.ndarray, "member"], Float[np.ndarray, "member"]]:

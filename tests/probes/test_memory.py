@@ -70,7 +70,7 @@ def agent_with_memory(
     network = recurrent(DESIGN, "lstm", mlp(head_design(DESIGN, implicit=False)))
     loss = recurrent_loss(dqn_loss(reading(network), rule), network, length, burn_in, stored_state)
     structure = structure._replace(window=windows.sequences(burn_in, length, n))
-    return replay_agent(network, loss, HYPER, structure)
+    return replay_agent(network, lambda own: loss, HYPER, structure)
 
 
 R2D2: dict[str, Any] = {
@@ -99,4 +99,6 @@ def test_a_memory_solves_the_maze(settings: dict[str, Any]) -> None:
 def test_without_a_memory_it_is_a_coin_flip() -> None:
     network = mlp(DESIGN)
     rule = Rule(double=True, error="mse", rescaled=True)
-    assert (greedy_returns(replay_agent(network, dqn_loss(network, rule), HYPER, PRIORITIZED), UPDATES) <= 0.5).all()
+    assert (
+        greedy_returns(replay_agent(network, lambda own: dqn_loss(network, rule), HYPER, PRIORITIZED), UPDATES) <= 0.5
+    ).all()

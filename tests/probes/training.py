@@ -50,7 +50,7 @@ def small_agent(
     n_step: int = 1,
 ) -> Agent:
     structure = Structure(Choosing(2, num_envs=num_envs), batch_size, transitions(n_step), 1, None)
-    return replay_agent(network, dqn_loss(network, Rule(double, error)), hyper, structure)
+    return replay_agent(network, lambda own: dqn_loss(network, Rule(double, error)), hyper, structure)
 
 
 def device_loop(environment: NativeEnvironment, agent: Agent, **settings: Any) -> DeviceLoop:

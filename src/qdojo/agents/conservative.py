@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from qdojo.agents.explore import Scalar
 from qdojo.agents.learner import Loss
 from qdojo.bellman.targets import chosen
 from qdojo.networks.network import Network
 from qdojo.types import Batch, Metrics, Params, Words
 
 
-def conservative(loss: Loss, network: Network, alpha: float) -> Loss:
+def conservative(loss: Loss, network: Network, alpha: Scalar) -> Loss:
     """`loss` + `alpha` * (log sum_a exp Q(s, a) - Q(s, a_data)): CQL(H). Kumar et al. (2020), equation 4.
 
     `network` gives the Q-values of the parameters that `loss` learns: of a distribution, its means. The metric

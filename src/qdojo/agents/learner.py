@@ -4,8 +4,8 @@ A variant is one `Loss` (see `dqn.py`), handed to `replay_agent`; and where it p
 own, an `Actor` and a `Window`.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -32,6 +32,11 @@ class Loss(NamedTuple):
     """uint32 words that one example consumes."""
 
 
+Own: TypeAlias = Mapping[str, Scalar]
+"""Numbers that members differ in, by name."""
+NONE: Own = {}
+
+
 class Hyper(NamedTuple):
     """Numbers that change no shape. They are part of the state, so members may differ and none is compiled in."""
 
@@ -45,6 +50,9 @@ class Hyper(NamedTuple):
     priority_beta: Scalar = 1.0
     priority_beta_steps: Scalar = 1.0
     """Env steps in which beta rises to 1."""
+    own: Own = NONE
+    """Others that members differ in: `adam_beta1`, `adam_beta2`, `adam_epsilon`, `max_grad_norm` in place of those of
+    the `Structure`, and whatever the loss reads."""
 
 
 class LearnerState(NamedTuple):
@@ -83,7 +91,7 @@ class Structure(NamedTuple):
 
 def replay_agent(
     network: Network,
-    loss: Loss,
+    loss: Callable[[Own], Loss],
     hyper: Hyper,
     structure: Structure,
     initial_params: Params | None = None,
@@ -91,27 +99,37 @@ def replay_agent(
 ) -> Agent:
     """An agent that learns from samples of the tape with a target network, and acts by `actor` or else by the network.
 
-    Every member starts from `initial_params` where they are given, else from weights of its own.
+    `loss` makes the formula of a member's own numbers. Every member starts from `initial_params` where they are given,
+    else from weights of its own.
     """
-    optimizer = optax.scale_by_adam(*structure.adam)
+    loss_words = loss(hyper.own).words
     actor = actor_of(network) if actor is None else actor
     num_envs, window, sampler = structure.choosing.num_envs, structure.window, structure.sampler
     plays = acting(actor, structure.choosing)
 
-    def init(key: Array) -> LearnerState:
+    def adam(own: Own) -> optax.GradientTransformation:
+        usual = structure.adam
+        return optax.scale_by_adam(
+            own.get("adam_beta1", usual.beta1),
+            own.get("adam_beta2", usual.beta2),
+            own.get("adam_epsilon", usual.epsilon),
+        )
+
+    def init(key: Array, numbers: Hyper | None = None) -> LearnerState:
         params = network.init(key) if initial_params is None else initial_params
         trainable, _ = eqx.partition(params, eqx.is_inexact_array)
-        numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper)
-        return LearnerState(params, params, optimizer.init(trainable), numbers, structure.sampler.init())
+        numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper if numbers is None else numbers)
+        return LearnerState(params, params, adam(NONE).init(trainable), numbers, structure.sampler.init())
 
     def mean_loss(
-        trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words
+        trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words, own: Own
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Metrics]]:
         online_words, target_words, example_words = jnp.split(noise, [network.words, 2 * network.words])
         params = network.perturb(eqx.combine(trainable, frozen), online_words)
         target = network.perturb(target, target_words)
-        words = example_words.reshape(structure.batch_size, loss.words)
-        losses, errors, metrics = jax.vmap(loss.of, in_axes=(None, None, 0, 0))(params, target, batch, words)
+        words = example_words.reshape(structure.batch_size, loss_words)
+        of = loss(own).of
+        losses, errors, metrics = jax.vmap(of, in_axes=(None, None, 0, 0))(params, target, batch, words)
         mean = jnp.mean(batch.weight * losses)
         # Rows that start no transition tell nothing; importance weights are for the loss.
         real = (batch.weight > 0.0).astype(jnp.float32)
@@ -129,13 +147,14 @@ def replay_agent(
         batch = batch._replace(weight=batch.weight * drawn.weight)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
         gradient, (errors, metrics) = jax.grad(mean_loss, has_aux=True)(
-            trainable, frozen, state.target_params, batch, noise
+            trainable, frozen, state.target_params, batch, noise, numbers.own
         )
-        if structure.max_grad_norm is not None:
+        max_grad_norm = numbers.own.get("max_grad_norm", structure.max_grad_norm)
+        if max_grad_norm is not None:
             norm = optax.tree.norm(gradient)
-            scale = jnp.minimum(1.0, structure.max_grad_norm / jnp.maximum(norm, 1e-12))
+            scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(norm, 1e-12))
             gradient = jax.tree.map(lambda g: g * scale, gradient)
-        direction, optimizer_state = optimizer.update(gradient, state.optimizer)
+        direction, optimizer_state = adam(numbers.own).update(gradient, state.optimizer)
         rate = learning_rate(numbers, now)
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
         params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
@@ -167,7 +186,7 @@ def replay_agent(
         exploration=plays.exploration,
         memory=actor.memory,
         act_words=plays.words,
-        update_words=structure.batch_size * (1 + loss.words) + 2 * network.words,
+        update_words=structure.batch_size * (1 + loss_words) + 2 * network.words,
         worth=actor.worth,
         stored=actor.stored,
     )

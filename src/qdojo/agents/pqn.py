@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt32
 
 from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, position
-from qdojo.agents.learner import learning_rate
+from qdojo.agents.learner import NONE, Own, learning_rate
 from qdojo.bellman.returns import lambda_return
 from qdojo.bellman.targets import greedy_value
 from qdojo.networks.network import Network
@@ -30,6 +30,8 @@ class PqnHyper(NamedTuple):
     discount: Scalar
     lambda_: Scalar
     exploration: Exploration
+    own: Own = NONE
+    """`max_grad_norm`, where members differ in it, in place of that of the structure."""
 
 
 class PqnStructure(NamedTuple):
@@ -85,13 +87,16 @@ def pqn_agent(
             f"minibatches={structure.minibatches} must divide rollout * num_envs = {transitions}, the transitions of a "
             "learning phase."
         )
-    optimizer = optax.chain(optax.clip_by_global_norm(structure.max_grad_norm), optax.scale_by_radam())
     plays = acting(actor_of(network), structure.choosing)
 
-    def init(key: Array) -> PqnState:
+    def optimizer(own: Own) -> optax.GradientTransformation:
+        clip = optax.clip_by_global_norm(own.get("max_grad_norm", structure.max_grad_norm))
+        return optax.chain(clip, optax.scale_by_radam())
+
+    def init(key: Array, numbers: PqnHyper | None = None) -> PqnState:
         params = network.init(key) if initial_params is None else initial_params
-        numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper)
-        return PqnState(params, optimizer.init(eqx.filter(params, eqx.is_inexact_array)), numbers)
+        numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper if numbers is None else numbers)
+        return PqnState(params, optimizer(NONE).init(eqx.filter(params, eqx.is_inexact_array)), numbers)
 
     def mean_loss(
         trainable: Params, frozen: Params, batch: Transitions, noise: Words
@@ -116,7 +121,7 @@ def pqn_agent(
             (trainable, optimizer_state), (chosen, noise) = carry, at
             batch = jax.tree.map(lambda x: x[chosen], data)
             gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, batch, noise)
-            direction, optimizer_state = optimizer.update(gradient, optimizer_state)
+            direction, optimizer_state = optimizer(state.hyper.own).update(gradient, optimizer_state)
             trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
             return (trainable, optimizer_state), metrics
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from qdojo.agents.explore import Choosing, actor_of, choose, legal_actions
+from qdojo.agents.explore import Choosing, Scalar, actor_of, choose, legal_actions
+from qdojo.agents.learner import NONE, Own
 from qdojo.networks.network import Network
 from qdojo.noise import integer
 from qdojo.tape import windows
@@ -39,6 +40,8 @@ class TutorialState(NamedTuple):
     episodes: Int[Array, ""]
     loss: Float[Array, ""]
     q_mean: Float[Array, ""]
+    own: Own = NONE
+    """Numbers that members differ in, by the names of settings."""
 
 
 Replay = Callable[[TutorialState, Tape, Words], TutorialState]
@@ -71,13 +74,15 @@ def tutorial_agent(
 
     choosing = Choosing(num_actions)
 
-    def init(key: Array) -> TutorialState:
+    def init(key: Array, numbers: Own | None = None) -> TutorialState:
+        own = {name: jnp.asarray(number, jnp.float32) for name, number in (numbers or NONE).items()}
         params = network.init(key) if initial_params is None else initial_params
         zeros = jax.tree.map(jnp.zeros_like, eqx.filter(params, eqx.is_inexact_array))
-        epsilon = epsilon_start if initial_params is None else epsilon_min
+        start, least = own.get("epsilon_start", epsilon_start), own.get("epsilon_end", epsilon_min)
+        epsilon = start if initial_params is None else least
         nothing = jnp.zeros((), jnp.float32)
         adam = Adam(zeros, zeros, jnp.zeros((), jnp.int32))
-        return TutorialState(params, adam, jnp.float32(epsilon), jnp.zeros((), jnp.int32), nothing, nothing)
+        return TutorialState(params, adam, jnp.float32(epsilon), jnp.zeros((), jnp.int32), nothing, nothing, own)
 
     def act(
         state: TutorialState, observation: Observation, memory: Memory, noise: Words, clock: Clock, env: Int[Array, ""]
@@ -99,18 +104,21 @@ def tutorial_agent(
         return jax.lax.cond(enough, learn, lambda state, tape, noise: state, state, tape, noise)
 
     def learn(state: TutorialState, tape: Tape, noise: Words) -> TutorialState:
-        samples = memories(tape, noise, memory_steps, discount)
+        own = state.own
+        samples = memories(tape, noise, memory_steps, own.get("discount", discount))
+        rate, least = own.get("learning_rate", learning_rate), own.get("epsilon_end", epsilon_min)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
 
         def fit(carry: tuple[Params, Adam], sample: Batch) -> tuple[tuple[Params, Adam], tuple[Array, Array]]:
             trainable, adam = carry
             (loss, chosen), gradient = jax.value_and_grad(squared_error, has_aux=True)(trainable, frozen, sample)
-            return adam_step(trainable, adam, gradient, learning_rate), (loss, chosen)
+            return adam_step(trainable, adam, gradient, rate), (loss, chosen)
 
         (trainable, adam), (loss, chosen) = jax.lax.scan(fit, (trainable, state.adam), samples)
-        decayed = jnp.where(state.epsilon > epsilon_min, state.epsilon * epsilon_decay, state.epsilon)
+        factor = own.get("epsilon_decay_factor", epsilon_decay)
+        decayed = jnp.where(state.epsilon > least, state.epsilon * factor, state.epsilon)
         return TutorialState(
-            eqx.combine(trainable, frozen), adam, decayed, state.episodes, jnp.mean(loss), jnp.mean(chosen)
+            eqx.combine(trainable, frozen), adam, decayed, state.episodes, jnp.mean(loss), jnp.mean(chosen), own
         )
 
     def update(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> tuple[TutorialState, Metrics]:
@@ -168,7 +176,7 @@ def where_due(replay: Replay) -> Callable[[Bool[Array, ""], TutorialState, Tape,
     return replay_if_due
 
 
-def memories(tape: Tape, noise: Words, memory_steps: int, discount: float) -> Batch:
+def memories(tape: Tape, noise: Words, memory_steps: int, discount: Scalar) -> Batch:
     """As many different transitions as there are words of noise, in random order, of the last `memory_steps` steps.
 
     The tape holds at least so many.
@@ -219,7 +227,7 @@ def distinct(noise: Words, bound: Int[Array, ""]) -> Int[Array, "batch"]:
     return jax.lax.scan(turn, (untouched, untouched), (turns, noise))[1]
 
 
-def adam_step(params: Params, adam: Adam, gradient: Params, learning_rate: float) -> tuple[Params, Adam]:
+def adam_step(params: Params, adam: Adam, gradient: Params, learning_rate: Scalar) -> tuple[Params, Adam]:
     """One step of Keras' Adam: Kingma and Ba (2015), the form before section 2.1, whose epsilon is "epsilon hat".
 
     Optax puts epsilon beside the corrected moment instead, which is another number.

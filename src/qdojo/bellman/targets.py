@@ -42,11 +42,11 @@ def bellman_target(
 class Munchausen(NamedTuple):
     """The numbers of Munchausen RL. Vieillard et al. (2020), section 3, use 0.9, 0.03 and -1."""
 
-    alpha: float
+    alpha: Float[Array, ""] | float
     """The share of the scaled log-policy that is added to the reward."""
-    temperature: float
+    temperature: Float[Array, ""] | float
     """tau of the softmax policy, above 0, in units of reward."""
-    floor: float
+    floor: Float[Array, ""] | float
     """l_0: the log-policy is cut there, at or below 0."""
 
 

@@ -4,6 +4,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from qdojo.agents.bootstrapped import bootstrapped, bootstrapped_actor
 from qdojo.agents.categorical import c51_network
@@ -155,10 +156,15 @@ def _q_values(config: Config, outputs: Network) -> Network:
     if config.distribution in IMPLICIT:
         return acting(outputs, config.iqn_acting_fractions, config.cvar)
     if config.distribution == "c51":
-        return c51_network(outputs, jnp.linspace(config.vmin, config.vmax, config.atoms))
+        return c51_network(outputs, support(config))
     if config.distribution == "qrdqn":
         return qrdqn_network(outputs)
     return outputs
+
+
+def support(config: Config) -> Float[Array, "atoms"]:
+    """The atoms of C51. Made before anything is traced: elsewhere they would be other bits."""
+    return jnp.linspace(config.vmin, config.vmax, config.atoms)
 
 
 def check_model(config: Config, spaces: Spaces, model: Any) -> None:

@@ -2,21 +2,23 @@
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from qdojo import dataset
 from qdojo.agents.bootstrapped import bootstrapped_loss
 from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
-from qdojo.agents.explore import Choosing, Exploration
-from qdojo.agents.learner import Adam, Hyper, Loss, Structure, replay_agent
+from qdojo.agents.explore import Choosing
+from qdojo.agents.learner import Adam, Loss, Own, Structure, replay_agent
 from qdojo.agents.own import own_loss
-from qdojo.agents.pqn import PqnHyper, PqnStructure, pqn_agent
+from qdojo.agents.pqn import PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
 from qdojo.agents.tutorial import tutorial_agent
@@ -25,8 +27,9 @@ from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.named import named
+from qdojo.build.numbers import member_numbers, pqn_numbers, replay_numbers
 from qdojo.build.opening import description
-from qdojo.build.player import Player, build_player, network_model, torso_kind
+from qdojo.build.player import Player, build_player, network_model, support, torso_kind
 from qdojo.build.stepping import device_environment, evaluation_envs, vector_opener
 from qdojo.config import Config
 from qdojo.envs.resolve import EnvSpec, resolve
@@ -64,14 +67,27 @@ class Parts(NamedTuple):
     """A sentence for a person before training begins."""
     checks: tuple[Check, ...]
     """What is looked for in each report, and told once."""
+    numbers: Any
+    """What each member's state holds of the settings, `[member]`, where members have numbers of their own, or None."""
     exports: tuple[Export, ...]
     """Files that the run directory gets of what was learned, however the run ends."""
 
 
-def build(config: Config, env: Any = None, network: Any = None, loss: Any = None, resumed: bool = False) -> Parts:
+MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_floor")
+
+
+def build(
+    config: Config,
+    env: Any = None,
+    network: Any = None,
+    loss: Any = None,
+    resumed: bool = False,
+    hyper: Sequence[Mapping[str, float]] | None = None,
+) -> Parts:
     """All parts of a run. `env`, `network` and `loss` stand in for the config's names where a caller has the objects.
 
-    A run that is `resumed` has its weights, and does not read those that it began with.
+    A run that is `resumed` has its weights, and does not read those that it began with. `hyper` gives each member
+    settings of its own, by name: see `member_numbers`.
 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
@@ -92,17 +108,19 @@ def build(config: Config, env: Any = None, network: Any = None, loss: Any = None
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
     begun = None if resumed else beginning(config, player.network)
-    own_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
-    agent = build_agent(config, spaces, player, begun, own_loss)
+    numbers = None if hyper is None else member_numbers(config, hyper)
+    make_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
+    agent = build_agent(config, spaces, player, begun, make_loss)
     return Parts(
         spec=spec,
         spaces=spaces,
         network=player.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent, build_window(config).rows),
+        loop=_loop(config, spec, spaces, agent, build_window(config).rows, numbers),
         solved_at=solved_at,
         model=model,
         description=description(config, spec, spaces, model),
+        numbers=numbers,
         told=None if begun is None else begun.told,
         checks=checks(config, spaces),
         exports=exports(config, spaces, model),
@@ -119,26 +137,28 @@ def refuse_unread(config: Config, parts: Parts) -> None:
         )
 
 
-def _loss(config: Config, spaces: Spaces, player: Player, own: Any) -> Loss:
-    """The formula that the config names, or that the user's `own` function makes."""
+def _loss(
+    config: Config, spaces: Spaces, player: Player, atoms: Float[Array, "atoms"], make_loss: Any, own: Own
+) -> Loss:
+    """The formula that the config names, or that the user's `make_loss` makes, with a member's own numbers."""
     munchausen = None
     if config.munchausen:
-        munchausen = Munchausen(config.munchausen_alpha, config.munchausen_temperature, config.munchausen_floor)
+        munchausen = Munchausen(*(own.get(name, getattr(config, name)) for name in MUNCHAUSEN))
     rule = Rule(config.double, config.error, munchausen, config.value_rescaling)
-    if own is None:
-        loss = _formula(config, player.outputs, rule)
+    if make_loss is None:
+        loss = _formula(config, player.outputs, rule, atoms)
     else:
         # A network with a memory has features in the observation's place.
         shown = None if config.recurrent is not None else _shown(spaces)
-        loss = own_loss(own, player.outputs, rule, shown, spaces.action_shape)
-    if config.conservative:
-        loss = conservative(loss, player.q, config.conservative)
+        loss = own_loss(make_loss, player.outputs, rule, shown, spaces.action_shape)
+    if config.conservative or "conservative" in own:
+        loss = conservative(loss, player.q, own.get("conservative", config.conservative))
     if config.recurrent is not None:
         return recurrent_loss(loss, player.network, config.sequence_steps, config.burn_in_steps, config.stored_state)
     return loss if config.heads == 1 else bootstrapped_loss(loss, config.heads)
 
 
-def _formula(config: Config, network: Network, rule: Rule) -> Loss:
+def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "atoms"]) -> Loss:
     """The place for another variant."""
     if config.distribution == "fqf":
         return fqf_loss(network, rule.double, rule.munchausen)
@@ -146,8 +166,7 @@ def _formula(config: Config, network: Network, rule: Rule) -> Loss:
         samples = config.iqn_fractions, config.iqn_target_fractions
         return iqn_loss(network, rule.double, rule.munchausen, *samples, cvar=config.cvar)
     if config.distribution == "c51":
-        support = jnp.linspace(config.vmin, config.vmax, config.atoms)
-        return c51_loss(network, support, rule.double, rule.munchausen)
+        return c51_loss(network, atoms, rule.double, rule.munchausen)
     if config.distribution == "qrdqn":
         return qrdqn_loss(network, rule.double, rule.munchausen)
     return dqn_loss(network, rule)
@@ -161,7 +180,7 @@ def build_window(config: Config) -> Window:
 
 
 def build_agent(
-    config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None, own: Any = None
+    config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None, make_loss: Any = None
 ) -> Agent:
     """What learns: a player, the formula it learns by, an optimizer; and the weights it begins with and the
     function that makes its loss, where these are given."""
@@ -181,15 +200,6 @@ def build_agent(
             max_episodes=config.episodes or 2**31 - 1,
             initial_params=initial,
         )
-    learning_rate_end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
-    exploration = Exploration(
-        epsilon_start=config.epsilon_start if config.weights is None else config.epsilon_end,
-        epsilon_end=config.epsilon_end,
-        decay_steps=config.epsilon_decay_steps,
-        ladder=config.epsilon_ladder,
-        temperature_start=config.temperature_start if config.weights is None else config.temperature_end,
-        temperature_end=config.temperature_end,
-    )
     choosing = Choosing(
         num_actions=spaces.num_actions,
         action_shape=spaces.action_shape,
@@ -200,14 +210,7 @@ def build_agent(
     if config.agent == "pqn":
         return pqn_agent(
             network,
-            PqnHyper(
-                learning_rate_start=config.learning_rate,
-                learning_rate_end=learning_rate_end,
-                learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
-                discount=config.discount,
-                lambda_=config.trace_decay,
-                exploration=exploration,
-            ),
+            pqn_numbers(config),
             PqnStructure(
                 choosing=choosing,
                 rollout=config.rows_per_cycle,
@@ -217,17 +220,6 @@ def build_agent(
             ),
             initial,
         )
-    hyper = Hyper(
-        learning_rate_start=config.learning_rate,
-        learning_rate_end=learning_rate_end,
-        learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
-        discount=config.discount,
-        exploration=exploration,
-        target_tau=config.target_tau,
-        priority_alpha=config.priority_alpha,
-        priority_beta=config.priority_beta,
-        priority_beta_steps=config.priority_beta_steps or config.steps,
-    )
     sampler = UNIFORM
     if config.prioritized:
         sampler = prioritized(capacity_rows(config), config.num_envs, config.rows_per_cycle)
@@ -240,11 +232,13 @@ def build_agent(
         sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
-    return replay_agent(network, _loss(config, spaces, player, own), hyper, structure, initial, player.actor)
+    loss = functools.partial(_loss, config, spaces, player, support(config), make_loss)
+    return replay_agent(network, loss, replay_numbers(config), structure, initial, player.actor)
 
 
-def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int) -> Loop:
-    """What steps the environment and learns; `example_rows` of the tape make the first example."""
+def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int, numbers: Any) -> Loop:
+    """What steps the environment and learns; `example_rows` of the tape make the first example. `numbers` are those of
+    each member, or None."""
     environment = device_environment(config, spec)
     rows = capacity_rows(config)
     observation = _shown(spaces)
@@ -252,12 +246,13 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
     cycles = max(1, (config.report_every_steps or config.collect_steps) // config.collect_steps)
     warmup = 0 if config.dataset is not None else math.ceil(config.warmup_steps / config.num_envs)
     rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(example_rows, warmup))
-    size: dict[str, int] = {
+    size: dict[str, Any] = {
         "seed": config.seed,
         "members": config.seeds,
         "envs": config.num_envs,
         "capacity_rows": rows,
         "cycles": cycles,
+        "numbers": numbers,
     }
     playing: DeviceLoop | HostLoop
     if environment is not None:

@@ -58,12 +58,16 @@ class DeviceLoop:
         envs: int,
         capacity_rows: int,
         cycles: int,
+        numbers: Any = None,
     ) -> None:
-        """`cycles` make a chunk, the shortest thing that is reported; `capacity_rows` is the tape's length."""
+        """`cycles` make a chunk, the shortest thing that is reported; `capacity_rows` is the tape's length.
+
+        `numbers` are those of each member, `[member]`, for `agent.init`; or None.
+        """
         self.environment, self.agent, self.rhythm = environment, agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles = capacity_rows, cycles
-        self.seed = seed
+        self.seed, self.numbers = seed, numbers
         self.programs = Programs()
         self.evaluator = DeviceEvaluator(environment, agent, seed, members, self.programs)
         self._stretches = Stretches(cycles, rhythm)
@@ -151,7 +155,7 @@ class DeviceLoop:
         words = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint32))(streams(keys, START))
         running = jax.vmap(jax.vmap(lambda noise: start(self.environment, noise)))(words)
         observation = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), running.observation)
-        state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation)
+        state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation, numbers=self.numbers)
         return state._replace(environment=running)
 
     def _chunk(

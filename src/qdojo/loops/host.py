@@ -68,13 +68,15 @@ class HostLoop:
         cycles: int,
         evaluation_envs: int,
         action_shape: tuple[int, ...] = (),
+        numbers: Any = None,
     ) -> None:
         """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported.
 
-        `observation` has the shape and dtype of each array of one observation.
+        `observation` has the shape and dtype of each array of one observation; `numbers` are those of each member,
+        `[member]`, for `agent.init`, or None.
         """
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
-        self.agent, self.rhythm = agent, rhythm
+        self.agent, self.rhythm, self.numbers = agent, rhythm, numbers
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
         self.programs = Programs()
@@ -157,7 +159,8 @@ class HostLoop:
 
     def _init(self) -> TrainState:
         keys = member_keys(self.seed, self.members)
-        return fresh_state(self.agent, keys, self.envs, self.capacity_rows, self.observation, self.action_shape)
+        shapes = self.observation, self.action_shape
+        return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.numbers)
 
     def _opened(self, state: TrainState, thread: ThreadPoolExecutor) -> "_Work":
         """A chunk about to begin, or what is left of one."""

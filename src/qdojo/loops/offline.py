@@ -138,7 +138,7 @@ class OfflineLoop:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (like.observation, like.action)
         )
         keys = member_keys(inner.seed, inner.members)
-        state = fresh_state(inner.agent, keys, 1, inner.capacity_rows, observation, action.shape)
+        state = fresh_state(inner.agent, keys, 1, inner.capacity_rows, observation, action.shape, inner.numbers)
         # One copy of the rows, that of member 0, whoever reads.
         shared = state.tape._replace(
             words=state.tape.words[:, :1], member=jnp.zeros(inner.members, state.tape.member.dtype)

@@ -71,14 +71,20 @@ def chunk_words(keys: Array, stream: int, rows: Int[Array, ""], shape: tuple[int
 
 
 def fresh_state(
-    agent: Agent, keys: Array, envs: int, capacity_rows: int, observation: Any, action_shape: tuple[int, ...] = ()
+    agent: Agent,
+    keys: Array,
+    envs: int,
+    capacity_rows: int,
+    observation: Any,
+    action_shape: tuple[int, ...] = (),
+    numbers: Any = None,
 ) -> TrainState:
     """Members before their first step, an empty tape, and nothing yet of the environment nor of the tally.
 
-    `observation` has the shape and dtype of each of its arrays.
+    `observation` has the shape and dtype of each of its arrays; `numbers` are those of each member, or None.
     """
     members = keys.shape[0]
-    agents = jax.vmap(agent.init)(streams(keys, INIT))
+    agents = jax.vmap(agent.init)(streams(keys, INIT), numbers)
     return TrainState(
         agents=agents,
         memory=fresh_memory(agent, members, envs),

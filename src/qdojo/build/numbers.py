@@ -1,0 +1,126 @@
+"""The numbers that members of a population may differ in: from settings to what each member's state holds of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdojo.agents.explore import Exploration
+from qdojo.agents.learner import Hyper
+from qdojo.agents.pqn import PqnHyper
+from qdojo.config import Config, stored_config
+from qdojo.config.compatibility import unread, unread_message
+from qdojo.errors import UsageError
+
+ALWAYS = (
+    "learning_rate",
+    "learning_rate_end",
+    "learning_rate_decay_steps",
+    "discount",
+    "epsilon_start",
+    "epsilon_end",
+    "epsilon_decay_steps",
+    "epsilon_ladder",
+    "temperature_start",
+    "temperature_end",
+    "target_tau",
+    "priority_alpha",
+    "priority_beta",
+    "priority_beta_steps",
+    "trace_decay",
+)
+"""Settings that the state of `dqn` and `pqn` agents holds in every run."""
+WHERE_GIVEN = (
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "munchausen_alpha",
+    "munchausen_temperature",
+    "munchausen_floor",
+    "conservative",
+)
+"""Settings that it holds where members differ in them; else they are compiled in."""
+TUTORIAL = ("learning_rate", "discount", "epsilon_start", "epsilon_end", "epsilon_decay_factor")
+"""Those of the tutorial's agent, held likewise."""
+
+
+def replay_numbers(config: Config, own: Sequence[str] = ()) -> Hyper:
+    """What the state of an agent with replay holds; `own` are those of `WHERE_GIVEN` that members differ in."""
+    return Hyper(
+        learning_rate_start=config.learning_rate,
+        learning_rate_end=_learning_rate_end(config),
+        learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
+        discount=config.discount,
+        exploration=_exploration(config),
+        target_tau=config.target_tau,
+        priority_alpha=config.priority_alpha,
+        priority_beta=config.priority_beta,
+        priority_beta_steps=config.priority_beta_steps or config.steps,
+        own={name: getattr(config, name) for name in own},
+    )
+
+
+def pqn_numbers(config: Config, own: Sequence[str] = ()) -> PqnHyper:
+    """The same of PQN."""
+    return PqnHyper(
+        learning_rate_start=config.learning_rate,
+        learning_rate_end=_learning_rate_end(config),
+        learning_rate_decay_steps=config.learning_rate_decay_steps or config.steps,
+        discount=config.discount,
+        lambda_=config.trace_decay,
+        exploration=_exploration(config),
+        own={name: getattr(config, name) for name in own},
+    )
+
+
+def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
+    """What the states of all members hold, `[member]` each, where each member has some settings of its own.
+
+    `given` has a mapping a member, from names of settings to its numbers; what it leaves out is the config's. A step
+    size that is constant in the config stays so. Raises UsageError where there are not as many mappings as members,
+    where a setting is no such number or is out of its range, or where nothing reads it.
+    """
+    if len(given) != config.seeds:
+        raise UsageError(f"hyper has numbers for {len(given)} members, but seeds is {config.seeds}; give one for each.")
+    names = sorted({name for one in given for name in one})
+    possible = TUTORIAL if config.agent == "tutorial" else (*ALWAYS, *WHERE_GIVEN)
+    idle = unread(config)
+    for name in names:
+        if name in idle:
+            raise UsageError(f"{unread_message(config, name, idle[name])}.")
+        if name not in possible:
+            raise UsageError(f"Members cannot differ in {name}; they may in {', '.join(possible)}.")
+    configs = [stored_config(config.model_dump() | _with_constant_rate(config, one)) for one in given]
+    if config.agent == "tutorial":
+        each: list[Any] = [{name: getattr(own, name) for name in names} for own in configs]
+    else:
+        numbers = pqn_numbers if config.agent == "pqn" else replay_numbers
+        each = [numbers(own, [name for name in names if name in WHERE_GIVEN]) for own in configs]
+    return jax.tree.map(lambda *of_members: jnp.asarray(np.array(of_members, np.float32)), *each)
+
+
+def _with_constant_rate(config: Config, given: Mapping[str, float]) -> dict[str, float]:
+    constant = _learning_rate_end(config) == config.learning_rate
+    return ({"learning_rate_end": given["learning_rate"]} if constant and "learning_rate" in given else {}) | dict(
+        given
+    )
+
+
+def _learning_rate_end(config: Config) -> float:
+    return config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
+
+
+def _exploration(config: Config) -> Exploration:
+    """Weights that were learned before explore no more than at the end."""
+    fresh = config.weights is None
+    return Exploration(
+        epsilon_start=config.epsilon_start if fresh else config.epsilon_end,
+        epsilon_end=config.epsilon_end,
+        decay_steps=config.epsilon_decay_steps,
+        ladder=config.epsilon_ladder,
+        temperature_start=config.temperature_start if fresh else config.temperature_end,
+        temperature_end=config.temperature_end,
+    )
