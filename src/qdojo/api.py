@@ -172,8 +172,8 @@ class Run:
         """One member, ready to play: by default the one with the best evaluation."""
         best = self.delivered
         chosen = int(np.argmax(best.score)) if member is None else member
-        if not 0 <= chosen < self.config.seeds:
-            raise UsageError(f"member is {member}, but this run has members 0 to {self.config.seeds - 1}.")
+        if not 0 <= chosen < self.config.members:
+            raise UsageError(f"member is {member}, but this run has members 0 to {self.config.members - 1}.")
         return Policy(self.opened, best.params, chosen)
 
     def keras_model(self, member: int | None = None) -> Any:

@@ -22,7 +22,7 @@ def prepare(config: Config, observation_shape: tuple[int, ...], num_actions: int
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     widths = (math.prod(observation_shape), *config.hidden, num_actions)
     rows = config.burn_in_steps + config.sequence_steps + config.n_step if config.recurrent is not None else 1
-    multiply_adds = config.seeds * config.heads * config.batch_size * rows * sum(a * b for a, b in pairwise(widths))
+    multiply_adds = config.members * config.heads * config.batch_size * rows * sum(a * b for a, b in pairwise(widths))
     # Convolutions are work enough for several threads, however small the pictures.
     known = config.network in ("mlp", "tutorial") and not convolutions
     if not known or multiply_adds > ONE_THREAD_UPDATE or "NPROC" in os.environ:

@@ -19,12 +19,18 @@ def score(value: float) -> str:
     return f"{value:,.1f}".removesuffix(".0") if size < 1000.0 else f"{value:,.0f}"
 
 
+def combination(numbers: dict[str, float]) -> str:
+    """What a group of members has of its own: `learning_rate=0.0003, discount=0.9`."""
+    return ", ".join(f"{name}={value:g}" for name, value in numbers.items())
+
+
 def scores_of_members(
-    means: list[float], middle: float, interval: tuple[float, float] | list[float] | None = None
+    means: list[float], middle: float, interval: tuple[float, float] | list[float] | None = None, first: int = 0
 ) -> str:
     """Greedy means in words: each where there are few members, else their spread.
 
-    `middle` is the interquartile mean, and `interval` its 95 % interval over members, where there are enough of them.
+    The members are numbered from `first` on; `middle` is the interquartile mean, and `interval` its 95 % interval over
+    members, where there are enough of them.
     """
     if len(means) == 1:
         return f"greedy mean {score(means[0])}"
@@ -32,7 +38,7 @@ def scores_of_members(
     if interval is not None:
         told += f" (95 % interval {score(interval[0])} to {score(interval[1])})"
     if len(means) <= 8:
-        return f"greedy means {', '.join(map(score, means))} of members 0 to {len(means) - 1}; {told}"
+        return f"greedy means {', '.join(map(score, means))} of members {first} to {first + len(means) - 1}; {told}"
     return (
         f"{told} of the greedy means of {len(means)} members, "
         f"the lowest {score(min(means))}, the highest {score(max(means))}"

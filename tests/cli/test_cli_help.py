@@ -33,14 +33,14 @@ def test_the_dozen_that_matters_comes_first_and_the_rest_in_numbered_panels(pane
     assert 10 <= len(FIRST) <= 15
     for title, group in zip(titles[3:], GROUPS, strict=True):
         assert title.endswith(group.title)
-        expected = [name for name in group.model_fields if name not in (*FIRST, "env", "preset")]
+        expected = [name for name in group.model_fields if name not in (*FIRST, "env", "preset", "vary")]
         assert flags(panels[title]) == expected
 
 
 def test_each_setting_is_explained_with_its_default_and_what_it_needs(panels: dict[str, str]) -> None:
     everything = "\n".join(panels.values())
     for name, field in Config.model_fields.items():
-        assert " ".join(str(field.description).split()) in everything or name in ("env", "preset")
-    assert re.search(r"--vmin FLOAT +Smallest return .* \[0\.0; needs distribution=c51\]", everything)
+        assert " ".join(str(field.description).split()) in everything or name in ("env", "preset", "vary")
+    assert re.search(r"--vmin FLOAT\S* +Smallest return .* \[0\.0; needs distribution=c51\]", everything)
     assert re.search(r"--priority-alpha FLOAT .*\[0\.6; needs prioritized\]", everything)
     assert re.search(r"--hidden INT\.\.\. .*\[128 128\]", everything), "what holds by default is no need to tell"

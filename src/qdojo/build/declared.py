@@ -100,9 +100,9 @@ def _tutorial_weights(config: Config, spaces: Spaces, model: Any) -> Export:
         from qdojo.export.keras import export as write
         from qdojo.export.keras import keras_model
 
-        for member in range(config.seeds):
+        for member in range(config.members):
             own = jax.tree.map(lambda leaf, member=member: leaf[member], params)
-            suffix = "" if config.seeds == 1 else f"-{member}"
+            suffix = "" if config.members == 1 else f"-{member}"
             write(keras_model(own, spaces.observation_shape, model), folder / f"cartpole_weight{suffix}.weights.h5")
 
     return export

@@ -59,14 +59,14 @@ def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tupl
     """
     memory = stored_shapes(agent)
     # Members that learn from a data set share its rows.
-    members = config.seeds if config.dataset is None else 1
+    members = config.members if config.dataset is None else 1
     tape = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
     state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
     numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
     batch = 0 if config.agent == "pqn" else 2 * 4 * config.batch_size * numbers
     tree = priority.size_in_bytes(rows, config.num_envs) if config.prioritized else 0
     learning = _bytes(state) - tree + 4 * _bytes(state.params) + batch
-    return Needed(tape + config.seeds * tree, config.seeds * learning)
+    return Needed(tape + config.members * tree, config.members * learning)
 
 
 def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
@@ -85,13 +85,14 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
         if needed.learning > usable / 2 and needed.learning > needed.tape:
             raise UsageError(
                 f"The {weights(agent):,} weights of the network need {needed.learning / 1e9:,.1f} GB for "
-                f"{config.seeds} member(s), with optimizer, copies and a batch of {config.batch_size:,}, but {there}; "
-                "use fewer seeds, a smaller hidden or batch_size, or a smaller observation (resize it, make it grey)."
+                f"{config.members} member(s), with optimizer, copies and a batch of {config.batch_size:,}, but "
+                f"{there}; use fewer seeds, a smaller hidden or batch_size, or a smaller observation (resize it, make "
+                "it grey)."
             )
         # Whole blocks are held, so a size at the very limit would be rounded up past it.
         fits = int(config.capacity_steps * (usable - needed.learning) / needed.tape) - config.collect_steps
         raise UsageError(
-            f"capacity_steps={config.capacity_steps:,} for {config.seeds} member(s) needs "
+            f"capacity_steps={config.capacity_steps:,} for {config.members} member(s) needs "
             f"{(needed.tape + needed.learning) / 1e9:,.1f} GB, but {there}; "
             f"use capacity_steps={max(fits, 1):,} or less."
         )

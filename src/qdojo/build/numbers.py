@@ -83,8 +83,10 @@ def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
     size that is constant in the config stays so. Raises UsageError where there are not as many mappings as members,
     where a setting is no such number or is out of its range, or where nothing reads it.
     """
-    if len(given) != config.seeds:
-        raise UsageError(f"hyper has numbers for {len(given)} members, but seeds is {config.seeds}; give one for each.")
+    if len(given) != config.members:
+        raise UsageError(
+            f"hyper has numbers for {len(given)} members, but there are {config.members}; give one for each."
+        )
     names = sorted({name for one in given for name in one})
     possible = TUTORIAL if config.agent == "tutorial" else (*ALWAYS, *WHERE_GIVEN)
     idle = unread(config)

@@ -65,4 +65,6 @@ def open_player(config: Config, data: Mapping[str, Any] | None, env: Any = None,
 
 def params_template(config: Config, player: Player) -> Any:
     """Shapes and dtypes of the parameters of all members."""
-    return jax.eval_shape(lambda: jax.vmap(player.network.init)(member_keys(config.seed, config.seeds)))
+    return jax.eval_shape(
+        lambda: jax.vmap(player.network.init)(member_keys(config.seed, config.members, config.distinct_seeds))
+    )

@@ -14,6 +14,7 @@ from qdojo.errors import UsageError
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import Plays
 from qdojo.loops.host_evaluation import HostEvaluator
+from qdojo.loops.state import member_seeds
 
 EVALUATION_ENVS = 10
 """Copies that play a member's evaluation episodes, on the host loop."""
@@ -35,7 +36,7 @@ def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | Non
 
 def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[list[int], int], HostEnvironment]:
     """`open_vector(member_seeds, envs)` of the host loop."""
-    training_seeds = [config.seed + member for member in range(config.seeds)]
+    training_seeds = member_seeds(config.seed, config.members, config.distinct_seeds)
     with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
 
     def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
@@ -58,12 +59,13 @@ def build_evaluator(config: Config, spec: EnvSpec, spaces: Spaces, player: Plays
     """What plays greedy episodes of all members, as the run's own evaluations do. It needs nothing of training."""
     environment = device_environment(config, spec)
     if environment is not None:
-        return DeviceEvaluator(environment, player, config.seed, config.seeds)
+        return DeviceEvaluator(environment, player, config.seed, config.members, distinct_seeds=config.distinct_seeds)
     return HostEvaluator(
         vector_opener(config, spec, spaces),
         player,
         config.seed,
-        config.seeds,
+        config.members,
         evaluation_envs(config, spec),
         spaces.action_shape,
+        distinct_seeds=config.distinct_seeds,
     )

@@ -87,7 +87,7 @@ def build(
     """All parts of a run. `env`, `network` and `loss` stand in for the config's names where a caller has the objects.
 
     A run that is `resumed` has its weights, and does not read those that it began with. `hyper` gives each member
-    settings of its own, by name: see `member_numbers`.
+    settings of its own in place of those that `vary` gives, by name: see `member_numbers`.
 
     Raises UsageError, before anything is compiled, for whatever does not fit together.
     """
@@ -108,6 +108,8 @@ def build(
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
     begun = None if resumed else beginning(config, player.network)
+    if hyper is None and config.vary:
+        hyper = [own for own in config.combinations for _ in range(config.seeds)]
     numbers = None if hyper is None else member_numbers(config, hyper)
     make_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
     agent = build_agent(config, spaces, player, begun, make_loss)
@@ -248,11 +250,12 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
     rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(example_rows, warmup))
     size: dict[str, Any] = {
         "seed": config.seed,
-        "members": config.seeds,
+        "members": config.members,
         "envs": config.num_envs,
         "capacity_rows": rows,
         "cycles": cycles,
         "numbers": numbers,
+        "distinct_seeds": config.distinct_seeds,
     }
     playing: DeviceLoop | HostLoop
     if environment is not None:

@@ -23,8 +23,11 @@ def evaluate(
     found = find(runs, run)
 
     from qdojo import api
+    from qdojo.cli.groups import scores_by_combination
 
-    scores = api.evaluate(found.path, episodes, seed=seed, root=runs)
+    api.use_compilation_cache()
+    run_found = api.Run(found)
+    scores = run_found.evaluate(episodes, seed)
     if json:
         emit(
             {
@@ -44,3 +47,5 @@ def evaluate(
         )
         cut = cut_clause(scores.cut.sum(axis=1).tolist(), episodes, scores.bound_steps)
         tell(f"{told}; {cut}" if cut else told)
+        for line in scores_by_combination(run_found.config, scores.mean.tolist()):
+            tell(line)

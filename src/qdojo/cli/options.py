@@ -28,6 +28,17 @@ def _unrounded(annotation: Any) -> Callable[[Any, Sequence[Token]], Any]:
     return converted
 
 
+def _listed(convert_one: Callable[[Any, Sequence[Token]], Any]) -> Callable[[Any, Sequence[Token]], Any]:
+    """The converter of a flag for a number, which takes several too: `1e-4,3e-4` gives groups of members one each."""
+
+    def converted(kind: Any, tokens: Sequence[Token]) -> Any:
+        if len(tokens) != 1 or "," not in tokens[0].value:
+            return convert_one(kind, tokens)
+        return [convert_one(kind, [tokens[0].evolve(value=value)]) for value in tokens[0].value.split(",")]
+
+    return converted
+
+
 RunName = Annotated[str, Parameter(help="A run: path, name, start of its name, or `last`.")]
 RunsFolder = Annotated[
     Path, Parameter(name="--runs", env_var="QDOJO_RUNS", show_env_var=False, help="Folder that holds the runs.")
@@ -47,8 +58,8 @@ Count = Annotated[int, Parameter(converter=_unrounded(int), validator=validators
 Seed = Annotated[int, Parameter(converter=_unrounded(int), validator=validators.Number(gte=0, lt=2**31))]
 
 RUNS = Path("runs")
-NAMED = ("env", "preset")
-"""Fields that `train` takes by a parameter of its own."""
+NAMED = ("env", "preset", "vary")
+"""Fields that `train` takes by a parameter of its own, or by lists of other fields."""
 FIRST_PANEL = Group(
     "1. Settings that matter most",
     help="Each setting is also read from an environment variable, QDOJO_<NAME>. A flag overrides the variable, the "
@@ -75,9 +86,9 @@ def _flag(name: str, field: FieldInfo, panel: Group) -> Any:
     about = " ".join((field.description or "").split())
     annotation = _bare(field.annotation)
     holds_many = tuple in (typing.get_origin(part) for part in (annotation, *typing.get_args(annotation)))
-    holds_integers = int in (annotation, *typing.get_args(annotation))
+    may_differ = float in (annotation, *typing.get_args(annotation))
     return Annotated[
-        annotation,
+        annotation | list[float] if may_differ else annotation,
         Parameter(
             group=panel,
             help=f"{about} [{told}{needs}]",
@@ -86,9 +97,16 @@ def _flag(name: str, field: FieldInfo, panel: Group) -> Any:
             show_choices=False,
             consume_multiple=1 if holds_many else False,
             negative_iterable="",
-            converter=_unrounded(annotation) if holds_integers else None,
+            converter=_converter(annotation),
         ),
     ]
+
+
+def _converter(annotation: Any) -> Callable[[Any, Sequence[Token]], Any] | None:
+    kinds = {annotation, *typing.get_args(annotation)}
+    if float in kinds:
+        return _listed(lambda kind, tokens: convert(annotation, tokens))
+    return _unrounded(annotation) if int in kinds else None
 
 
 def _flags() -> dict[str, Any]:

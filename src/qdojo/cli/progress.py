@@ -31,8 +31,8 @@ class Numbers:
 
     def __init__(self, config: "Config") -> None:
         self._config = config
-        self._recent: list[deque[float]] = [deque(maxlen=RECENT_EPISODES) for _ in range(config.seeds)]
-        self._done = [0] * config.seeds
+        self._recent: list[deque[float]] = [deque(maxlen=RECENT_EPISODES) for _ in range(config.members)]
+        self._done = [0] * config.members
         self._metrics: dict[str, float] = {}
         self._speed = 0.0
         self.greedy: float | None = None
@@ -48,7 +48,7 @@ class Numbers:
             self._recent[episode.member].append(episode.score)
             self._done[episode.member] = episode.episode
         if self._steps is not None:
-            self._speed = (report.steps - self._steps) * self._config.seeds / max(report.seconds, 1e-9)
+            self._speed = (report.steps - self._steps) * self._config.members / max(report.seconds, 1e-9)
         self._metrics.update({name: float(values.mean()) for name, values in report.metrics.items()})
         spent = report.steps / self._config.steps
         if self._config.episodes is not None:
@@ -224,7 +224,7 @@ class Progress:
     def started(self, started: "Started") -> None:
         config = started.config
         self.run, self._config, self._numbers = started.run, config, Numbers(config)
-        members = "one member" if config.seeds == 1 else f"{config.seeds} members"
+        members = "one member" if config.members == 1 else f"{config.members} members"
         since = f", from step {started.at_step:,}" if started.at_step else ""
         told = f"{config.env}, preset {config.preset}, {members}, {started.loop} loop{since}: {started.run.path}"
         self._display.message(told)
@@ -262,7 +262,7 @@ class Progress:
         """The tutorial's own lines. A reader who has left ends the lines, not the run."""
         budget = self._config.episodes
         lines = [
-            (f"Member {episode.member} " if self._config.seeds > 1 else "")
+            (f"Member {episode.member} " if self._config.members > 1 else "")
             + f"Episode {episode.episode}# Score: {episode.length}"
             for episode in report.episodes
             if budget is None or episode.episode <= budget

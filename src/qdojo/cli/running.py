@@ -27,6 +27,10 @@ def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
         emit(result | {"seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
         return 0
     tell(_summary(result))
+    from qdojo.cli.groups import scores_by_combination
+
+    for line in scores_by_combination(run.config, result["eval"]["mean"]):
+        tell(line)
     say(f"The run lies in {run.path}; watch it play or look at how it learned:")
     say(f"  {command('watch', run.path)}\n  {command('show', run.path)}")
     return 0

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from qdojo.cli.groups import scores_by_combination
 from qdojo.cli.options import RUNS, Json, RunName, RunsFolder
 from qdojo.cli.output import command, emit, say, show_table, tell
 from qdojo.config import Config, read_config
@@ -46,7 +47,7 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
         ("now", "mean over members"),
         [(name, f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}") for name, value in now.items()],
     )
-    for line in _judgements(scores, result):
+    for line in _judgements(config, scores, result):
         tell(f"\n{line}")
     if curve is not None:
         tell(f"\nreturn while learning\n{terminal_curve(curve.steps, curve.middle)}")
@@ -91,7 +92,7 @@ def _by_steps(scores: dict[int, Curve]) -> list[dict[str, Any]]:
     return [{"steps": steps, "mean": found[steps]} for steps in sorted(found)]
 
 
-def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list[str]:
+def _judgements(config: Config, scores: dict[int, Curve], result: dict[str, Any] | None) -> list[str]:
     told = []
     if scores:
         last = _by_steps(scores)[-1]
@@ -101,7 +102,8 @@ def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list
     if result is not None and "eval" in result:
         evaluation = result["eval"]
         means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation.get("interval"))
-        told.append(f"delivered: {means}, {evaluation['episodes']} unseen episodes each")
+        groups = scores_by_combination(config, evaluation["mean"])
+        told.append("\n".join([f"delivered: {means}, {evaluation['episodes']} unseen episodes each", *groups]))
     if result is not None and "error" in result:
         told.append(f"failed: {result['error']}")
     return told

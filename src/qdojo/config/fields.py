@@ -46,6 +46,8 @@ class RunSettings(Group):
     """Random seed of the first member; member k uses seed + k."""
     seeds: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Number of agents (members) trained side by side, each with a seed of its own."""
+    vary: dict[str, tuple[float, ...]] = {}
+    """Settings in which members differ, each with its values; `seeds` members are trained of every combination."""
     steps: Positive = 100_000
     """Training budget in environment steps of each member."""
     episodes: Annotated[Positive | None, goes_with(dataset=OFF)] = None

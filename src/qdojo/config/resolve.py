@@ -5,7 +5,7 @@ Flags and variables come merged from the command line. Not for ranges: see `fiel
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
             raise UsageError(no_such_setting(name, [*kind.model_fields, *kind.tables()]))
     if resolved:
         return _checked(handler, kind, fields)
+    fields = _varied(kind, fields)
     preset = fields.get("preset", "default")
     if not isinstance(preset, str) or preset not in presets.preset_tables():
         raise UsageError(no_such_preset(preset, presets.preset_tables()))
@@ -44,6 +45,9 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     # The one that pydantic has made is the one that it hands out, so it is completed in place.
     config.__dict__.update(_following(config))
     idle = {name: need for name, need in unread(config).items() if name in fields}
+    for name in config.vary:
+        if name in idle:
+            raise UsageError(f"{unread_message(config, name, idle[name])}.")
     if idle:
         without = kind(**{name: value for name, value in fields.items() if name not in idle})
         for name, need in idle.items():
@@ -51,6 +55,32 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
             if getattr(config, name) != getattr(without, name):
                 raise UsageError(f"{unread_message(config, name, need)}.")
     return config
+
+
+def _varied(kind: "type[Config]", fields: dict[str, Any]) -> dict[str, Any]:
+    """Settings where one that is a number was given as a list: its first value, and all of them in `vary`."""
+    vary = dict(fields.get("vary") or {})
+    for name, value in fields.items():
+        if not isinstance(value, tuple | list) or not _is_number(kind.model_fields[name].annotation):
+            continue
+        if not value:
+            raise UsageError(f"{name} is an empty list; give a number, or one for each group of members.")
+        if len(value) > 1:
+            vary[name] = tuple(value)
+    given = {name: values[0] for name, values in vary.items() if name in kind.model_fields and values}
+    single = {
+        name: value[0]
+        for name, value in fields.items()
+        if isinstance(value, tuple | list) and value and _is_number(kind.model_fields[name].annotation)
+    }
+    return fields | single | given | ({"vary": vary} if vary else {})
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a setting is one number, or may be."""
+    kinds = {annotation, *get_args(annotation)}
+    kinds |= {part for kind in kinds for part in get_args(kind)}
+    return bool(kinds & {int, float}) and tuple not in {get_origin(kind) for kind in kinds}
 
 
 def _defaults(kind: "type[Config]") -> dict[str, Any]:

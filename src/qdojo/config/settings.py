@@ -1,5 +1,7 @@
 """All settings of one run in one frozen record. Not the settings themselves: see `fields.py`."""
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -56,6 +58,21 @@ class Config(
         return {group.table for group in GROUPS} - {""}
 
     @property
+    def members(self) -> int:
+        """Agents of the population: `seeds` of each combination of the values of `vary`."""
+        return self.seeds * math.prod(len(values) for values in self.vary.values())
+
+    @property
+    def distinct_seeds(self) -> int | None:
+        """After how many members their seeds begin again; None where each has its own."""
+        return self.seeds if self.vary else None
+
+    @property
+    def combinations(self) -> list[dict[str, float]]:
+        """Each combination of the values of `vary`; member m is of number m // seeds, and has seed + m % seeds."""
+        return [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
+
+    @property
     def parts_of_the_mlp(self) -> list[str]:
         """What was chosen that only the mlp has."""
         parts = {
@@ -97,5 +114,5 @@ class Config(
         written: dict[str, Any] = {}
         for group in GROUPS:
             table = written.setdefault(group.table, {}) if group.table else written
-            table.update({name: values[name] for name in group.model_fields})
+            table.update({name: values[name] for name in group.model_fields if values[name] != {}})
         return tomli_w.dumps(written)

@@ -59,6 +59,7 @@ class DeviceLoop:
         capacity_rows: int,
         cycles: int,
         numbers: Any = None,
+        distinct_seeds: int | None = None,
     ) -> None:
         """`cycles` make a chunk, the shortest thing that is reported; `capacity_rows` is the tape's length.
 
@@ -67,9 +68,9 @@ class DeviceLoop:
         self.environment, self.agent, self.rhythm = environment, agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles = capacity_rows, cycles
-        self.seed, self.numbers = seed, numbers
+        self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs = Programs()
-        self.evaluator = DeviceEvaluator(environment, agent, seed, members, self.programs)
+        self.evaluator = DeviceEvaluator(environment, agent, seed, members, self.programs, distinct_seeds)
         self._stretches = Stretches(cycles, rhythm)
 
     def init(self) -> TrainState:
@@ -150,7 +151,7 @@ class DeviceLoop:
         return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
-        keys = member_keys(self.seed, self.members)
+        keys = member_keys(self.seed, self.members, self.distinct_seeds)
         shape = (self.envs, self.environment.noise_words)
         words = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint32))(streams(keys, START))
         running = jax.vmap(jax.vmap(lambda noise: start(self.environment, noise)))(words)
@@ -162,7 +163,7 @@ class DeviceLoop:
         self, state: TrainState, log: ChunkLog, start: Int[AnyArray, ""], stop: Int[AnyArray, ""]
     ) -> tuple[TrainState, ChunkLog]:
         """The cycles from `start` to `stop` of a chunk, and its log with them in it."""
-        keys = member_keys(self.seed, self.members)
+        keys = member_keys(self.seed, self.members, self.distinct_seeds)
         rows, updates = self.rhythm.rows, self.rhythm.updates
         first_row = state.clock.rows - start * rows
         collecting = chunk_words(

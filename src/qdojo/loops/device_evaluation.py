@@ -33,11 +33,18 @@ class DeviceEvaluator:
     """Plays the episodes of all members in one program. It needs no tape and no learner."""
 
     def __init__(
-        self, environment: NativeEnvironment, player: Plays, seed: int, members: int, programs: Programs | None = None
+        self,
+        environment: NativeEnvironment,
+        player: Plays,
+        seed: int,
+        members: int,
+        programs: Programs | None = None,
+        distinct_seeds: int | None = None,
     ) -> None:
-        """`seed` is that of the first member; `programs` are those of the loop that it is part of, if any."""
+        """`seed` and `distinct_seeds` are as for `member_seeds`; `programs` are those of the loop that it
+        is part of, if any."""
         self.environment, self.player, self.seed, self.members = environment, player, seed, members
-        self.programs = programs or Programs()
+        self.programs, self.distinct_seeds = programs or Programs(), distinct_seeds
 
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
@@ -77,7 +84,7 @@ class DeviceEvaluator:
             return _Rollout(running, memory, jnp.zeros(episodes), jnp.int32(1)), words
 
         keys = jax.vmap(lambda key: jax.random.fold_in(key, seed))(
-            streams(member_keys(self.seed, self.members), EVALUATE)
+            streams(member_keys(self.seed, self.members, self.distinct_seeds), EVALUATE)
         )
         return jax.vmap(member)(keys)
 

@@ -26,6 +26,7 @@ from qdojo.loops.state import (
     fresh_state,
     fresh_tally,
     member_keys,
+    member_seeds,
     renewed,
 )
 from qdojo.tape import ring
@@ -69,6 +70,7 @@ class HostLoop:
         evaluation_envs: int,
         action_shape: tuple[int, ...] = (),
         numbers: Any = None,
+        distinct_seeds: int | None = None,
     ) -> None:
         """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported.
 
@@ -78,17 +80,25 @@ class HostLoop:
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm, self.numbers = agent, rhythm, numbers
         self.members, self.envs = members, envs
-        self.capacity_rows, self.cycles, self.seed = capacity_rows, cycles, seed
+        self.capacity_rows, self.cycles = capacity_rows, cycles
+        self.seed, self.distinct_seeds = seed, distinct_seeds
         self.programs = Programs()
         self.evaluator = HostEvaluator(
-            open_vector, agent, seed, members, evaluation_envs, action_shape, programs=self.programs
+            open_vector,
+            agent,
+            seed,
+            members,
+            evaluation_envs,
+            action_shape,
+            programs=self.programs,
+            distinct_seeds=distinct_seeds,
         )
         self._packing = Packing(jax.eval_shape(self._init).agents)
         self._vector: Any = None  # a Vector, from `init` or `reopened` to `close`
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
+        self._vector = self.open_vector(member_seeds(self.seed, self.members, self.distinct_seeds), self.envs)
         self._vector.reset()
         state: TrainState = self.programs.compiled("init", self._init)()
         return state._replace(tally=fresh_tally(self.members, self.envs), environment=self._vector.state())
@@ -98,7 +108,7 @@ class HostLoop:
 
         An environment that cannot be rebuilt begins its next episode, and the row it left open starts no transition.
         """
-        self._vector = self.open_vector([self.seed + k for k in range(self.members)], self.envs)
+        self._vector = self.open_vector(member_seeds(self.seed, self.members, self.distinct_seeds), self.envs)
         lost = self._vector.restore(state.environment)
         if not lost:
             return state, None
@@ -158,7 +168,7 @@ class HostLoop:
         return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
-        keys = member_keys(self.seed, self.members)
+        keys = member_keys(self.seed, self.members, self.distinct_seeds)
         shapes = self.observation, self.action_shape
         return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.numbers)
 
@@ -239,7 +249,7 @@ class HostLoop:
         return self._state(work)._replace(partial=partial)
 
     def _words(self, rows: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
-        keys = member_keys(self.seed, self.members)
+        keys = member_keys(self.seed, self.members, self.distinct_seeds)
         collecting = (self.cycles, self.rhythm.rows, self.envs, self.agent.act_words)
         learning = (self.cycles, self.rhythm.updates, self.agent.update_words)
         return chunk_words(keys, COLLECT, rows, collecting), chunk_words(keys, LEARN, rows, learning)

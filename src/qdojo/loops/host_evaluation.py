@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Plays, Watch, unwatched
-from qdojo.loops.state import EVALUATE, Programs, best_action, fresh_memory, renewed, where
+from qdojo.loops.state import EVALUATE, Programs, best_action, fresh_memory, member_seeds, renewed, where
 from qdojo.types import Memory, Observation, Params
 
 
@@ -36,19 +36,20 @@ class HostEvaluator:
         envs: int,
         action_shape: tuple[int, ...] = (),
         programs: Programs | None = None,
+        distinct_seeds: int | None = None,
     ) -> None:
-        """`open_vector(member_seeds, envs)` opens environments, `envs` of them a member; `seed` is that of the first
-        member; `programs` are those of the loop that it is part of, if any."""
+        """`open_vector(member_seeds, envs)` opens environments, `envs` of them a member; `seed` and
+        `distinct_seeds` are as for `member_seeds`; `programs` are those of the loop that it is part of, if any."""
         self.open_vector, self.player = open_vector, player
         self.seed, self.members, self.envs, self.action_shape = seed, members, envs, action_shape
-        self.programs = programs or Programs()
+        self.programs, self.distinct_seeds = programs or Programs(), distinct_seeds
 
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
     ) -> Played:
         """Greedy episodes of at most `bound` steps on copies of their own, whose seeds come from `seed`, not from
         training; `watch` hears how far they are."""
-        seeds = [evaluation_seed(self.seed + k, seed) for k in range(self.members)]
+        seeds = [evaluation_seed(own, seed) for own in member_seeds(self.seed, self.members, self.distinct_seeds)]
         vector = self.open_vector(seeds, self.envs)
         try:
             return self._rollout(vector, params, episodes, bound, watch)

@@ -137,7 +137,7 @@ class OfflineLoop:
         observation, action = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (like.observation, like.action)
         )
-        keys = member_keys(inner.seed, inner.members)
+        keys = member_keys(inner.seed, inner.members, inner.distinct_seeds)
         state = fresh_state(inner.agent, keys, 1, inner.capacity_rows, observation, action.shape, inner.numbers)
         # One copy of the rows, that of member 0, whoever reads.
         shared = state.tape._replace(
@@ -152,7 +152,7 @@ class OfflineLoop:
         inner, rhythm = self.inner, self.rhythm
         shape = (inner.cycles, rhythm.updates, inner.agent.update_words)
         first_row = state.clock.rows - start * rhythm.rows
-        noise = chunk_words(member_keys(inner.seed, inner.members), LEARN, first_row, shape)
+        noise = chunk_words(member_keys(inner.seed, inner.members, inner.distinct_seeds), LEARN, first_row, shape)
 
         def cycle(i: Int[Array, ""], carry: tuple[Any, Clock, Any]) -> tuple[Any, Clock, Any]:
             agents, clock, sums = carry

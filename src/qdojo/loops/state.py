@@ -44,9 +44,15 @@ NO_TALLY: Any = None
 """What compiled code sees in the tally's place: that one lives on the host."""
 
 
-def member_keys(seed: int, members: int) -> Array:
-    """One key a member: member k of a population has the key of a single agent with seed + k."""
-    return jax.vmap(jax.random.key)(jnp.arange(seed, seed + members, dtype=jnp.uint32))
+def member_seeds(seed: int, members: int, distinct: int | None = None) -> list[int]:
+    """One seed a member: seed + k, and from member `distinct` on, where that is given, from `seed` again."""
+    return [seed + member % (distinct or members) for member in range(members)]
+
+
+def member_keys(seed: int, members: int, distinct: int | None = None) -> Array:
+    """One key a member, that of a single agent with the member's seed: see `member_seeds`."""
+    numbers = jnp.arange(members, dtype=jnp.uint32)
+    return jax.vmap(jax.random.key)(seed + (numbers if distinct is None else numbers % distinct))
 
 
 def streams(keys: Array, name: int) -> Array:

@@ -82,7 +82,7 @@ class Judge:
             nonlocal told_at
             if time.monotonic() - told_at >= EVALUATION_TOLD_SECONDS:
                 told_at = time.monotonic()
-                self._observers.tell("evaluation_at", done, episodes * self._config.seeds, steps)
+                self._observers.tell("evaluation_at", done, episodes * self._config.members, steps)
 
         try:
             self._stop.cutting_off = True

@@ -297,6 +297,7 @@ class Trainer:
             "preset": config.preset,
             "loop": self.loop.name,
             "seeds": config.seeds,
+            "members": [{"seed": config.seed + k} | own for own in config.combinations for k in range(config.seeds)],
             "steps": self._steps,
             "env_steps": state.tally.env_steps.tolist(),
             "updates": int(state.clock.updates),

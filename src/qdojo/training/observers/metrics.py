@@ -36,7 +36,7 @@ class MetricsObserver:
         # Members that are through with their episodes play on, beside those that are not; that is not part of the run.
         most = self._config.episodes or math.inf
         self._writer.episodes(episode for episode in report.episodes if episode.episode <= most)
-        speed = (report.steps - self._steps) * self._config.seeds / max(report.seconds, 1e-9)
+        speed = (report.steps - self._steps) * self._config.members / max(report.seconds, 1e-9)
         self._steps = report.steps
         values = report.metrics | {"steps_per_second": speed, "updates": float(report.updates)}
         self._writer.metrics(report.steps, values)
