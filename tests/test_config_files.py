@@ -132,6 +132,11 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_its_default_whatever_
     assert (stored.adam_epsilon, stored.n_step) == (1e-8, 5)
 
 
+def test_quantiles_of_iqn_are_refused_where_a_file_is_of_this_version() -> None:
+    with pytest.raises(UsageError, match=r"^quantiles is set, but nothing reads it with distribution='iqn'; use "):
+        make_config(CARTPOLE, **tomllib.loads("[distributional]\ndistribution = 'iqn'\nquantiles = 8"))
+
+
 def test_what_a_checkpoint_of_an_earlier_version_says_of_the_settings_is_the_same_as_its_file() -> None:
     table = {
         name: None if value == "none" and name != "render" else value for name, value in tomllib.loads(OLD).items()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from qdojo.config import GROUPS, Config, needed
+from qdojo.config.compatibility import GoesWith, ReadWith, needs_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -18,6 +19,12 @@ all. `qdojo presets NAME` shows them.
 
 A setting that nothing reads under the others is refused where you set it, and so is one that does not go with the
 others: the last column says what each needs. `agent` comes with the preset. In a file, `"none"` stands for none.
+"""
+
+
+CROSSED = """\
+## What goes with what
+The same, by what is needed. All else goes together.
 """
 
 
@@ -42,7 +49,21 @@ def page() -> str:
             needs = ", ".join(f"`{need.told()}`" for need in needed(Config, name))
             rows.append(f"| `{name}` | {default} | {about} | {needs} |")
         parts.append("\n".join(rows) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, what_goes_with_what()])
+
+
+def what_goes_with_what() -> str:
+    """The same declarations, by what is needed."""
+    by_need: dict[str, dict[type, list[str]]] = {}
+    for kind in (GoesWith, ReadWith):
+        for name in (name for group in GROUPS for name in group.model_fields):
+            for need in needs_of(Config, name, kind):
+                by_need.setdefault(need.told(), {}).setdefault(kind, []).append(f"`{name}`")
+    rows = [
+        f"| `{need}` | {', '.join(found.get(GoesWith, []))} | {', '.join(found.get(ReadWith, []))} |"
+        for need, found in sorted(by_need.items())
+    ]
+    return "\n".join([CROSSED, "| needed | refused without it | not read without it |", "|---|---|---|", *rows]) + "\n"
 
 
 def test_the_page_says_what_the_declarations_say() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qdojo import snapshot
+from qdojo.build.named import takes_spaces
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.stepping import build_evaluator
 from qdojo.build.training import build, refuse_unread
@@ -135,7 +136,7 @@ class Run:
     env: Callable[..., Any] | NativeEnvironment | None = None
     """The environment's callable, or the environment in JAX, where it was given as one."""
     network: Any = None
-    """The Keras model or its builder, where it was given as an object."""
+    """The Keras model or the function that builds the network, where it was given as an object."""
 
     @property
     def path(self) -> Path:
@@ -235,23 +236,34 @@ def train(
     preset: str = "default",
     config: Config | None = None,
     network: Any = None,
+    loss: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
     **fields: Any,
 ) -> Run:
     """Train a population on an environment and return its finished run.
 
-    `env` is an id, a path, a callable that returns an environment, or an environment in JAX; `network` a `keras.Model`
-    or a function that builds one; `fields` are those of `Config`, and stand in for a `config`, which names its own env;
-    `observers` hear of the run and may end it, see `qdojo.training.observers`. Raises UsageError before anything
-    starts, EnvironmentFailure where the environment breaks, and `qdojo.training.stopping.Interrupted` on Ctrl-C, after
-    saving.
+    `env` is an id, a path, a callable that returns an environment, or an environment in JAX. `network` is a
+    `keras.Model`, a function that builds one, or a function of (spaces, key) that returns an Equinox module; `loss` a
+    function of (network, rule) that returns a `qdojo.agents.learner.Loss`; `observers` hear of the run and may end it
+    (`qdojo.training.observers`): docs/adding.md shows one of each. `fields` are those of `Config`; a `config`, which
+    names its own env, stands in for them.
+
+    Raises UsageError before anything starts, EnvironmentFailure where the environment breaks, and
+    `qdojo.training.stopping.Interrupted` on Ctrl-C, after saving.
     """
     use_compilation_cache()
     everyone = _observers(observers)
+    given: dict[str, Any] = {}
     if isinstance(network, str):
         fields["network"], network = network, None
-    config = _configured(env, preset, config, fields, KERAS if network is not None else None)
+    elif network is not None:
+        given["network"] = name_of(network) if takes_spaces(network) else KERAS
+    if isinstance(loss, str):
+        fields["loss"], loss = loss, None
+    elif loss is not None:
+        given["loss"] = name_of(loss)
+    config = _configured(env, preset, config, fields, given)
     if config.dataset is not None and config.dataset.startswith(MINARI):
         minari_folder(config.dataset)
     elif config.dataset is not None:
@@ -261,18 +273,19 @@ def train(
         config = config.model_copy(update={"weights": str(find(Path(root), config.weights).path.resolve())})
     if config.render == "human" and not has_screen():
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
-    given = None if isinstance(env, str) else env
-    parts = build(config, given, network)
+    environment = None if isinstance(env, str) else env
+    parts = build(config, environment, network, loss)
     refuse_unread(config, parts)
-    return Run(start(config, parts, Path(root), everyone), given, network)
+    return Run(start(config, parts, Path(root), everyone), environment, network)
 
 
-def _configured(env: Any, preset: str, config: Config | None, fields: dict[str, Any], network: str | None) -> Config:
+def _configured(
+    env: Any, preset: str, config: Config | None, fields: dict[str, Any], objects: dict[str, Any]
+) -> Config:
     """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top.
 
-    `network` is what the setting of that name says where the network was given as an object.
+    `objects` is what settings say where their value was given as an object.
     """
-    objects = {} if network is None else {"network": network}
     if config is None:
         if env is None:
             raise UsageError("env is missing; name an environment, or give a config.")
@@ -291,6 +304,7 @@ def resume(
     *,
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
+    loss: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
     steps: int | None = None,
@@ -321,7 +335,7 @@ def resume(
     if changed_since and not fork:
         told = "; ".join(changed_since)
         raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo it or use --fork.")
-    parts = build(config, env, network if network is not None else found.model_given, resumed=True)
+    parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     # Where a window cannot be shown now, it may be the next time: only the budget is kept.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})

@@ -154,6 +154,12 @@ def test_flag_before_variable_before_file_before_preset(monkeypatch: pytest.Monk
     assert _settings(monkeypatch, "CartPole-v1", "--config", "settings.toml").env == "CartPole-v1"
 
 
+def test_a_flag_goes_over_the_tables_of_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("settings.toml").write_text('env = "Acrobot-v1"\n[replay]\nbatch_size = 16\n[networks]\nhidden = [5, 6]\n')
+    config = _settings(monkeypatch, "--config", "settings.toml", "--batch-size", "17")
+    assert config == make_config("Acrobot-v1", batch_size=17, hidden=(5, 6))
+
+
 def test_numbers_that_are_whole_and_none_at_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ["--steps", "2000.0", "--hidden", "8", "9", "--eval-every-steps", "none"]
     expected = make_config("CartPole-v1", steps=2000, hidden=(8, 9), eval_every_steps=None)

@@ -146,6 +146,31 @@ def test_an_environment_that_cannot_be_built_twice_is_refused() -> None:
         try_out(spec, check_spaces(spec))
 
 
+def test_an_environment_of_which_there_can_be_only_one_at_a_time_is_refused() -> None:
+    class Port(Walk):
+        def __init__(self) -> None:
+            if type(self).opened:
+                raise OSError("the port is\ntaken")
+            super().__init__()
+
+    spec = resolve(Port)
+    words = "its factory, called while another copy was open, raised OSError: the port is; evaluations play beside"
+    with pytest.raises(UsageError, match=words):
+        try_out(spec, check_spaces(spec))
+    assert Port.opened == 0
+
+
+@pytest.mark.parametrize("wrapped", [lambda make: make, vector_of])
+def test_a_factory_that_gives_the_same_environment_again_is_refused(wrapped: Any) -> None:
+    class Same(Walk):
+        pass
+
+    env = wrapped(Same)()
+    spec = resolve(lambda: env)
+    with pytest.raises(UsageError, match="gave that copy again; make it build a fresh environment at each call"):
+        try_out(spec, check_spaces(spec))
+
+
 def test_a_trial_leaves_no_copy_open_and_the_random_numbers_of_the_process_alone() -> None:
     class Draws(Walk):
         def step(self, action: Any) -> Any:

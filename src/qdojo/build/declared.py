@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from qdojo.build.named import takes_spaces
 from qdojo.config import Config
 from qdojo.envs.spaces import Spaces
 from qdojo.loops.state import Tally
@@ -32,7 +33,8 @@ def checks(config: Config, spaces: Spaces) -> tuple[Check, ...]:
 
 def exports(config: Config, spaces: Spaces, model: Any) -> tuple[Export, ...]:
     """The files of the agent that the settings choose."""
-    return (_tutorial_weights(config, spaces, model),) if config.agent == "tutorial" else ()
+    wanted = config.agent == "tutorial" and not takes_spaces(model)
+    return (_tutorial_weights(config, spaces, model),) if wanted else ()
 
 
 def _within_support(config: Config) -> Check:

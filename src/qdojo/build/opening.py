@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from qdojo.build.named import takes_spaces
 from qdojo.build.player import Player, build_player, network_model, torso_kind
 from qdojo.config import Config
 from qdojo.envs.describe import described, from_description
@@ -36,7 +37,7 @@ def description(config: Config, spec: EnvSpec, spaces: Spaces, model: Any) -> di
     A model that cannot be written as JSON is left out, and has to be given again.
     """
     architecture = None
-    if model is not None and config.network != "tutorial":
+    if model is not None and config.network != "tutorial" and not takes_spaces(model):
         architecture = model_to_json(model, spaces.observation_shape)
     return {"format": FORMAT, "environment": described(spec), "keras_model": architecture}
 

@@ -12,8 +12,9 @@ from qdojo.agents.explore import actor_of
 from qdojo.agents.quantile import qrdqn_network
 from qdojo.agents.recurrent import reading
 from qdojo.bellman.targets import unrescaled
+from qdojo.build.named import named, takes_spaces
 from qdojo.config import Config, beyond_preset
-from qdojo.envs.resolve import import_module
+from qdojo.envs.resolve import name_of
 from qdojo.envs.spaces import Spaces
 from qdojo.errors import UsageError
 from qdojo.networks import torsos
@@ -23,6 +24,7 @@ from qdojo.networks.keras import KERAS, keras_network, tutorial_network
 from qdojo.networks.mlp import mlp
 from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
+from qdojo.networks.own import own_network
 from qdojo.networks.prior import with_prior
 from qdojo.networks.recurrent import head_design, recurrent
 from qdojo.networks.torsos import Kind
@@ -47,7 +49,7 @@ def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
     Raises UsageError for whatever does not fit together.
     """
     check_model(config, spaces, model)
-    player = _player(config, _network(config, network_design(config, spaces), model))
+    player = _player(config, _network(config, spaces, model))
     if not config.value_rescaling:
         return player
     return player._replace(actor=player.actor._replace(worth=unrescaled))
@@ -116,9 +118,18 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
     return torso
 
 
-def _network(config: Config, design: Design, model: Any) -> Network:
+def _network(config: Config, spaces: Spaces, model: Any) -> Network:
     """What one member, or one head of an ensemble, learns."""
-    if model is not None:
+    design = network_design(config, spaces)
+    if takes_spaces(model):
+        network = own_network(
+            functools.partial(model, spaces),
+            name_of(model),
+            design.observation_shape,
+            spaces.observation_dtype,
+            design.q_shape,
+        )
+    elif model is not None:
         network = keras_network(model, design.observation_shape, design.num_actions)
     elif config.recurrent is not None:
         head = _outputs(config, head_design(design, config.distribution in IMPLICIT))
@@ -157,14 +168,13 @@ def support(config: Config) -> Float[Array, "atoms"]:
 
 
 def check_model(config: Config, spaces: Spaces, model: Any) -> None:
-    """Whether a Keras model, or the tutorial's agent, can do what is asked."""
+    """Whether a network of the user's own, or the tutorial's agent, can do what is asked."""
+    kind = "an Equinox module" if takes_spaces(model) else "a Keras model"
     if model is not None and config.parts_of_the_mlp:
-        raise UsageError(
-            f"{config.parts_of_the_mlp[0]} is set, but the network is a Keras model; leave one of them out."
-        )
+        raise UsageError(f"{config.parts_of_the_mlp[0]} is set, but the network is {kind}; leave one of them out.")
     if model is not None and (unread := beyond_preset(config, ("torso", "torso_width", "spectral_norm"))):
-        raise UsageError(f"{unread[0]} is set, but the network is a Keras model; leave one of them out.")
-    if not spaces.action_shape:
+        raise UsageError(f"{unread[0]} is set, but the network is {kind}; leave one of them out.")
+    if not spaces.action_shape or takes_spaces(model):
         return
     unable = "agent='tutorial'" if config.agent == "tutorial" else "a Keras model"
     if model is not None:
@@ -172,17 +182,13 @@ def check_model(config: Config, spaces: Spaces, model: Any) -> None:
 
 
 def network_model(config: Config, spaces: Spaces, given: Any) -> Any:
-    """The Keras model, or the function that builds it, where the network is one; else None."""
+    """The Keras model, or the function that builds it or an Equinox module, where the network is one; else None."""
     if given is not None or config.network == "mlp":
         return given
     if config.network == "tutorial":
         return functools.partial(tutorial_network, spaces.observation_shape, spaces.num_actions)
     if config.network == KERAS:
         raise UsageError("network is a Keras model that was given in Python; pass it again, as network=.")
-    module, colon, name = config.network.partition(":")
-    if not colon:
+    if ":" not in config.network:
         raise UsageError(f"network is {config.network!r}; use 'mlp', 'tutorial' or 'module:build'.")
-    build = getattr(import_module(module, config.network), name, None)
-    if not callable(build):
-        raise UsageError(f"network is {config.network!r}, but {module} has no function {name!r} that builds a model.")
-    return build
+    return named("network", config.network, "a Keras model or an Equinox module")

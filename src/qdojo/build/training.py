@@ -17,6 +17,7 @@ from qdojo.agents.conservative import conservative
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing
 from qdojo.agents.learner import Adam, Loss, Own, Structure, replay_agent
+from qdojo.agents.own import own_loss
 from qdojo.agents.pqn import PqnStructure, pqn_agent
 from qdojo.agents.quantile import fqf_loss, iqn_loss, qrdqn_loss
 from qdojo.agents.recurrent import recurrent_loss
@@ -25,6 +26,7 @@ from qdojo.bellman.targets import Munchausen
 from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.memory import capacity_rows, check_memory
+from qdojo.build.named import named
 from qdojo.build.numbers import member_numbers, pqn_numbers, replay_numbers
 from qdojo.build.opening import description
 from qdojo.build.player import Player, build_player, network_model, support, torso_kind
@@ -78,10 +80,11 @@ def build(
     config: Config,
     env: Any = None,
     network: Any = None,
+    loss: Any = None,
     resumed: bool = False,
     hyper: Sequence[Mapping[str, float]] | None = None,
 ) -> Parts:
-    """All parts of a run. `env` and `network` stand in for the config's names where a caller has the objects.
+    """All parts of a run. `env`, `network` and `loss` stand in for the config's names where a caller has the objects.
 
     A run that is `resumed` has its weights, and does not read those that it began with. `hyper` gives each member
     settings of its own, by name: see `member_numbers`.
@@ -106,7 +109,8 @@ def build(
     player = build_player(config, spaces, model)
     begun = None if resumed else beginning(config, player.network)
     numbers = None if hyper is None else member_numbers(config, hyper)
-    agent = build_agent(config, spaces, player, begun)
+    make_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
+    agent = build_agent(config, spaces, player, begun, make_loss)
     return Parts(
         spec=spec,
         spaces=spaces,
@@ -133,13 +137,20 @@ def refuse_unread(config: Config, parts: Parts) -> None:
         )
 
 
-def _loss(config: Config, player: Player, atoms: Float[Array, "atoms"], own: Own) -> Loss:
-    """The formula that the config names, with a member's own numbers: the place for another variant."""
+def _loss(
+    config: Config, spaces: Spaces, player: Player, atoms: Float[Array, "atoms"], make_loss: Any, own: Own
+) -> Loss:
+    """The formula that the config names, or that the user's `make_loss` makes, with a member's own numbers."""
     munchausen = None
     if config.munchausen:
         munchausen = Munchausen(*(own.get(name, getattr(config, name)) for name in MUNCHAUSEN))
     rule = Rule(config.double, config.error, munchausen, config.value_rescaling)
-    loss = _formula(config, player.outputs, rule, atoms)
+    if make_loss is None:
+        loss = _formula(config, player.outputs, rule, atoms)
+    else:
+        # A network with a memory has features in the observation's place.
+        shown = None if config.recurrent is not None else _shown(spaces)
+        loss = own_loss(make_loss, player.outputs, rule, shown, spaces.action_shape)
     if config.conservative or "conservative" in own:
         loss = conservative(loss, player.q, own.get("conservative", config.conservative))
     if config.recurrent is not None:
@@ -148,6 +159,7 @@ def _loss(config: Config, player: Player, atoms: Float[Array, "atoms"], own: Own
 
 
 def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "atoms"]) -> Loss:
+    """The place for another variant."""
     if config.distribution == "fqf":
         return fqf_loss(network, rule.double, rule.munchausen)
     if config.distribution == "iqn":
@@ -167,8 +179,11 @@ def build_window(config: Config) -> Window:
     return windows.transitions(config.n_step)
 
 
-def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None) -> Agent:
-    """What learns: a player, the formula it learns by, an optimizer, and the weights it begins with, if given."""
+def build_agent(
+    config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None, make_loss: Any = None
+) -> Agent:
+    """What learns: a player, the formula it learns by, an optimizer; and the weights it begins with and the
+    function that makes its loss, where these are given."""
     network = player.network
     initial = None if begun is None else begun.params
     if config.agent == "tutorial":
@@ -217,7 +232,7 @@ def build_agent(config: Config, spaces: Spaces, player: Player, begun: Beginning
         sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
-    loss = functools.partial(_loss, config, player, support(config))
+    loss = functools.partial(_loss, config, spaces, player, support(config), make_loss)
     return replay_agent(network, loss, replay_numbers(config), structure, initial, player.actor)
 
 

@@ -56,7 +56,7 @@ def run(tokens: Sequence[str]) -> int:
         sys.stdout.flush()
         return code or DONE
     except CycloptsError as error:
-        say((tokens[0] == "train" and _meant(error)) or " ".join(str(error).split()))
+        say((list(tokens[:1]) == ["train"] and _meant(error)) or " ".join(str(error).split()))
         return WRONG_USAGE
     except (UsageError, DamagedFile) as error:
         say(str(error))

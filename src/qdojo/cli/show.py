@@ -11,7 +11,8 @@ from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
 from qdojo.runs.directory import RunDirectory, find, read_result, status
 from qdojo.runs.metrics import Curve, evaluations, latest, learning_curve
-from qdojo.wording import score, scores_of_members
+from qdojo.statistics import interquartile_mean, member_interval
+from qdojo.wording import scores_of_members
 
 
 def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
@@ -94,9 +95,9 @@ def _judgements(scores: dict[int, Curve], result: dict[str, Any] | None) -> list
     told = []
     if scores:
         last = _by_steps(scores)[-1]
-        told.append(
-            f"last evaluation, at {last['steps']:,} steps: mean {score(float(np.mean(last['mean'])))} over members"
-        )
+        each = np.array(last["mean"])
+        means = scores_of_members(last["mean"], interquartile_mean(each), member_interval(each))
+        told.append(f"last evaluation, at {last['steps']:,} steps: {means}")
     if result is not None and "eval" in result:
         evaluation = result["eval"]
         means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation.get("interval"))

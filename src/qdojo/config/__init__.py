@@ -7,12 +7,12 @@ from typing import Any
 from qdojo.config.compatibility import needed as needed
 from qdojo.config.fields import FIRST as FIRST
 from qdojo.config.fields import GROUPS as GROUPS
-from qdojo.config.fields import Config as Config
 from qdojo.config.fields import is_keras_file as is_keras_file
+from qdojo.config.files import of_earlier_versions, parse_settings
+from qdojo.config.files import read_settings as read_settings
 from qdojo.config.presets import NO_SETTINGS as NO_SETTINGS
 from qdojo.config.presets import preset_settings, preset_tables
-from qdojo.config.resolve import of_earlier_versions, parse_settings
-from qdojo.config.resolve import read_settings as read_settings
+from qdojo.config.settings import Config as Config
 from qdojo.errors import UsageError
 
 

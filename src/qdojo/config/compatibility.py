@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qdojo.config.fields import Config
+    from qdojo.config.settings import Config
 
 
 class Switch(enum.Enum):

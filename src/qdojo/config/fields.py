@@ -1,13 +1,10 @@
 """Every setting of a run in its group: its range, what it means, what it goes with. Not where values come from: see
 `resolve.py`. Imports no jax."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from qdojo.config import resolve
 from qdojo.config.compatibility import OFF, ON, goes_with, read_with, where
 
 Positive = Annotated[int, Field(ge=1)]
@@ -82,7 +79,7 @@ class NetworkSettings(Group):
     table, title = "networks", "Network"
 
     network: str = "mlp"
-    """`mlp` for dense layers, or `module:build` for a function that returns a Keras model."""
+    """`mlp` for dense layers, or `module:build` for a function that returns a Keras model or an Equinox module."""
     hidden: Annotated[tuple[Positive, ...], read_with(network="mlp")] = (128, 128)
     """Units of each hidden layer."""
     layer_norm: Annotated[bool, read_with(network="mlp")] = True
@@ -167,6 +164,8 @@ class TargetSettings(Group):
     """Number of rewards summed before the target bootstraps from the target network."""
     double: Annotated[bool, read_with(agent="dqn")] = True
     """Choose the target's action with the online network (Double DQN, van Hasselt et al., 2016)."""
+    loss: Annotated[str | None, goes_with(agent="dqn", distribution=OFF)] = None
+    """Loss of your own: `module:name` of a function that returns one; none: that of the other settings."""
     error: Annotated[Literal["mse", "huber"], read_with(agent="dqn", distribution=OFF)] = "huber"
     """Loss of the temporal-difference error: squared (`mse`) or Huber (`huber`)."""
     target_tau: Annotated[float, Field(gt=0.0, le=1.0), read_with(agent="dqn")] = 0.01
@@ -314,82 +313,3 @@ FIRST = (
     *("num_envs", "epsilon_end", "epsilon_decay_steps", "eval_every_steps", "until_solved"),
 )
 """The settings that matter most, with which the help opens."""
-
-
-class Config(
-    OutputSettings,
-    EvaluationSettings,
-    ExplorationSettings,
-    OptimizerSettings,
-    DistributionSettings,
-    TargetSettings,
-    ReplaySettings,
-    NetworkSettings,
-    EnvironmentSettings,
-    RunSettings,
-):
-    """All settings of one run, frozen: those given, on top of what the preset says of the environment.
-
-    Raises UsageError, one sentence, for whatever is wrong, missing, or set for nothing. NumPy's numbers and arrays are
-    taken as plain ones. The resolved copy lies in the run directory as `config.toml`.
-    """
-
-    # Of its bases, pydantic lists the fields of the last one first.
-    title: ClassVar[str] = ""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _resolve(cls, given: Any, handler: resolve.Handler, info: Any) -> "Config":
-        if not isinstance(given, Mapping):
-            return handler(given)  # it is one already
-        return resolve.resolve(cls, given, handler, bool(info.context and info.context.get("resolved")))
-
-    @classmethod
-    def tables(cls) -> set[str]:
-        """The tables that a file may have."""
-        return {group.table for group in GROUPS} - {""}
-
-    @property
-    def parts_of_the_mlp(self) -> list[str]:
-        """What was chosen that only the mlp has."""
-        parts = {
-            "dueling": self.dueling,
-            "noisy": self.noisy,
-            "recurrent": self.recurrent is not None,
-            "embedding": self.embedding is not None,
-            "normalize_observations": self.normalize_observations,
-            f"distribution={self.distribution!r}": self.distribution is not None,
-        }
-        return [name for name, is_chosen in parts.items() if is_chosen]
-
-    @property
-    def beyond_keras(self) -> list[str]:
-        """What was chosen that makes of the network more than layers that give Q-values."""
-        parts = {
-            f"distribution={self.distribution!r}": self.distribution is not None,
-            "recurrent": self.recurrent is not None,
-            "heads": self.heads > 1,
-            "prior_scale": self.prior_scale > 0.0,
-            "embedding": self.embedding is not None,
-            "normalize_observations": self.normalize_observations,
-        }
-        return [name for name, is_chosen in parts.items() if is_chosen]
-
-    @property
-    def rows_per_cycle(self) -> int:
-        """Rows that are collected between two learning phases."""
-        return self.collect_steps // self.num_envs
-
-    @property
-    def updates_per_cycle(self) -> int:
-        """Updates of one learning phase."""
-        return round(self.collect_steps * self.updates_per_step)
-
-    def to_toml(self) -> str:
-        """The settings as TOML, a table a group. It has no null: "none" stands for it."""
-        values = {name: "none" if value is None else value for name, value in self.model_dump(mode="json").items()}
-        written: dict[str, Any] = {}
-        for group in GROUPS:
-            table = written.setdefault(group.table, {}) if group.table else written
-            table.update({name: values[name] for name in group.model_fields})
-        return tomli_w.dumps(written)

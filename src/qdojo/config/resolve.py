@@ -4,9 +4,7 @@ Flags and variables come merged from the command line. Not for ranges: see `fiel
 """
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
@@ -17,12 +15,10 @@ from qdojo.config.words import no_such_preset, no_such_setting
 from qdojo.errors import UsageError
 
 if TYPE_CHECKING:
-    from qdojo.config.fields import Config
+    from qdojo.config.settings import Config
 
 Handler = Callable[[dict[str, Any]], "Config"]
 """Pydantic's own validation of the fields: makes the config of them."""
-RENAMED = {"epsilon_decay": "epsilon_decay_factor"}
-"""Settings of files that earlier versions wrote, and what they are called now."""
 
 
 def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, resolved: bool) -> "Config":
@@ -30,7 +26,7 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
 
     Only then may there be some that nothing reads, since no person has set those. Raises UsageError, one sentence.
     """
-    fields = {name: _plain(value) for name, value in _without_tables(kind, given).items()}
+    fields = {name: _plain(value) for name, value in without_tables(kind.tables(), given).items()}
     for name in fields:
         if name not in kind.model_fields:
             raise UsageError(no_such_setting(name, [*kind.model_fields, *kind.tables()]))
@@ -61,9 +57,8 @@ def _defaults(kind: "type[Config]") -> dict[str, Any]:
     return {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
 
 
-def _without_tables(kind: "type[Config]", given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, whether they stand in tables or not."""
-    tables = kind.tables()
+def without_tables(tables: set[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file, whether they stand in `tables` or not. Raises UsageError for one that is there twice."""
     flat: dict[str, Any] = {}
     for name, value in given.items():
         entries = value if isinstance(value, Mapping) and name in tables else {name: value}
@@ -143,30 +138,6 @@ def _following(config: "Config") -> dict[str, Any]:
             max(1, (config.eval_every_steps or 0) // config.collect_steps) * config.collect_steps
         )
     return changes
-
-
-def of_earlier_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, in today's words where an earlier version wrote it."""
-    found = {RENAMED.get(name, name): value for name, value in fields.items()}
-    # `quantiles` of IQN were once those that acting takes the mean of.
-    if found.get("distribution") == "iqn" and "quantiles" in found and "iqn_acting_fractions" not in found:
-        found["iqn_acting_fractions"] = found.pop("quantiles")
-    return found
-
-
-def parse_settings(text: str) -> dict[str, Any]:
-    """The settings in a TOML file, grouped or not. Raises tomllib.TOMLDecodeError."""
-    return of_earlier_versions(tomllib.loads(text))
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Settings that a person wrote in a file. Raises UsageError where it cannot be read."""
-    try:
-        return parse_settings(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not TOML: {error}.") from error
 
 
 def _sentence(error: ValidationError) -> str:

@@ -20,19 +20,27 @@ STEP_MEND = "a step after reset() must work for every action of the action space
 MASK_MEND = (
     "give a mask of 0 and 1 with every reset and step, one number an action, and end the episode where none is legal"
 )
+FACTORY_MEND = "make it build a fresh environment at each call"
 CLOSE_MEND = "make close() work, also where nothing is open"
 
 
 def try_out(spec: EnvSpec, spaces: Spaces) -> None:
-    """Build a copy, reset it, take one legal step and close it. Random numbers that the process draws are not touched.
+    """Build a copy, reset it, take one legal step, build another beside it, as an evaluation does, and close both.
+
+    Random numbers that the process draws are not touched.
 
     Raises UsageError, one sentence that says what to mend, where any of that fails.
     """
     with warnings.catch_warnings(), _own_randomness():
         warnings.simplefilter("ignore")
-        env = _called(f"{spec.name}: its factory, called once more,", spec.make, "make it build a fresh copy")
+        env = _called(f"{spec.name}: its factory, called once more,", spec.make, FACTORY_MEND)
         try:
             _play_vector(env, spec.name, spaces) if spec.is_vector else _play(env, spec.name, spaces)
+            beside = f"{spec.name}: its factory, called while another copy was open,"
+            another = _called(beside, spec.make, "evaluations play beside training, so let there be several copies")
+            close_quietly(another)
+            if another is env:
+                raise UsageError(f"{beside} gave that copy again; {FACTORY_MEND}.")
         except BaseException:
             close_quietly(env)
             raise

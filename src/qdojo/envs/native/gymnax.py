@@ -21,7 +21,7 @@ def made(name: str) -> NativeEnvironment:
     except ImportError as error:
         raise UsageError(f"{PREFIX}:{name} needs gymnax: pip install 'qdojo[gymnax]'") from error
     if name not in gymnax.registered_envs:
-        near = difflib.get_close_matches(name, gymnax.registered_envs, n=3)
+        near = difflib.get_close_matches(name, gymnax.registered_envs, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(gymnax.registered_envs)}."
         raise UsageError(f"gymnax has no environment called {name!r}; {hint}")
     try:

@@ -1,0 +1,51 @@
+"""A loss of the user's own, tried before anything is compiled. Not for those of qdojo: see `dqn.py`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qdojo.agents.dqn import Rule
+from qdojo.agents.learner import Loss
+from qdojo.errors import UsageError
+from qdojo.networks.network import Network
+from qdojo.types import Batch
+
+
+def own_loss(
+    make: Callable[[Network, Rule], Loss], network: Network, rule: Rule, observation: Any, action_shape: tuple[int, ...]
+) -> Loss:
+    """The loss that `make` returns for a network and a rule. It is traced for one transition, and not run.
+
+    `observation` has the shape and dtype of each array of one observation; where it is None nothing is traced. Raises
+    UsageError, one sentence that says what to mend, where it is no `Loss` or does not give (loss, priority, metrics),
+    each a number.
+    """
+    name = getattr(make, "__qualname__", type(make).__name__)
+    loss = _tried(name, lambda: make(network, rule))
+    if not isinstance(loss, Loss):
+        raise UsageError(f"loss {name} returned a {type(loss).__name__}; return a qdojo.agents.learner.Loss.")
+    if observation is None:
+        return loss
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    action: Any = jax.ShapeDtypeStruct(action_shape, jnp.int32)
+    batch = Batch(observation, action, number, number, observation, number)  # type: ignore[arg-type]
+    params = jax.eval_shape(network.init, jax.eval_shape(lambda: jax.random.key(0)))
+    noise = jax.ShapeDtypeStruct((loss.words,), jnp.uint32)
+    given = _tried(name, lambda: jax.eval_shape(loss.of, params, params, batch, noise))
+    fits = isinstance(given, tuple) and len(given) == 3 and isinstance(given[2], dict)
+    if not fits or any(leaf.shape != () for leaf in jax.tree.leaves(given)):
+        raise UsageError(
+            f"loss {name} gives {jax.tree.map(lambda leaf: list(leaf.shape), given)} for one transition; return "
+            "(loss, priority, metrics): two numbers, and a dict of numbers by name."
+        )
+    return loss
+
+
+def _tried(name: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # the loss is the user's code: anything may come out of it
+        first = (str(error).splitlines() or [""])[0].rstrip(". ")
+        raise UsageError(f"loss {name} raised {type(error).__name__}: {first}; mend it.") from error

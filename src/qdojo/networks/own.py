@@ -1,0 +1,58 @@
+"""A user's Equinox module as a Q-network. Not for Keras models: see `keras.py`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qdojo.errors import UsageError
+from qdojo.networks.inputs import legal_only, plain
+from qdojo.networks.network import Network
+from qdojo.types import Observation, Params
+
+
+def own_network(
+    build: Callable[[Array], Any], name: str, observation_shape: tuple[int, ...], dtype: Any, q_shape: tuple[int, ...]
+) -> Network:
+    """The network of a function from a key to a module, which maps one observation to Q-values `q_shape`.
+
+    Parameters are the module's arrays; whatever else is in it (activation functions, sizes) is the same for all
+    members. Illegal actions are left out afterwards. Raises UsageError where it is no module, or gives other values.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    module = _tried(f"network {name}", lambda: eqx.filter_eval_shape(build, key))
+    if not callable(module) or not isinstance(module, eqx.Module):
+        raise UsageError(
+            f"network {name} returned a {type(module).__name__}; return an Equinox module that maps one observation to "
+            "Q-values, or from a function without arguments a Keras model."
+        )
+    _, rest = eqx.partition(module, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+
+    def init(key: Array) -> Params:
+        return eqx.filter(build(key), eqx.is_array)
+
+    def apply(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
+        q = eqx.combine(params, rest)(plain(observation))
+        return legal_only(jnp.asarray(q, jnp.float32), observation)
+
+    network = Network(init, apply)
+    shown = jax.ShapeDtypeStruct(observation_shape, dtype)
+    params = jax.eval_shape(init, key)
+    found = _tried(f"the module of network {name}", lambda: jax.eval_shape(apply, params, shown))
+    if found.shape != q_shape:
+        raise UsageError(
+            f"The module of network {name} gives {list(found.shape)} for one observation of shape "
+            f"{list(observation_shape)}; give Q-values of shape {list(q_shape)}, one an action."
+        )
+    return network
+
+
+def _tried(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # the module is the user's code: anything may come out of it
+        first = (str(error).splitlines() or [""])[0].rstrip(". ")
+        raise UsageError(f"{what} raised {type(error).__name__}: {first}; mend it.") from error
