@@ -1,21 +1,20 @@
 """Examine an environment's contract on a real copy, and say what is wrong and how to mend it. Not used in training."""
 
 import copy
-import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
-from qdojo.envs.copies import one_number
 from qdojo.envs.encoders import BadValueError
 from qdojo.envs.failures import CallError, close_quietly, describe
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.masks import with_masks
+from qdojo.envs.promises import kind, wrong_observation, wrong_step
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces, seen_parts
 from qdojo.envs.trial import CLOSE_MEND, MASK_MEND, RESET_MEND
@@ -141,8 +140,8 @@ def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
     except (Exception, SystemExit) as error:
         return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {RESET_MEND}.")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        return Finding("reset", False, f"reset returned {_kind(result)}; {RESET_MEND}.")
-    wrong = _wrong_observation(result[0], env.observation_space) or _wrong_mask(spaces, *result)
+        return Finding("reset", False, f"reset returned {kind(result)}; {RESET_MEND}.")
+    wrong = wrong_observation(result[0], env.observation_space) or _wrong_mask(spaces, *result)
     return Finding("reset", not wrong, f"reset: {wrong}" if wrong else "reset(seed=...) gives (observation, info)")
 
 
@@ -167,7 +166,7 @@ def _play(env: gym.Env[Any, Any], spaces: Spaces | None) -> Stepped:
     while steps < _STEPS and time.perf_counter() - began < _MOST_SECONDS:
         result = env.step(_sample(env, spaces, observation, info))
         steps += 1
-        wrong = _wrong_step(result, env.observation_space)
+        wrong = wrong_step(result, env.observation_space)
         if wrong:
             raise BadValueError(f"step {steps}: {wrong}")
         observation, _, terminated, truncated, info = result
@@ -178,7 +177,7 @@ def _play(env: gym.Env[Any, Any], spaces: Spaces | None) -> Stepped:
         truncations += bool(truncated)
         if terminated or truncated:
             observation, info = env.reset()
-            wrong = _wrong_observation(observation, env.observation_space) or _wrong_mask(spaces, observation, info)
+            wrong = wrong_observation(observation, env.observation_space) or _wrong_mask(spaces, observation, info)
             if wrong:
                 raise BadValueError(f"the reset after step {steps}: {wrong}")
     return Stepped(steps, time.perf_counter() - began, terminations, truncations)
@@ -200,54 +199,6 @@ def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: 
         spaces.mask(observation, info, terminated)
     except BadValueError as error:
         return f"{describe(error)}; {MASK_MEND}."
-    return ""
-
-
-def _wrong_step(result: Any, space: gym.Space[Any]) -> str:
-    if not isinstance(result, tuple) or len(result) != 5:
-        return f"it returned {_kind(result)}; return (observation, reward, terminated, truncated, info)."
-    observation, reward, terminated, truncated, info = result
-    try:
-        finite = math.isfinite(one_number(reward)) and np.ndim(reward) == 0
-    except (TypeError, ValueError):
-        finite = False
-    if not finite:
-        return f"the reward is {reward!r}; return one finite float."
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        if not isinstance(flag, bool | np.bool_):
-            return f"{name} is {flag!r} of type {type(flag).__name__}; return bool({name})."
-    if not isinstance(info, dict):
-        return f"info is a {type(info).__name__}; return a dict."
-    return _wrong_observation(observation, space)
-
-
-def _wrong_observation(observation: Any, space: gym.Space[Any]) -> str:
-    if isinstance(space, gym.spaces.Box):
-        return _wrong_array(observation, space)
-    if isinstance(space, gym.spaces.Dict) and isinstance(observation, Mapping) and observation.keys() == space.keys():
-        found = ((key, _wrong_observation(observation[key], part)) for key, part in space.items())
-        return next((f"in part {key!r}, {wrong}" for key, wrong in found if wrong), "")
-    if observation not in space:
-        shown = " ".join(repr(observation).split())
-        return f"the observation {shown} is outside {space}; mend whichever of the two is wrong."
-    return ""
-
-
-def _wrong_array(observation: Any, space: gym.spaces.Box) -> str:
-    if not isinstance(observation, np.ndarray | np.generic):
-        return f"the observation is a {type(observation).__name__}; return np.asarray(..., dtype=np.{space.dtype})."
-    observation = np.asarray(observation)
-    if observation.shape != space.shape:
-        return f"the observation has shape {observation.shape}, its space {space.shape}; make them equal."
-    if not np.can_cast(observation.dtype, space.dtype):
-        return f"the observation is {observation.dtype}, its space {space.dtype}; return .astype(np.{space.dtype})."
-    if not np.isfinite(observation).all():
-        return "the observation holds NaN or inf; find the division or overflow that makes it, or clip it."
-    below, above = observation < space.low, observation > space.high
-    if (below | above).any():
-        index = tuple(int(i) for i in np.argwhere(below | above)[0])
-        value, low, high = observation[index], space.low[index], space.high[index]
-        return f"observation{list(index)} is {value:g}, outside its space's {low:g} .. {high:g}; widen the Box or clip."
     return ""
 
 
@@ -350,9 +301,3 @@ def _play_vector(host: HostEnvironment) -> Stepped:
         terminations += int(step.terminated.sum())
         truncations += int(step.truncated.sum())
     return Stepped(rounds * host.size, time.perf_counter() - began, terminations, truncations)
-
-
-def _kind(result: Any) -> str:
-    if isinstance(result, tuple):
-        return f"a tuple of {len(result)}"
-    return f"a {type(result).__name__}"

@@ -105,10 +105,7 @@ class Spaces:
         """
         if self.mask_source is None:
             if info is not None and MASK in info:
-                raise BadValueError(
-                    f"an action mask in its info, although its first reset gave none; give info[{MASK!r}] with every "
-                    "reset and step"
-                )
+                raise BadValueError("an action mask in its info, although its first reset gave none")
             return self.legal
         source = observation if self.mask_source == "observation" else info
         given = None if source is None else source.get(MASK)
