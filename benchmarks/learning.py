@@ -52,6 +52,24 @@ STUDIES |= {
 }
 
 
+# CleanRL's and PureJaxRL's settings of DQN on CartPole, and those of the preset, under both losses.
+PEERS = {
+    **{"hidden": (120, 84), "batch_size": 128, "num_envs": 10, "collect_steps": 10, "updates_per_step": 0.1},
+    **{"target_sync_updates": 50, "learning_rate": 2.5e-4, "warmup_steps": 10_000, "capacity_steps": 10_000},
+    **{"epsilon_decay_steps": 250_000, "steps": 500_000, "eval_every_steps": 25_000},
+}
+STUDIES |= {
+    f"{name}-{error}": Study(env, 5, {"preset": "dqn", "error": error, **settings}, f"dqn with {error}, {about}")
+    for name, env, settings, about in (
+        ("peers", "CartPole-v1", PEERS, "peers' settings, 500,000 steps"),
+        ("dqn-cartpole", "CartPole-v1", {"eval_every_steps": 5_000}, "preset's settings, 100,000 steps"),
+        ("dqn-acrobot", "Acrobot-v1", {"eval_every_steps": 5_000}, "preset's settings, 100,000 steps"),
+        ("dqn-mountaincar", "MountainCar-v0", {"eval_every_steps": 5_000}, "preset's settings, 100,000 steps"),
+    )
+    for error in ("huber", "mse")
+}
+
+
 # The last 50,000 steps of the default agent's training, and as many of random actions.
 LOGS = {"logged": {}, "random": {"epsilon_start": 1.0, "epsilon_end": 1.0, "eval_every_steps": None}}
 STUDIES |= {
