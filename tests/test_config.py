@@ -251,6 +251,31 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"dataset": "last", "num_envs": 2},
         "num_envs=2 does not go with dataset='last'; leave one of them out.",
     ),
+    "a warm-up where nothing is collected": (
+        {"dataset": "last", "warmup_steps": 7},
+        "warmup_steps is set, but nothing reads it with dataset='last'; leave one of them out.",
+    ),
+    "exploration where nothing is played": (
+        {"dataset": "last", "epsilon_end": 0.5},
+        "epsilon_end is set, but nothing reads it with dataset='last'; leave one of them out.",
+    ),
+    "softmax where nothing is played": (
+        {"dataset": "last", "boltzmann": True},
+        "boltzmann is set, but nothing reads it with dataset='last'; leave one of them out.",
+    ),
+    "a schedule that begins at its end": (
+        {"weights": "a.weights.h5", "epsilon_decay_steps": 7},
+        "epsilon_decay_steps is set, but nothing reads it with weights='a.weights.h5'; leave one of them out.",
+    ),
+    "a loss by the word of other libraries": (
+        {"loss": "mse"},
+        "loss is 'mse', but that names a function of your own; use error='mse'.",
+    ),
+    "constants of Adam in pqn": (
+        {"preset": "pqn", "adam_epsilon": 0.5},
+        "adam_epsilon is set, but nothing reads it with agent='pqn'; use a preset with agent='dqn', or leave "
+        "adam_epsilon out.",
+    ),
     "a window in workers": (
         {"render": "human", "vectorization": "async"},
         "vectorization='async' does not go with render='human'; use render='none', or leave vectorization out.",

@@ -34,7 +34,9 @@ ALLOWED = {
     "plots": {"errors", "runs", "statistics", "wording"},
     "export": BASE | {"networks", "runs"},
     "dataset": BASE | {"envs", "tape", "runs", "snapshot"},
-    "build": BASE | PARTS | {"agents", "loops", "config", "dataset", "export", "processor", "runs", "snapshot"},
+    "build": BASE
+    | PARTS
+    | {"agents", "loops", "config", "dataset", "export", "processor", "runs", "snapshot", "wording"},
 }
 """Package or module -> what of ours it may import. The rest is downstream of `build`, and may import all but `cli`."""
 

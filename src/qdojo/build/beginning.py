@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from qdojo import snapshot
+from qdojo import snapshot, wording
 from qdojo.config import Config, is_keras_file
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.networks.keras import read_weights
@@ -54,7 +54,7 @@ def _of_run(run: RunDirectory, network: Network) -> Beginning:
         raise UsageError(f"weights is {run.path}, whose network has another shape: {told}") from error
     score = float(arrays["score"][member])
     of = f"member {member} of {run.path}" if arrays["score"].size > 1 else str(run.path)
-    judged = f" (greedy score {score:.4g})" if np.isfinite(score) else ""
+    judged = f" (greedy score {wording.score(score)})" if np.isfinite(score) else ""
     return Beginning(
         params,
         f"every member begins with the weights of {of}{judged} and nothing else of it: the replay memory is empty, the "

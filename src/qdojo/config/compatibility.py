@@ -135,6 +135,8 @@ def check_together(config: "Config") -> None:
     _check_rhythm(config)
     _check_layers(config)
     _check_exploration(config)
+    if config.loss in ("mse", "huber"):
+        raise ValueError(f"loss is {config.loss!r}, but that names a function of your own; use error={config.loss!r}")
     if config.batch_size > config.capacity_steps:
         raise ValueError(f"batch_size is {config.batch_size}, more than capacity_steps={config.capacity_steps} holds")
     if config.vmin >= config.vmax:

@@ -54,7 +54,7 @@ OURS: dict[str, str] = {
     "adam_eps eps optimizer_epsilon": "adam_epsilon",
     "beta1 beta_1 adam_b1": "adam_beta1",
     "beta2 beta_2 adam_b2": "adam_beta2",
-    "loss loss_fn loss_type loss_function": "error",
+    "loss_fn loss_type loss_function": "error",
     "update_epochs num_epochs n_epochs": "epochs",
     "num_minibatches n_minibatches": "minibatches",
     "q_lambda lambda gae_lambda lam": "trace_decay",
