@@ -150,7 +150,7 @@ def test_settings_stand_in_the_tables_of_their_groups(preset: str) -> None:
     written = tomllib.loads(config.to_toml())
     for group in GROUPS:
         table = written[group.table] if group.table else written
-        assert set(group.model_fields) <= set(table), group.title
+        assert set(group.model_fields) - {"vary"} <= set(table), group.title
     assert make_config(**written) == config
 
 
@@ -191,8 +191,7 @@ def test_numbers_and_arrays_of_numpy_and_jax_are_plain_ones(name: str) -> None:
 def test_a_list_of_numpys_numbers_is_one_too() -> None:
     assert make_config(CARTPOLE, hidden=list(np.array([4, 5]))).hidden == (4, 5)
     assert make_config(CARTPOLE, hidden=[jnp.int32(4)]).hidden == (4,)
-    with pytest.raises(UsageError, match=r"^steps is \[5\]: input should be a valid integer\.$"):
-        make_config(CARTPOLE, steps=np.array([5]))
+    assert make_config(CARTPOLE, learning_rate=np.array([0.5])).learning_rate == 0.5
 
 
 @pytest.mark.parametrize(

@@ -42,5 +42,5 @@ def test_each_setting_is_explained_with_its_default_and_what_it_needs(panels: di
     for name, field in Config.model_fields.items():
         assert " ".join(str(field.description).split()) in everything or name in ("env", "preset", "vary")
     assert re.search(r"--vmin FLOAT\S* +Smallest return .* \[0\.0; needs distribution=c51\]", everything)
-    assert re.search(r"--priority-alpha FLOAT .*\[0\.6; needs prioritized\]", everything)
+    assert re.search(r"--priority-alpha FLOAT\S* .*\[0\.6; needs prioritized\]", everything)
     assert re.search(r"--hidden INT\.\.\. .*\[128 128\]", everything), "what holds by default is no need to tell"
