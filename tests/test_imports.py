@@ -1,6 +1,7 @@
 """Who may import whom, and what may never be called, read from the source. Not for what imports cost: see `cli/`."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,3 +133,12 @@ def test_every_public_name_is_there() -> None:
         assert getattr(qdojo, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = qdojo.trian
+
+
+def test_plain_dqn_is_read_in_few_lines() -> None:
+    """The path from `train` to the gradient that `docs/design.md` names."""
+    page = (Path(__file__).parent.parent / "docs" / "design.md").read_text(encoding="utf-8")
+    section = page.partition("## From `train` to the gradient")[2].partition("\n## ")[0]
+    files = re.findall(r"^\d\. `([\w/]+\.py)`", section, re.MULTILINE)
+    assert len(files) == 7
+    assert sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in files) <= 1_500
