@@ -23,7 +23,7 @@ from qdojo.config import Config, read_config
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
-from qdojo.loops.evaluation import episode_bound
+from qdojo.loops.evaluation import Watch, episode_bound, unwatched
 from qdojo.networks.keras import KERAS, model_from_json
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, read_result
@@ -148,15 +148,18 @@ class Run:
         """What `result.json` says."""
         return read_result(self.directory) or {}
 
-    def evaluate(self, episodes: int = 100, seed: int = 0) -> Evaluation:
-        """Play greedily. `seed` chooses the starts; none of them is one that training or selection has seen."""
+    def evaluate(self, episodes: int = 100, seed: int = 0, watch: Watch = unwatched) -> Evaluation:
+        """Play greedily. `seed` chooses the starts; none of them is one that training or selection has seen.
+
+        `watch` hears (episodes done over all members, steps played so far by each copy) while it goes on.
+        """
         if episodes < 1:
             raise UsageError(f"episodes is {episodes}, but it must be at least 1.")
         if not 0 <= seed < FINAL_SEED:
             raise UsageError(f"seed is {seed}, but it must be from 0 to {FINAL_SEED - 1}.")
         opened = self.opened
         evaluator = build_evaluator(self.config, opened.spec, opened.spaces, opened.player.actor)
-        played = evaluator.evaluate(self.delivered.params, FINAL_SEED + seed, episodes, self.bound_steps)
+        played = evaluator.evaluate(self.delivered.params, FINAL_SEED + seed, episodes, self.bound_steps, watch)
         return Evaluation(*played, self.bound_steps)
 
     def policy(self, member: int | None = None) -> Policy:

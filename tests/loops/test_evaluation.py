@@ -11,6 +11,7 @@ from probes.environments import NEVER, constantly, probe, shows_time
 from probes.training import ZERO, device_loop, host_loop, small_agent
 
 import qdojo
+from qdojo.cli import run as command
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import check_spaces
 from qdojo.loops.evaluation import Played, episode_bound, solved, told_of_cuts
@@ -220,3 +221,15 @@ def test_a_film_of_an_endless_episode_ends(tmp_path: Path) -> None:
     shown = watch(spec, check_spaces(spec), lambda: None, lambda _: 1, 2, 0, record, bound_steps=5)
     assert shown == [Watched(0.0, True)] * 2
     assert record.is_file()
+
+
+def test_a_long_evaluation_afterwards_tells_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `qdojo eval`, of an agent that never ends an episode."""
+    run = qdojo.train(Endless, root=tmp_path, eval_episode_steps=20, **TINY)
+    monkeypatch.setattr("qdojo.cli.progress.PLAIN_EVERY_SECONDS", 0.0)
+    assert command(["eval", str(run.path), "--episodes", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert "4 of 4 episodes were cut at 20 steps" in out
+    assert "evaluating: 0 of 4 episodes, 1 steps" in err.splitlines()

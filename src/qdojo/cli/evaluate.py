@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
 from qdojo.cli.output import cut_clause, emit, tell
+from qdojo.cli.progress import PlainDisplay
 from qdojo.runs.directory import find
 from qdojo.wording import scores_of_members
 
@@ -27,7 +28,12 @@ def evaluate(
 
     api.use_compilation_cache()
     run_found = api.Run(found)
-    scores = run_found.evaluate(episodes, seed)
+    display, of = PlainDisplay(), episodes * run_found.config.members
+
+    def watch(done: int, steps: int) -> None:
+        display.detail(f"evaluating: {done:,} of {of:,} episodes, {steps:,} steps")
+
+    scores = run_found.evaluate(episodes, seed, watch)
     if json:
         emit(
             {
