@@ -164,6 +164,11 @@ def test_numbers_that_are_whole_and_none_at_all_are_taken(monkeypatch: pytest.Mo
     flags = ["--steps", "2000.0", "--hidden", "8", "9", "--eval-every-steps", "none"]
     expected = make_config("CartPole-v1", steps=2000, hidden=(8, 9), eval_every_steps=None)
     assert _settings(monkeypatch, "CartPole-v1", *flags) == expected
+    Path("parts.toml").write_text('observe = ["image"]\n')
+    parts = ("CartPole-v1", "--config", "parts.toml")
+    assert _settings(monkeypatch, *parts).observe == ("image",)
+    assert _settings(monkeypatch, *parts, "--observe", "image", "direction").observe == ("image", "direction")
+    assert _settings(monkeypatch, *parts, "--observe", "none").observe is None
     Path("linear.toml").write_text("hidden = []\n")
     assert _settings(monkeypatch, "CartPole-v1", "--config", "linear.toml").hidden == ()
 

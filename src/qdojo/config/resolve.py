@@ -108,7 +108,9 @@ def _plain(value: Any) -> Any:
 
 def _checked(handler: Handler, kind: "type[Config]", fields: dict[str, Any]) -> "Config":
     may_be_none = {name for name, field in kind.model_fields.items() if type(None) in get_args(field.annotation)}
-    given = {name: None if value == "none" and name in may_be_none else value for name, value in fields.items()}
+    # A flag that takes several words gives a list of one.
+    nothing = ("none", ["none"], ("none",))
+    given = {name: None if name in may_be_none and value in nothing else value for name, value in fields.items()}
     try:
         config = handler(given)
         check_together(config)
