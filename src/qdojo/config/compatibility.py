@@ -143,7 +143,7 @@ def check_together(config: "Config") -> None:
         raise ValueError(f"vmin is {config.vmin:g}, but it must be below vmax={config.vmax:g}")
     if config.render == "human" and config.num_envs * config.members > 1:
         raise ValueError(
-            f"render='human' shows one environment, but members={config.members} and num_envs={config.num_envs} "
+            f"render='human' shows one environment, but seeds={config.seeds} and num_envs={config.num_envs} "
             f"make {config.members * config.num_envs}; use one of each, or leave render out"
         )
 
