@@ -19,11 +19,10 @@ from qdojo.networks.keras import (
     import_keras,
     keras_network,
     keras_settings,
-    mlp_as_keras,
     params_of,
-    read_weights,
     tutorial_network,
 )
+from qdojo.networks.keras_dense import mlp_as_keras, read_weights
 from qdojo.networks.mlp import MLP, mlp
 from qdojo.networks.weights import load_weights
 

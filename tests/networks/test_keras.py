@@ -17,11 +17,11 @@ from qdojo.networks.keras import (
     import_keras,
     keras_network,
     keras_settings,
-    mlp_as_keras,
     params_of,
     tutorial_network,
     with_params,
 )
+from qdojo.networks.keras_dense import mlp_as_keras
 from qdojo.networks.mlp import MLP
 
 keras = import_keras()

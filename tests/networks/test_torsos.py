@@ -11,7 +11,7 @@ from qdojo.errors import UsageError
 from qdojo.export.keras import keras_model
 from qdojo.networks import torsos
 from qdojo.networks.inputs import Design, Inputs
-from qdojo.networks.keras import read_weights
+from qdojo.networks.keras_dense import read_weights
 from qdojo.networks.mlp import mlp
 from qdojo.networks.noisy import noisy
 from qdojo.networks.torsos import Convolution, Impala, Nature, Stage

@@ -10,7 +10,7 @@ import numpy as np
 from qdojo import snapshot, wording
 from qdojo.config import Config, is_keras_file
 from qdojo.errors import DamagedFile, UsageError
-from qdojo.networks.keras import read_weights
+from qdojo.networks.keras_dense import read_weights
 from qdojo.networks.network import Network
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory

@@ -102,7 +102,7 @@ TOLD: dict[str, str] = {
     "anneal_lr lr_schedule learning_rate_schedule lr_decay": "set {learning_rate_end} and {learning_rate_decay_steps}",
     "eps_test epsilon_eval evaluation_epsilon deterministic eval_epsilon": "evaluations here are greedy",
     "verbose progress_bar silent": (
-        "progress goes to stderr, and `--json` prints the result alone; from Python, `observer=` hears of progress"
+        "progress goes to stderr, and `--json` prints the result alone; from Python, give `observers=`"
     ),
     "device cuda gpu use_gpu use_cuda": "JAX uses the accelerator that it finds; JAX_PLATFORMS=cpu keeps it on the CPU",
     "tensorboard_log tb_log_name track wandb_project_name wandb_entity logdir log_dir exp_name save_path save_model "
@@ -129,7 +129,7 @@ TOLD: dict[str, str] = {
     "nb_actions num_actions action_space action_size n_actions observation_space state_size obs_shape": (
         "actions and observations are read from the environment"
     ),
-    "callback callbacks": "give `observer=` to qdojo.train",
+    "callback callbacks": "give `observers=[...]` to qdojo.train",
     "algo algorithm algo_name": "choose a preset; `qdojo presets` lists them",
     "load resume": "`qdojo resume RUN` goes on with a run",
     "optimize_memory_usage": "each observation is stored once as it is",

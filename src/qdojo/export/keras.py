@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdojo.errors import QdojoError, UsageError
-from qdojo.networks.keras import KerasParams, mlp_as_keras, with_params
+from qdojo.networks.keras import KerasParams, with_params
+from qdojo.networks.keras_dense import mlp_as_keras
 from qdojo.networks.mlp import MLP
 from qdojo.networks.noisy import Noisy
 from qdojo.runs.directory import sync_folder

@@ -1,17 +1,16 @@
 """The host loop: Gymnasium environments step in Python, the same agent acts and learns. JAX ones: `loops/device.py`."""
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Int, UInt32
 
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
+from qdojo.loops.host_chunk import ROW_NAMES, SUM, Rows, StopWatch, Work, stacked, without_open_episodes
 from qdojo.loops.host_evaluation import HostEvaluator, Vector, remembered, split
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.loops.packing import Packed, Packing
@@ -29,25 +28,11 @@ from qdojo.loops.state import (
     member_seeds,
     renewed,
 )
-from qdojo.tape import ring
-from qdojo.types import Agent, AnyArray, Clock, Memory, Observation, Params, Report, Step
+from qdojo.types import Agent, Clock, Memory, Observation, Params, Report, Step
 
 OVERLAPPED_UPDATES = 16
 """Updates of a phase from which on the next rows are collected while it is computed, by the agents from before it.
 Shorter phases end sooner than another thread is awake."""
-
-
-class Rows(NamedTuple):
-    """What the tally needs of the rows of a chunk."""
-
-    reward: Float[np.ndarray, "rows member env"]
-    applied: Bool[np.ndarray, "rows member env"]
-    ended: Bool[np.ndarray, "rows member env"]
-
-
-ROW_NAMES = ("row reward", "row applied", "row ended")
-SUM = "sum "
-"""Names in the `partial` of this loop's state."""
 
 
 class HostLoop:
@@ -113,7 +98,7 @@ class HostLoop:
         if not lost:
             return state, None
         member, env = np.divmod(np.array(lost), self.envs)
-        state = _without_open_episodes(state, member, env)
+        state = without_open_episodes(state, member, env)
         warning = (
             f"{len(lost)} of {self.members * self.envs} environments could not be rebuilt from seed and actions and "
             "begin a new episode: this is a statistical resume, not an exact one."
@@ -131,7 +116,7 @@ class HostLoop:
             while True:
                 work = self._opened(state, thread)
                 yield from ((paused, None) for paused in self._work(work, pause))
-                rows = jax.tree.map(_stacked, *work.rows)
+                rows = jax.tree.map(stacked, *work.rows)
                 tally, episodes = count(work.before.tally, rows.reward, rows.applied, rows.ended, work.first_row)
                 state = self._state(work)._replace(tally=tally)
                 metrics = self._means(state, work.sums, int(np.sum(work.learned)))
@@ -172,7 +157,7 @@ class HostLoop:
         shapes = self.observation, self.action_shape
         return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.numbers)
 
-    def _opened(self, state: TrainState, thread: ThreadPoolExecutor) -> "_Work":
+    def _opened(self, state: TrainState, thread: ThreadPoolExecutor) -> "Work":
         """A chunk about to begin, or what is left of one."""
         pack = self.programs.jitted("pack", self._packing.pack)
         partial: Partial = state.partial or {}
@@ -189,16 +174,16 @@ class HostLoop:
         if "block 0" in partial:
             stacked = regrouped("block", partial, state.tape.like)
             block = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(stacked.reward))]
-        clock = _StopWatch(self.programs, float(partial.get("seconds", 0.0)))
+        clock = StopWatch(self.programs, float(partial.get("seconds", 0.0)))
         first_row = int(state.clock.rows) - cycle * self.rhythm.rows
         learned = list(partial.get("learned", ()))
         latest = (agents, state.tape, state.clock)
         updates = np.asarray(partial.get("updates", state.clock.updates))
-        return _Work(
+        return Work(
             state, first_row, updates, cycle, acting, latest, state.memory, rows, block, sums, learned, thread, clock
         )
 
-    def _work(self, work: "_Work", pause: Pause) -> Iterator[TrainState]:
+    def _work(self, work: "Work", pause: Pause) -> Iterator[TrainState]:
         """The cycles of a chunk that are left; yields the state wherever it is left in between."""
         first_row = np.array(work.first_row, np.int32)
         words = self.programs.compiled("words", self._words, first_row)(first_row)
@@ -214,7 +199,7 @@ class HostLoop:
                     yield self._paused(work)
                     work.clock.start()
             work.settle()
-            arguments: tuple[Any, ...] = (*work.latest, jax.tree.map(_stacked, *work.block), learn_words[cycle])
+            arguments: tuple[Any, ...] = (*work.latest, jax.tree.map(stacked, *work.block), learn_words[cycle])
             program = self.programs.compiled("learn", self._learn, *arguments, donate=donated)
             if overlapping:
                 work.acting = work.latest[0]
@@ -225,7 +210,7 @@ class HostLoop:
             work.block, work.cycle = [], cycle + 1
         work.settle()
 
-    def _state(self, work: "_Work") -> TrainState:
+    def _state(self, work: "Work") -> TrainState:
         """Where the run is, but for the tally."""
         packed, tape, clock = work.latest
         agents = self.programs.jitted("unpack", self._packing.unpack)(packed)
@@ -233,16 +218,16 @@ class HostLoop:
             agents=agents, memory=work.memory, tape=tape, clock=clock, environment=self._vector.state(), partial=None
         )
 
-    def _paused(self, work: "_Work") -> TrainState:
+    def _paused(self, work: "Work") -> TrainState:
         work.settle()
         partial = {f"{self.name} plan": plan(self.cycles, self.rhythm), "cycle": np.array(work.cycle)}
         partial["updates"], partial["seconds"] = work.updates, np.array(work.clock.seconds())
-        partial |= dict(zip(ROW_NAMES, jax.tree.map(_stacked, *work.rows), strict=True))
+        partial |= dict(zip(ROW_NAMES, jax.tree.map(stacked, *work.rows), strict=True))
         if work.cycle:
-            partial |= {SUM + name: each for name, each in jax.tree.map(_stacked, *work.sums).items()}
+            partial |= {SUM + name: each for name, each in jax.tree.map(stacked, *work.sums).items()}
             partial["learned"] = np.stack(work.learned)
         if work.block:
-            partial |= numbered("block", jax.tree.map(_stacked, *work.block))
+            partial |= numbered("block", jax.tree.map(stacked, *work.block))
         if work.acting is not work.latest[0]:
             unpack = self.programs.jitted("unpack", self._packing.unpack)
             partial |= numbered("acting", unpack(work.acting))
@@ -266,7 +251,7 @@ class HostLoop:
         every = jax.vmap(member, in_axes=(0, 0, 0, 0, None, None))
         return every(agents, observation, memory, noise, clock, jnp.arange(self.envs))
 
-    def _step(self, work: "_Work", noise: np.ndarray) -> None:
+    def _step(self, work: "Work", noise: np.ndarray) -> None:
         """Act once in each environment, and add the row."""
         vector, shape = self._vector, (self.members, self.envs)
         # Schedules look at the row where a cycle begins.
@@ -289,95 +274,3 @@ class HostLoop:
             total = jax.tree.map(lambda *x: np.sum(x, axis=0), *sums)
             means |= {name: value / (learned * self.rhythm.updates) for name, value in total.items()}
         return means
-
-
-class _StopWatch:
-    """Seconds of work on a chunk, without those of compiling."""
-
-    def __init__(self, programs: Programs, before: float) -> None:
-        self._programs, self._before = programs, before
-        self.start()
-
-    def start(self) -> None:
-        """Go on."""
-        self._began: float | None = time.perf_counter() - self._programs.compile_seconds
-
-    def stop(self) -> None:
-        """What comes now is no work."""
-        self._before, self._began = self.seconds(), None
-
-    def seconds(self) -> float:
-        """So far."""
-        now = time.perf_counter() - self._programs.compile_seconds
-        return self._before + (0.0 if self._began is None else now - self._began)
-
-
-@dataclass
-class _Work:
-    """A chunk under way."""
-
-    before: TrainState
-    """As it was when the chunk, or the rest of it, began."""
-    first_row: int
-    updates: Int[np.ndarray, ""]
-    """Updates before the chunk."""
-    cycle: int
-    acting: Packed
-    """The agents that collect rows; where learning overlaps, those from before it."""
-    latest: tuple[Packed, Any, Clock]
-    """Agents, tape and clock after the last update that is done."""
-    memory: Memory
-    rows: list[Rows]
-    block: list[Step]
-    """The rows of this cycle so far."""
-    sums: list[dict[str, Any]]
-    learned: list[Any]
-    thread: ThreadPoolExecutor
-    clock: _StopWatch
-    learning: "Future[Any] | None" = None
-
-    def learns(self, outcome: Any) -> None:
-        """Take in what a learning phase made."""
-        packed, tape, clock, metrics, ready = outcome
-        self.latest = packed, tape, clock
-        self.sums.append(metrics)
-        self.learned.append(ready)
-
-    def settle(self) -> None:
-        """Wait for a learning phase that goes on beside."""
-        if self.learning is not None:
-            self.learns(self.learning.result())
-            self.learning = None
-
-
-def _without_open_episodes(
-    state: TrainState, member: Int[np.ndarray, "lost"], env: Int[np.ndarray, "lost"]
-) -> TrainState:
-    """The state where the newest row of these envs starts no transition, and what was half played is not counted."""
-    tally = state.tally._replace(
-        score=state.tally.score.copy(), length=state.tally.length.copy(), env_steps=state.tally.env_steps.copy()
-    )
-    partial = dict(state.partial or {})
-    at = list(zip(member.tolist(), env.tolist(), strict=True))
-    if not partial:
-        tally.score[member, env], tally.length[member, env] = 0.0, 0
-        return state._replace(tape=ring.cut(state.tape, member, env), tally=tally)
-    reward, applied, ended = (partial[name].copy() for name in ROW_NAMES)
-    for m, e in at:
-        ends = np.flatnonzero(ended[:, m, e])
-        if not ends.size:
-            tally.score[m, e], tally.length[m, e] = 0.0, 0
-        open_from = int(ends[-1]) + 1 if ends.size else 0
-        tally.env_steps[m] += int(applied[open_from:, m, e].sum())
-        reward[open_from:, m, e], applied[open_from:, m, e] = 0.0, False
-    partial |= dict(zip(ROW_NAMES, (reward, applied, ended), strict=True))
-    if "block 0" not in partial:
-        return state._replace(tape=ring.cut(state.tape, member, env), tally=tally, partial=partial)
-    block = regrouped("block", partial, state.tape.like)
-    last = np.array(block.last)
-    last[-1, member, env] = True
-    return state._replace(tally=tally, partial=partial | numbered("block", block._replace(last=last)))
-
-
-def _stacked(*rows: AnyArray) -> np.ndarray:
-    return np.stack(rows)
