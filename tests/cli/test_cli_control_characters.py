@@ -61,7 +61,7 @@ def test_progress_prints_none(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
-    config: Any = SimpleNamespace(env=f"Cart{TITLE}", preset="default", seeds=1, episodes=None)
+    config: Any = SimpleNamespace(env=f"Cart{TITLE}", preset="default", seeds=1, members=1, episodes=None)
     where: Any = SimpleNamespace(path=Path("runs/1"))
     started = Started(where, config, "host", at_step=0)
     with Progress(print_episodes=False) as progress:

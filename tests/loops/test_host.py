@@ -274,7 +274,7 @@ def test_evaluation_changes_nothing_of_the_training_and_closes_its_environments(
         opened.append(open_vector(seeds, envs))
         return opened[-1]
 
-    loop.open_vector = spied
+    loop.open_vector = loop.evaluator.open_vector = spied
     states = []
     for state, _ in itertools.islice(loop.run(loop.init()), 2):
         states.append(state)
