@@ -26,6 +26,25 @@ from hypothesis import settings  # noqa: E402
 # Helpers that several tests use (`probes/environments.py`) are found from here.
 sys.path.insert(0, str(Path(__file__).parent))
 
+FAST = (
+    *("bellman", "tape/test_windows.py", "tape/test_sampling.py", "agents/test_categorical.py"),
+    *("envs/test_describe.py", "envs/test_spaces.py", "networks/test_inputs.py", "runs/test_metrics.py"),
+    *("runs/test_checkpoint.py", "loops/test_state.py", "test_config.py", "test_config_files.py"),
+    *("test_config_words.py", "test_noise.py", "test_selection.py", "test_settings_page.py", "test_snapshot.py"),
+    *("test_statistics.py", "test_wording.py", "test_plots.py", "test_imports.py", "cli/test_cli_progress.py"),
+)
+"""Folders and files whose tests are marked `fast`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the inner loop."""
+    root = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(root).as_posix()
+        if place.startswith(FAST):
+            item.add_marker(pytest.mark.fast)
+
+
 # A first call compiles, which no deadline survives; and the suite leaves nothing in the working directory.
 settings.register_profile("suite", deadline=None, database=None)
 settings.load_profile("suite")

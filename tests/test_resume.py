@@ -506,7 +506,7 @@ def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) ->
 
 
 def test_a_reward_that_is_not_finite_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "native", lambda env_id: pays_after(100, jnp.inf))
+    monkeypatch.setattr("qdojo.build.stepping.native", lambda env_id: pays_after(100, jnp.inf))
     assert_diverged(tmp_path, "no longer finite at step", eval_every_steps=800)
 
 

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import qdojo
 from qdojo.api import Policy
+from qdojo.build.opening import open_player
 from qdojo.build.training import build
 from qdojo.config import make_config
 from qdojo.errors import EnvironmentFailure, UsageError
@@ -257,8 +258,8 @@ def test_a_memory_on_copies_that_wait_is_refused(tmp_path: Any) -> None:
     ],
 )
 def test_an_observation_that_does_not_fit_is_refused_in_a_sentence(env: str, observation: Any, message: str) -> None:
-    parts = build(make_config(env))
-    policy = Policy(parts, jax.vmap(parts.agent.init)(member_keys(0, 1)).params, 0)
+    opened = open_player(make_config(env), None)
+    policy = Policy(opened, jax.vmap(opened.player.network.init)(member_keys(0, 1)), 0)
     for see in (policy.act, policy.q_values):
         with pytest.raises(UsageError, match=message):
             see(observation)

@@ -45,7 +45,7 @@ def test_a_population_is_told_with_its_interval() -> None:
     assert member_interval(means[:2]) is None
     told = scores_of_members(means.tolist(), 0.32, (low, high))
     assert told == (
-        "greedy means 0.310, 0.350, 0.020, 0.330 of members 0 to 3; "
+        "greedy means 0.310, 0.350, 0.0200, 0.330 of members 0 to 3; "
         f"interquartile mean 0.320 (95 % interval {score(low)} to {score(high)})"
     )
     assert scores_of_members([0.31], 0.31) == "greedy mean 0.310"

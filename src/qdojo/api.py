@@ -20,7 +20,7 @@ from qdojo.errors import UsageError
 from qdojo.networks.keras import KERAS
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
-from qdojo.training.observers import Observers
+from qdojo.training.observers import Observers, check_observers
 from qdojo.training.observers.curve import CurveObserver
 from qdojo.training.observers.metrics import MetricsObserver
 from qdojo.training.restoring import changes
@@ -146,6 +146,7 @@ def resume(
 
 def _observers(others: Sequence[Any]) -> Observers:
     """Everyone who hears of a run. The curve is drawn last, from a metrics file that is complete."""
+    check_observers(others)
     return Observers([MetricsObserver(), *others, CurveObserver()])
 
 

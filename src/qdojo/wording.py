@@ -15,7 +15,7 @@ def score(value: float) -> str:
     if 0.0 < size < 1e-3:
         return f"{value:.3g}"
     if size < 100.0:
-        return f"{value:.{3 if size < 1.0 else 2 if size < 10.0 else 1}f}" if size else "0"
+        return f"{value:.{2 - math.floor(math.log10(size))}f}" if size else "0"
     return f"{value:,.1f}".removesuffix(".0") if size < 1000.0 else f"{value:,.0f}"
 
 

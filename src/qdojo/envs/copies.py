@@ -19,6 +19,7 @@ from qdojo.envs.encoders import BadValueError
 from qdojo.envs.failures import CallError, CopyError, close_quietly, describe
 from qdojo.envs.masks import with_masks
 from qdojo.envs.spaces import MASK, OBSERVATION, Observation, Spaces, seen
+from qdojo.errors import UsageError
 
 FAILURE = "qdojo_failure"
 INEXACT = "qdojo_inexact"
@@ -217,6 +218,8 @@ def build_copy(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         env = make()
+    except UsageError:
+        raise  # what is wrong with the request, in a sentence of its own
     except (Exception, SystemExit) as error:
         env = Unbuilt(f"its factory {describe(error).removeprefix('it ')}")
     if not isinstance(env, gym.Env):

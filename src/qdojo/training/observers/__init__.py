@@ -102,18 +102,21 @@ class Observer(Protocol):
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
 
+def check_observers(observers: Sequence[Any]) -> None:
+    """Raises UsageError for an object that hears nothing."""
+    for place, observer in enumerate(observers):
+        if isinstance(observer, type) or not any(hasattr(observer, event) for event in EVENTS):
+            what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
+            raise UsageError(
+                f"observers[{place}] is {what}, but an observer is an object with a method such as "
+                "reported(report) or evaluated(evaluated)."
+            )
+
+
 class Observers:
     """The observers of one run, told in the order of the list."""
 
     def __init__(self, observers: Sequence[Any]) -> None:
-        """Raises UsageError for an object that hears nothing."""
-        for place, observer in enumerate(observers):
-            if isinstance(observer, type) or not any(hasattr(observer, event) for event in EVENTS):
-                what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
-                raise UsageError(
-                    f"observers[{place}] is {what}, but an observer is an object with a method such as "
-                    "reported(report) or evaluated(evaluated)."
-                )
         self._observers = list(observers)
         self.stopped_by: str | None = None
         """Who asked for the end of training, and why; None where nobody did."""
