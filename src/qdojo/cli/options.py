@@ -63,7 +63,8 @@ NAMED = ("env", "preset", "vary")
 FIRST_PANEL = Group(
     "1. Settings that matter most",
     help="Each setting is also read from an environment variable, QDOJO_<NAME>. A flag overrides the variable, the "
-    "variable the file of --config, and that the preset. In brackets: the default, where the preset has no other.",
+    "variable the file of --config, and that the preset. In brackets: the default, where the preset has no other. "
+    "FLOAT may be several, as in 1e-4,3e-4: `seeds` members are trained with each.",
     sort_key=1,
 )
 PANELS = {group: Group(f"{number}. {group.title}", sort_key=number) for number, group in enumerate(GROUPS, start=2)}
