@@ -117,13 +117,13 @@ SMALL: dict[str, Any] = {"hidden": (8, 8), "batch_size": 2, "capacity_steps": 64
 def test_every_preset_reads_pictures(preset: str) -> None:
     config = make_config("any", preset)
     config = config.model_copy(update=SMALL if config.heads > 1 else {k: SMALL[k] for k in SMALL if k != "heads"})
-    picture = seen(box(3, 9, 10))
-    player = build_player(config, picture, None)
+    player = build_player(config, seen(box(3, 9, 10)), None)
     params = jax.eval_shape(player.network.init, jax.random.key(0))
     kernels = [leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) - (config.heads > 1) == 4]
     width = 2 if preset == "btr" else 1
     # A stage has five, and random priors have as many again.
     assert len(kernels) == 15 * (2 if config.prior_scale else 1)
     assert kernels[0][-4:] == (16 * width, 3, 3, 3)
-    q = jax.eval_shape(player.network.apply, params, jax.ShapeDtypeStruct((3, 9, 10), np.uint8))
+    picture = jax.ShapeDtypeStruct((3, 9, 10), np.uint8)
+    q, _ = jax.eval_shape(player.actor.values, params, picture, jax.eval_shape(player.actor.memory))
     assert q.shape == (3,)
