@@ -27,11 +27,10 @@ from hypothesis import settings  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 
 FAST = (
-    *("bellman", "tape/test_windows.py", "tape/test_sampling.py", "agents/test_categorical.py"),
-    *("envs/test_describe.py", "envs/test_spaces.py", "networks/test_inputs.py", "runs/test_metrics.py"),
-    *("runs/test_checkpoint.py", "loops/test_state.py", "test_config.py", "test_config_files.py"),
-    *("test_config_words.py", "test_noise.py", "test_selection.py", "test_settings_page.py", "test_snapshot.py"),
-    *("test_statistics.py", "test_wording.py", "test_plots.py", "test_imports.py", "cli/test_cli_progress.py"),
+    *("bellman/test_losses.py", "bellman/test_returns.py", "bellman/test_targets.py", "tape/test_windows.py"),
+    *("envs/test_describe.py", "runs/test_metrics.py", "cli/test_cli_progress.py", "test_config.py"),
+    *("test_config_files.py", "test_config_words.py", "test_noise.py", "test_selection.py", "test_settings_page.py"),
+    *("test_statistics.py", "test_wording.py"),
 )
 """Folders and files whose tests are marked `fast`."""
 
