@@ -140,7 +140,7 @@ def refuse_unread(config: Config, parts: Parts) -> None:
 
 
 def _loss(
-    config: Config, spaces: Spaces, player: Player, atoms: Float[Array, "atoms"], make_loss: Any, own: Own
+    config: Config, spaces: Spaces, player: Player, atoms: Float[Array, "atoms"] | None, make_loss: Any, own: Own
 ) -> Loss:
     """The formula that the config names, or that the user's `make_loss` makes, with a member's own numbers."""
     munchausen = None
@@ -160,14 +160,14 @@ def _loss(
     return loss if config.heads == 1 else bootstrapped_loss(loss, config.heads)
 
 
-def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "atoms"]) -> Loss:
+def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "atoms"] | None) -> Loss:
     """The place for another variant."""
     if config.distribution == "fqf":
         return fqf_loss(network, rule.double, rule.munchausen)
     if config.distribution == "iqn":
         samples = config.iqn_fractions, config.iqn_target_fractions
         return iqn_loss(network, rule.double, rule.munchausen, *samples, cvar=config.cvar)
-    if config.distribution == "c51":
+    if atoms is not None:
         return c51_loss(network, atoms, rule.double, rule.munchausen)
     if config.distribution == "qrdqn":
         return qrdqn_loss(network, rule.double, rule.munchausen)
@@ -234,7 +234,8 @@ def build_agent(
         sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
     )
-    loss = functools.partial(_loss, config, spaces, player, support(config), make_loss)
+    atoms = support(config) if config.distribution == "c51" else None
+    loss = functools.partial(_loss, config, spaces, player, atoms, make_loss)
     return replay_agent(network, loss, replay_numbers(config), structure, initial, player.actor)
 
 
