@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from qdojo.agents.dqn import Rule
 from qdojo.agents.learner import Loss
-from qdojo.errors import UsageError
+from qdojo.errors import UsageError, tried
 from qdojo.networks.network import Network
 from qdojo.types import Batch
 
@@ -23,7 +23,7 @@ def own_loss(
     each a number.
     """
     name = getattr(make, "__qualname__", type(make).__name__)
-    loss = _tried(name, lambda: make(network, rule))
+    loss = tried(f"loss {name}", lambda: make(network, rule))
     if not isinstance(loss, Loss):
         raise UsageError(f"loss {name} returned a {type(loss).__name__}; return a qdojo.agents.learner.Loss.")
     if observation is None:
@@ -33,7 +33,7 @@ def own_loss(
     batch = Batch(observation, action, number, number, observation, number)  # type: ignore[arg-type]
     params = jax.eval_shape(network.init, jax.eval_shape(lambda: jax.random.key(0)))
     noise = jax.ShapeDtypeStruct((loss.words,), jnp.uint32)
-    given = _tried(name, lambda: jax.eval_shape(loss.of, params, params, batch, noise))
+    given = tried(f"loss {name}", lambda: jax.eval_shape(loss.of, params, params, batch, noise))
     fits = isinstance(given, tuple) and len(given) == 3 and isinstance(given[2], dict)
     if not fits or any(leaf.shape != () for leaf in jax.tree.leaves(given)):
         raise UsageError(
@@ -41,11 +41,3 @@ def own_loss(
             "(loss, priority, metrics): two numbers, and a dict of numbers by name."
         )
     return loss
-
-
-def _tried(name: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:  # the loss is the user's code: anything may come out of it
-        first = (str(error).splitlines() or [""])[0].rstrip(". ")
-        raise UsageError(f"loss {name} raised {type(error).__name__}: {first}; mend it.") from error

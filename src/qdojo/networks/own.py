@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qdojo.errors import UsageError
+from qdojo.errors import UsageError, tried
 from qdojo.networks.inputs import legal_only, plain
 from qdojo.networks.network import Network
 from qdojo.types import Observation, Params
@@ -23,7 +23,7 @@ def own_network(
     members. Illegal actions are left out afterwards. Raises UsageError where it is no module, or gives other values.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    module = _tried(f"network {name}", lambda: eqx.filter_eval_shape(build, key))
+    module = tried(f"network {name}", lambda: eqx.filter_eval_shape(build, key))
     if not callable(module) or not isinstance(module, eqx.Module):
         raise UsageError(
             f"network {name} returned a {type(module).__name__}; return an Equinox module that maps one observation to "
@@ -41,18 +41,10 @@ def own_network(
     network = Network(init, apply)
     shown = jax.ShapeDtypeStruct(observation_shape, dtype)
     params = jax.eval_shape(init, key)
-    found = _tried(f"the module of network {name}", lambda: jax.eval_shape(apply, params, shown))
+    found = tried(f"the module of network {name}", lambda: jax.eval_shape(apply, params, shown))
     if found.shape != q_shape:
         raise UsageError(
             f"The module of network {name} gives {list(found.shape)} for one observation of shape "
             f"{list(observation_shape)}; give Q-values of shape {list(q_shape)}, one an action."
         )
     return network
-
-
-def _tried(what: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:  # the module is the user's code: anything may come out of it
-        first = (str(error).splitlines() or [""])[0].rstrip(". ")
-        raise UsageError(f"{what} raised {type(error).__name__}: {first}; mend it.") from error

@@ -1,6 +1,7 @@
 """What a checkpoint holds, how training goes on from it, and what must not have changed since. Not the files: see
 `runs/checkpoint.py`."""
 
+import functools
 import platform
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -99,6 +100,7 @@ def best_template(template: TrainState) -> Best:
     return jax.eval_shape(none_best, template.agents.params)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """What the bits of a run depend on beside its settings: packages, and the machine's kind."""
     device = jax.local_devices()[0]

@@ -160,7 +160,7 @@ class Trainer:
 
     def train(self, state: TrainState, best: Best) -> None:
         """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
-        self._learned = jax.tree.map(np.asarray, state.agents.params)
+        self._learned = jax.tree.map(np.asarray, state.agents.params) if self.parts.exports else None
         self._end("interrupted")
         with stop_requests() as self._stop:
             longest = int(state.tally.longest.max())
