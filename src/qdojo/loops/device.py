@@ -70,6 +70,8 @@ class DeviceLoop:
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs = Programs()
+        # Jitted for a chunk's log and the chunk to share one trace; inlined, it is the same program.
+        self._traced_cycle = jax.jit(self._cycle, inline=True)
         self.evaluator = DeviceEvaluator(environment, agent, seed, members, self.programs, distinct_seeds)
         self._stretches = Stretches(cycles, rhythm)
 
@@ -176,7 +178,7 @@ class DeviceLoop:
 
         def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
             state, log = carry
-            state, row = self._cycle(state, collecting[i], learning[i])
+            state, row = self._traced_cycle(state, collecting[i], learning[i])
             return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
 
         return jax.lax.fori_loop(start, stop, cycle, (state, log))
@@ -196,7 +198,7 @@ class DeviceLoop:
         words = self.agent.act_words + self.environment.noise_words
         acting = jax.ShapeDtypeStruct((rows, self.members, self.envs, words), jnp.uint32)
         learning = jax.ShapeDtypeStruct((updates, self.members, self.agent.update_words), jnp.uint32)
-        _, one = jax.eval_shape(self._cycle, jax.eval_shape(self._init), acting, learning)
+        _, one = jax.eval_shape(self._traced_cycle, jax.eval_shape(self._init), acting, learning)
         return jax.tree.map(lambda leaf: jnp.zeros((self.cycles, *leaf.shape), leaf.dtype), one)
 
     def _report(self, agents: Any, clock: Clock, log: ChunkLog) -> MemberMetrics:

@@ -45,7 +45,8 @@ def improve(
 ) -> tuple[PyTree[Shaped[Array, "member ..."]], Clock, MemberMetrics, Bool[Array, ""]]:
     """A cycle's updates from the tape as it is. Metrics are sums over them; the flag says whether there were any."""
     clock = clock._replace(rows=clock.rows + rhythm.rows)
-    update = jax.vmap(agent.update, in_axes=(0, READERS, 0, None))
+    # Jitted for the trace that its shapes are asked of to be the loop's too; inlined, it is the same program.
+    update = jax.jit(jax.vmap(agent.update, in_axes=(0, READERS, 0, None)), inline=True)
 
     def one(i: Int[Array, ""], carry: tuple[Any, MemberMetrics]) -> tuple[Any, MemberMetrics]:
         agents, sums = carry
