@@ -59,6 +59,18 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.update(JAX_COMPILATION_CACHE_DIR=folder, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Runs end without half a second of drawing. `test_plots.py` draws, and ends a run with its picture."""
+
+    def draw(metrics: Path, title: str, path: Path) -> None:
+        path.write_bytes(b"a picture")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qdojo.training.observers.curve.curve_png", draw)
+        yield
+
+
 @pytest.fixture
 def strict_promotion() -> Iterator[None]:
     """No dtype and no rank is promoted unasked. Not for all tests: Optax and Keras promote inside."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+import qdojo
 from qdojo.errors import DamagedFile
 from qdojo.plots import POINTS, curve_png, population_curve, terminal_curve
 from qdojo.runs.metrics import Curve, MetricsWriter
@@ -81,6 +82,14 @@ def test_a_run_without_episodes_has_a_picture_too(tmp_path: Path) -> None:
         pass
     curve_png(tmp_path / "new.sqlite", "new", tmp_path / "curve.png")
     assert imread(tmp_path / "curve.png").shape[:2] == (600, 1000)
+
+
+def test_a_run_ends_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qdojo.training.observers.curve.curve_png", curve_png)
+    run = qdojo.train(
+        "CartPole-v1", root=tmp_path, steps=400, warmup_steps=64, hidden=[8], num_envs=4, eval_episodes=2
+    )
+    assert blue(imread(run.path / "curve.png")).any()
 
 
 def test_damaged_metrics_leave_the_old_picture(tmp_path: Path) -> None:
