@@ -215,3 +215,8 @@ def test_a_config_made_by_hand_begins_with_its_preset() -> None:
     assert Config(env=CARTPOLE, preset="rainbow", n_step=4) == make_config(CARTPOLE, "rainbow", n_step=4)
     with pytest.raises(UsageError, match=r"^env is missing\.$"):
         Config(preset="dqn")
+
+
+def test_a_value_where_a_table_belongs_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"^output is a table of settings, not a setting; "):
+        make_config(CARTPOLE, output="here")

@@ -88,10 +88,15 @@ def _defaults(kind: "type[Config]") -> dict[str, Any]:
 
 
 def without_tables(tables: set[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, whether they stand in `tables` or not. Raises UsageError for one that is there twice."""
+    """The settings of a file, whether they stand in `tables` or not.
+
+    Raises UsageError for one that is there twice, and for a value where a table belongs.
+    """
     flat: dict[str, Any] = {}
     for name, value in given.items():
-        entries = value if isinstance(value, Mapping) and name in tables else {name: value}
+        if name in tables and not isinstance(value, Mapping):
+            raise UsageError(f"{name} is a table of settings, not a setting; give those that docs/settings.md lists.")
+        entries = value if name in tables else {name: value}
         for entry, setting in entries.items():
             if entry in flat:
                 raise UsageError(f"{entry} is given twice, in two tables; leave one out.")
