@@ -43,6 +43,8 @@ class OfflineLoop:
         # The tape is whole before the first update.
         self.rhythm = inner.rhythm._replace(warmup_rows=0)
         self.programs = inner.programs
+        # One trace for a chunk's sums and the chunk: see `DeviceLoop`.
+        self._improve = jax.jit(functools.partial(improve, inner.agent, self.rhythm), inline=True)
         self._stretches = Stretches(inner.cycles, self.rhythm)
 
     def init(self) -> TrainState:
@@ -156,7 +158,7 @@ class OfflineLoop:
 
         def cycle(i: Int[Array, ""], carry: tuple[Any, Clock, Any]) -> tuple[Any, Clock, Any]:
             agents, clock, sums = carry
-            agents, clock, one, _ = improve(inner.agent, rhythm, agents, state.tape, clock, noise[i])
+            agents, clock, one, _ = self._improve(agents, state.tape, clock, noise[i])
             return agents, clock, jax.tree.map(lambda every, now: every.at[i].set(now), sums, one)
 
         agents, clock, sums = jax.lax.fori_loop(start, stop, cycle, (state.agents, state.clock, sums))
@@ -165,8 +167,7 @@ class OfflineLoop:
     def _blank_sums(self) -> Sums:
         inner, state = self.inner, jax.eval_shape(self._init)
         words = jax.ShapeDtypeStruct((self.rhythm.updates, inner.members, inner.agent.update_words), jnp.uint32)
-        learning = functools.partial(improve, inner.agent, self.rhythm)
-        one = jax.eval_shape(learning, state.agents, state.tape, state.clock, words)[2]
+        one = jax.eval_shape(self._improve, state.agents, state.tape, state.clock, words)[2]
         return jax.tree.map(lambda leaf: jnp.zeros((inner.cycles, *leaf.shape), leaf.dtype), one)
 
     def _report(self, sums: Sums) -> MemberMetrics:
