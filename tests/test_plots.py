@@ -86,9 +86,7 @@ def test_a_run_without_episodes_has_a_picture_too(tmp_path: Path) -> None:
 
 def test_a_run_ends_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qdojo.training.observers.curve.curve_png", curve_png)
-    run = qdojo.train(
-        "CartPole-v1", root=tmp_path, steps=400, warmup_steps=64, hidden=[8], num_envs=4, eval_episodes=2
-    )
+    run = qdojo.train("CartPole-v1", root=tmp_path, steps=400, warmup_steps=64, hidden=[8], num_envs=4, eval_episodes=2)
     assert blue(imread(run.path / "curve.png")).any()
 
 

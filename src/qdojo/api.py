@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 
 from qdojo.build.named import takes_spaces
 from qdojo.build.training import build, refuse_unread
 from qdojo.config import Config, is_keras_file, make_config, stored_config
+from qdojo.config.keywords import Settings
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.delivered import Evaluation as Evaluation
 from qdojo.delivered import Policy as Policy
@@ -40,21 +41,22 @@ def train(
     loss: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
-    **fields: Any,
+    **settings: Unpack[Settings],
 ) -> Run:
     """Train a population on an environment and return its finished run.
 
     `env` is an id, a path, a callable that returns an environment, or an environment in JAX. `network` is a
     `keras.Model`, a function that builds one, or a function of (spaces, key) that returns an Equinox module; `loss` a
     function of (network, rule) that returns a `qdojo.agents.learner.Loss`; `observers` hear of the run and may end it
-    (`qdojo.training.observers`): docs/adding.md shows one of each. `fields` are those of `Config`; a `config`, which
-    names its own env, stands in for them.
+    (`qdojo.training.observers`): docs/adding.md shows one of each. `settings` are those of docs/settings.md; a
+    `config`, which names its own env, stands in for them.
 
     Raises UsageError before anything starts, EnvironmentFailure where the environment breaks, and
     `qdojo.training.stopping.Interrupted` on Ctrl-C, after saving.
     """
     use_compilation_cache()
     everyone = _observers(observers)
+    fields: dict[str, Any] = dict(settings)
     given: dict[str, Any] = {}
     if isinstance(network, str):
         fields["network"], network = network, None
