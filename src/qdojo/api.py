@@ -1,11 +1,14 @@
 """The Python interface: train, resume, evaluate, load. Everything a command of the CLI does, it does through here."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
+import gymnasium as gym
 import jax
+from gymnasium.vector import VectorEnv
 
 from qdojo.build.named import takes_spaces
 from qdojo.build.training import build, refuse_unread
@@ -15,6 +18,7 @@ from qdojo.dataset import MINARI, minari_folder
 from qdojo.delivered import Evaluation as Evaluation
 from qdojo.delivered import Policy as Policy
 from qdojo.delivered import Run as Run
+from qdojo.envs.again import again
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.resolve import name_of
 from qdojo.errors import UsageError
@@ -30,10 +34,34 @@ from qdojo.training.trainer import proceed, start
 from qdojo.watch import has_screen
 
 RUNS = Path("runs")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+def _one_positional(function: Callable[P, R]) -> Callable[P, R]:
+    """Answers what users of other libraries write, such as `train("MlpPolicy", "CartPole-v1")`, in one sentence."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) > 1:
+            surplus = " and ".join(map(repr, args[1:]))
+            if isinstance(args[0], str) and args[0].endswith("Policy"):
+                raise UsageError(
+                    f"train takes the environment alone by position, but {args[0]!r} is a policy; leave it out, as in "
+                    f"qdojo.train({args[1]!r}): `network` and `hidden` say what the network is."
+                )
+            raise UsageError(
+                f"train takes the environment alone by position; give {surplus} by name, as in "
+                "qdojo.train('CartPole-v1', steps=100_000)."
+            )
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@_one_positional
 def train(
-    env: str | Callable[..., Any] | NativeEnvironment | None = None,
+    env: str | gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | Callable[..., Any] | NativeEnvironment | None = None,
     *,
     preset: str = "default",
     config: Config | None = None,
@@ -43,20 +71,34 @@ def train(
     observers: Sequence[Any] = (),
     **settings: Unpack[Settings],
 ) -> Run:
-    """Train a population on an environment and return its finished run.
+    """Train one agent, or `seeds` of them side by side, and return the finished run.
 
-    `env` is an id, a path, a callable that returns an environment, or an environment in JAX. `network` is a
-    `keras.Model`, a function that builds one, or a function of (spaces, key) that returns an Equinox module; `loss` a
-    function of (network, rule) that returns a `qdojo.agents.learner.Loss`; `observers` hear of the run and may end it
-    (`qdojo.training.observers`): docs/adding.md shows one of each. `settings` are those of docs/settings.md; a
-    `config`, which names its own env, stands in for them.
+    Args:
+        env: A Gymnasium id, `module:Id`, `module:function`, a function that returns an environment, an environment in
+            JAX, or an environment object of Gymnasium. Of an object, fresh copies are made from its `spec`; a vector
+            environment also sets `num_envs`.
+        preset: Named collection of settings to start from; `qdojo presets` lists them.
+        config: All settings in one `Config`, in place of `env`, `preset` and single settings.
+        network: A `keras.Model`, a function that builds one, or a function of (spaces, key) that returns an Equinox
+            module. By default, dense layers or convolutions, as the observations require.
+        loss: A function of (network, rule) that returns a `qdojo.agents.learner.Loss`.
+        root: Folder in which the run directory is created.
+        observers: Objects that are told of reports and evaluations, and may stop the run: see
+            `qdojo.training.observers`.
+        **settings: Any setting of docs/settings.md. A list of values for a number trains `seeds` members with each.
 
-    Raises UsageError before anything starts, EnvironmentFailure where the environment breaks, and
-    `qdojo.training.stopping.Interrupted` on Ctrl-C, after saving.
+    Raises:
+        UsageError: One sentence, before anything starts, on what is wrong and how to fix it.
+        EnvironmentFailure: The environment failed during training.
+        Interrupted: Ctrl-C, after a checkpoint was saved (`qdojo.training.stopping`).
     """
     use_compilation_cache()
     everyone = _observers(observers)
     fields: dict[str, Any] = dict(settings)
+    if isinstance(env, gym.Env | VectorEnv):
+        env, copies = again(env)
+        if copies is not None and "dataset" not in fields:
+            fields.setdefault("num_envs", copies)
     given: dict[str, Any] = {}
     if isinstance(network, str):
         fields["network"], network = network, None
@@ -138,6 +180,7 @@ def resume(
     if changed_since and not fork:
         told = "; ".join(changed_since)
         raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo it or use --fork.")
+    env = env if env is not None else found.env_given
     parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     # Where a window cannot be shown now, it may be the next time: only the budget is kept.

@@ -20,6 +20,7 @@ from qdojo import snapshot
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.stepping import build_evaluator
 from qdojo.config import Config, read_config
+from qdojo.envs.again import GIVEN, MadeAgain
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
@@ -207,6 +208,14 @@ class Run:
             return None
         described = (self._best[1].get("player") or {}).get("keras_model")
         return None if described is None else model_from_json(described)
+
+    @property
+    def env_given(self) -> MadeAgain | None:
+        """What makes the environment of the run again, where that was given as an object."""
+        if not self.config.env.endswith(GIVEN):
+            return None
+        described = (self._best[1].get("player") or {}).get("environment") or {}
+        return MadeAgain.from_json(described["registered"]) if described.get("registered") else None
 
     @property
     def bound_steps(self) -> int:

@@ -15,6 +15,7 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
 from qdojo.envs.spaces import MASK, MaskSource
@@ -59,7 +60,8 @@ def resolve(env: Any) -> EnvSpec:
 
     `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
     (where the module has that attribute and it is callable), `gymnax:Name`, or a callable that returns an environment.
-    In the place of an environment, and of a callable, there may be a `NativeEnvironment`.
+    In the place of an environment, and of a callable, there may be a `NativeEnvironment`. An environment object is
+    taken by its spec, and made again.
     Raises UsageError, one sentence that says what to do, where any of that fails.
     """
     if isinstance(env, str):
@@ -67,9 +69,7 @@ def resolve(env: Any) -> EnvSpec:
     if _is_native(env):
         return _native_spec(name_of(env), env)
     if isinstance(env, gym.Env | VectorEnv):
-        raise UsageError(
-            "env is an environment, but training needs many fresh copies; pass `lambda: <your env>` instead."
-        )
+        return resolve(again(env).env)
     if not callable(env):
         raise UsageError(f"env must be a Gymnasium id, `module:name` or a callable, not {type(env).__name__}.")
     return _try(name_of(env), env, None)
@@ -79,6 +79,8 @@ def name_of(env: Any) -> str:
     """What a person would call an environment that is given as `resolve` takes it."""
     if isinstance(env, str) or _is_native(env):
         return env if isinstance(env, str) else env.name
+    if isinstance(env, MadeAgain):
+        return env.name
     return f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
 
 
@@ -111,6 +113,10 @@ def _native_spec(name: str, env: Any) -> EnvSpec:
 
 
 def _resolve_name(env: str) -> EnvSpec:
+    if env.endswith(GIVEN):
+        raise UsageError(
+            f"{env.removesuffix(GIVEN)} was given as an object whose spec no file can hold; pass it as env=."
+        )
     module_name, colon, attribute = env.partition(":")
     if not colon:
         found = _find_id(env)
@@ -224,18 +230,8 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
         reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
         mask_source=_mask_source(env, name),
-        registered=_spec_json(spec) if native_id is None and not is_vector else None,
+        registered=spec_json(spec) if native_id is None and not is_vector else None,
     )
-
-
-def _spec_json(spec: Any) -> str | None:
-    """A spec that Gymnasium can make the environment from again, wrappers and all; None where it cannot."""
-    try:
-        told: str = spec.to_json()
-        registration.EnvSpec.from_json(told)
-    except Exception:  # arguments of any kind, and wrappers that do not record theirs
-        return None
-    return told
 
 
 def _mask_source(env: Any, name: str) -> MaskSource | None:

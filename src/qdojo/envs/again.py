@@ -1,0 +1,114 @@
+"""From an environment that someone has made to what makes it again. Not for names and callables: see `resolve.py`.
+
+Training steps many copies, each from its own first reset, so an environment object is never stepped itself.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium.envs import registration
+from gymnasium.vector import VectorEnv
+
+from qdojo.errors import UsageError
+
+_OF_VECTORS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
+"""Arguments of `gymnasium.make_vec` that it keeps among those of the environment."""
+
+
+class Again(NamedTuple):
+    """What an environment object stands for."""
+
+    env: str | Callable[..., Any]
+    """The id where it is a registered environment as it is registered; else what makes a fresh copy."""
+    num_envs: int | None
+    """Its number of copies, where it is a vector."""
+
+
+GIVEN = " (as it was given)"
+"""Ends the name of an environment that was given as an object: no id, so that none is mistaken for it."""
+
+
+class MadeAgain:
+    """Makes fresh copies of an environment from its spec."""
+
+    def __init__(self, spec: registration.EnvSpec) -> None:
+        self._spec = spec
+        self.name = spec.id + GIVEN
+
+    @classmethod
+    def from_json(cls, told: str) -> "MadeAgain":
+        """From what `spec_json` wrote."""
+        return cls(registration.EnvSpec.from_json(told))
+
+    def __call__(self, **kwargs: Any) -> gym.Env[Any, Any]:
+        """A fresh copy. `kwargs`, such as `render_mode`, go over those of the spec."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return gym.make(copy.deepcopy(self._spec), disable_env_checker=True, **kwargs)
+
+
+def again(env: gym.Env[Any, Any] | VectorEnv) -> Again:
+    """What makes an environment, or each copy of a vector, again. The object itself is left alone.
+
+    Raises UsageError, one sentence, where its spec does not say how: it has none, or one of its wrappers has not
+    recorded its arguments or was given a function.
+    """
+    if not isinstance(env, VectorEnv):
+        return Again(_of_spec(env, env.spec), None)
+    spec, copies = env.spec, getattr(env, "envs", None)
+    if spec is None and copies:
+        return Again(_of_spec(copies[0], copies[0].spec), env.num_envs)
+    if spec is None or "wrappers" in spec.kwargs:
+        raise UsageError(
+            f"env is a {type(env).__name__} whose spec does not say how to make one of its copies; pass an id, or a "
+            "function that returns a single environment, and num_envs."
+        )
+    single = copy.copy(spec)
+    single.kwargs = {name: value for name, value in spec.kwargs.items() if name not in _OF_VECTORS}
+    # A vector written as one environment has its limit there as well.
+    single.max_episode_steps = single.kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    return Again(_of_spec(env, single), env.num_envs)
+
+
+def spec_json(spec: Any) -> str | None:
+    """A spec that Gymnasium can make the environment from again, wrappers and all; None where it cannot."""
+    try:
+        told: str = spec.to_json()
+        registration.EnvSpec.from_json(told)
+    except Exception:  # arguments of any kind, and wrappers that do not record theirs
+        return None
+    return told
+
+
+def _of_spec(env: Any, spec: registration.EnvSpec | None) -> str | MadeAgain:
+    if spec is None:
+        raise UsageError(
+            f"env is a {type(env.unwrapped).__name__} without a spec, so no copies of it can be made; pass a function "
+            "that returns one, as in `qdojo.train(make_env)`, or make it by gymnasium.make."
+        )
+    for wrapper in spec.additional_wrappers:
+        if wrapper.kwargs is None:
+            raise _not_recorded(f"does not record its arguments ({wrapper.name} is no RecordConstructorArgs)", wrapper)
+        given = next((name for name, value in wrapper.kwargs.items() if callable(value)), None)
+        if given is not None:
+            raise _not_recorded(f"was given a function ({given}), which no run can store", wrapper)
+    plain = copy.copy(spec)
+    # How it is drawn is asked for anew whenever it is watched.
+    plain.kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    registered = registration.registry.get(spec.id)
+    return spec.id if registered is not None and _means(plain) == _means(registered) else MadeAgain(plain)
+
+
+def _not_recorded(why: str, wrapper: Any) -> UsageError:
+    return UsageError(
+        f"env cannot be made again, for its wrapper {wrapper.name} {why}; pass a function that returns the "
+        "environment, as in `qdojo.train(make_env)`."
+    )
+
+
+def _means(spec: registration.EnvSpec) -> tuple[Any, ...]:
+    """What an agent notices of a spec."""
+    return spec.entry_point, spec.kwargs, spec.max_episode_steps, spec.additional_wrappers
