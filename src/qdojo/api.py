@@ -16,13 +16,14 @@ from qdojo.config import Config, is_keras_file, make_config, stored_config
 from qdojo.config.keywords import Settings
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.delivered import Evaluation as Evaluation
-from qdojo.delivered import Policy as Policy
 from qdojo.delivered import Run as Run
 from qdojo.envs.again import again
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.resolve import name_of
 from qdojo.errors import UsageError
 from qdojo.networks.keras import KERAS
+from qdojo.policy import SUFFIX, load_policy
+from qdojo.policy import Policy as Policy
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
 from qdojo.training.observers import Observers, check_observers
@@ -203,12 +204,26 @@ def load(
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Policy:
-    """A trained agent that plays: `qdojo.load(path).act(observation)`. It builds no environment.
+    """A trained agent that plays: `qdojo.load("runs/...").act(observation)`. No environment is built.
 
-    `network` is the Keras model that the run was trained with, needed only where Keras cannot write it as data (one
-    with classes of its own); `env` the callable, needed only for runs of earlier versions.
+    Args:
+        run: A run directory, the name of a run in `root`, the start of one, or `last`; or a file that `Policy.save`
+            wrote.
+        root: Folder of the runs.
+        member: Index of the member; by default the one with the best evaluation.
+        env: The function that made the environment; needed only for runs of earlier versions.
+        network: The Keras model that the run was trained with; needed only where Keras cannot write it as data, as
+            of a model with classes of its own.
+
+    Raises:
+        UsageError: There is no such run or member.
+        DamagedFile: A file is not as it was written.
     """
     use_compilation_cache()
+    if Path(run).suffix == SUFFIX and not Path(run).is_dir():
+        if member is not None:
+            raise UsageError("member is set, but a file holds one agent; leave member out.")
+        return load_policy(Path(run), network)
     return Run(find(Path(root), str(run)), env, network).policy(member)
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from qdojo import snapshot
 from qdojo.build.opening import Opened, open_player, params_template
@@ -22,16 +22,24 @@ from qdojo.build.stepping import build_evaluator
 from qdojo.config import Config, read_config
 from qdojo.envs.again import GIVEN, MadeAgain
 from qdojo.envs.contract import NativeEnvironment
-from qdojo.envs.spaces import BadValueError
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.evaluation import Watch, episode_bound, unwatched
 from qdojo.networks.keras import KERAS, model_from_json
+from qdojo.plots import curve_figure
+from qdojo.policy import Policy
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, read_result
+from qdojo.runs.metrics import History, history
+from qdojo.runs.result import Result
+from qdojo.shown import Film, facts, picture, table
 from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.training.judging import FINAL_SEED
 from qdojo.training.selection import Best, none_best
-from qdojo.types import Observation
+from qdojo.watch import watch
+from qdojo.wording import cut_clause, scores_of_members
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Evaluation(NamedTuple):
@@ -49,6 +57,12 @@ class Evaluation(NamedTuple):
         """Mean return of each member."""
         return self.returns.mean(axis=1)
 
+    def __repr__(self) -> str:
+        told = scores_of_members(self.mean.tolist(), self.iqm, self.interval)
+        episodes = self.returns.shape[1]
+        cut = cut_clause(self.cut.sum(axis=1).tolist(), episodes, self.bound_steps)
+        return f"Evaluation: {told}, {episodes} unseen episodes each" + (f"; {cut}" if cut else "")
+
     @property
     def iqm(self) -> float:
         """Interquartile mean, over members, of their mean returns."""
@@ -60,69 +74,9 @@ class Evaluation(NamedTuple):
         return member_interval(self.mean)
 
 
-class Policy:
-    """A trained member that plays: observations in, actions out. No exploration, nothing to learn."""
-
-    def __init__(self, opened: Opened, params: Any, member: int) -> None:
-        self.member = member
-        """Which member of the population it is."""
-        self._spaces, self._actor = opened.spaces, opened.player.actor
-        self.params = jax.tree.map(lambda leaf: leaf[member], params)
-        """The parameters of that member alone."""
-        self._values = jax.jit(self._actor.values)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the episode; call it when one starts."""
-        self._memory = self._actor.memory()
-
-    def act(self, observation: Any, info: Any = None) -> Any:
-        """The best action for one raw observation, as the environment takes it: an int, or `[branches]`.
-
-        `info` is what came with the observation; only an environment that puts action masks there needs it. Raises
-        UsageError where either does not fit the environment's spaces.
-        """
-        return self._spaces.decode(self.choose(self._seen(observation, info)))
-
-    def choose(self, observation: Observation) -> Int[np.ndarray, "*branches"]:
-        """The best action, counted from 0, for an observation that is already as the agent sees it."""
-        q, self._memory = self._values(self.params, observation, self._memory)
-        return np.asarray(np.argmax(np.asarray(q), axis=-1))
-
-    def q_values(self, observation: Any, info: Any = None) -> Float[np.ndarray, "*branches actions"]:
-        """The return that each action is thought to lead to, after what was seen before. It remembers nothing of this.
-
-        In units of the return, also where value_rescaling made the agent learn another function of it.
-        """
-        q, _ = self._values(self.params, self._seen(observation, info), self._memory)
-        return np.asarray(self._actor.worth(q))
-
-    def _seen(self, observation: Any, info: Any) -> Observation:
-        spaces = self._spaces
-        if info is None and spaces.mask_source == "info":
-            raise UsageError("info is missing, but this environment puts its action masks there; pass it as well.")
-        if info is None and spaces.mask_source == "method":
-            raise UsageError('The action mask is missing; pass info={"action_mask": env.action_masks()} as well.')
-        try:
-            return spaces.encode(observation, info)
-        except (TypeError, ValueError) as error:
-            raise _unfit(observation, error) from error
-
-
-def _unfit(observation: Any, error: Exception) -> UsageError:
-    """Why an observation cannot be played."""
-    if isinstance(observation, tuple) and len(observation) in (2, 5) and isinstance(observation[-1], dict):
-        method = "reset" if len(observation) == 2 else "step"
-        return UsageError(f"The observation is all that {method} returned; pass the first part of that tuple alone.")
-    given = str(error) if isinstance(error, BadValueError) else f"a {type(observation).__name__} that is no observation"
-    return UsageError(
-        f"The agent was given {given}; pass one observation, as reset and step of the environment give it."
-    )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A run on disk, finished or not."""
+    """A run on disk, finished or not. A notebook shows where it stands and its learning curve."""
 
     directory: RunDirectory
     env: Callable[..., Any] | NativeEnvironment | None = None
@@ -145,9 +99,39 @@ class Run:
             raise DamagedFile(f"{path} cannot be read: {error}") from error
 
     @property
-    def result(self) -> dict[str, Any]:
-        """What `result.json` says."""
+    def result(self) -> Result:
+        """What `result.json` says; empty before the run has ended."""
         return read_result(self.directory) or {}
+
+    @property
+    def history(self) -> History:
+        """All that was recorded, as columns: step, member, metric, value."""
+        return history(self.directory.metrics_path)
+
+    def plot(self) -> "Figure":
+        """The learning curve as a matplotlib figure; `.savefig("curve.pdf")` writes it."""
+        return curve_figure(self.directory.metrics_path, f"{self.config.env}, {self.config.preset}")
+
+    def film(
+        self, episodes: int = 1, *, member: int | None = None, seed: int = 0, path: Path | str | None = None
+    ) -> Film:
+        """Record greedy episodes as a video, which a notebook shows.
+
+        By default of the best member, and to `film.mp4` in the run directory; `path` ends in .mp4 or .gif. `seed`
+        chooses the starts. Raises UsageError where the environment draws no pictures.
+        """
+        target = self.path / "film.mp4" if path is None else Path(path)
+        policy, opened, bound = self.policy(member), self.opened, self.bound_steps
+        shown = watch(
+            opened.spec, opened.spaces, policy.reset, policy.choose, episodes, seed, target, bound_steps=bound
+        )
+        return Film(target, [episode.score for episode in shown])
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<12} {value}" for name, value in facts(self.directory))
+
+    def _repr_html_(self) -> str:
+        return table(facts(self.directory)) + picture(self.directory.curve_path)
 
     def evaluate(self, episodes: int = 100, seed: int = 0, watch: Watch = unwatched) -> Evaluation:
         """Play greedily. `seed` chooses the starts; none of them is one that training or selection has seen.
@@ -169,7 +153,8 @@ class Run:
         chosen = int(np.argmax(best.score)) if member is None else member
         if not 0 <= chosen < self.config.members:
             raise UsageError(f"member is {member}, but this run has members 0 to {self.config.members - 1}.")
-        return Policy(self.opened, best.params, chosen)
+        params = jax.tree.map(lambda leaf: leaf[chosen], best.params)
+        return Policy(self.config, self.opened, params, chosen)
 
     def keras_model(self, member: int | None = None) -> Any:
         """A plain `keras.Model` with the delivered weights of one member; of a noisy network, without its noise.

@@ -3,7 +3,7 @@
 import io
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -12,6 +12,9 @@ from qdojo.runs.directory import write_atomically
 from qdojo.runs.metrics import Curve, evaluations, learning_curve
 from qdojo.statistics import interquartile_mean
 from qdojo.wording import score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WINDOW_EPISODES = 20
 """Episodes in the running mean that smooths a curve."""
@@ -52,19 +55,16 @@ def _running_mean(values: Float[np.ndarray, "episodes"]) -> Float[np.ndarray, "e
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def curve_png(metrics_path: Path, title: str, path: Path) -> None:
-    """Draw the learning curve of a run to `path`, 1000 by 600 pixels: members thin, their interquartile mean bold,
-    greedy evaluations as dots. Raises `DamagedFile` where the metrics cannot be read.
+def curve_figure(metrics_path: Path, title: str) -> "Figure":
+    """The learning curve of a run, 1000 by 600 pixels: members thin, their interquartile mean bold, greedy evaluations
+    as dots. A notebook shows it. Raises `DamagedFile` where the metrics cannot be read.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.font_manager import fontManager
 
     curve, dots = population_curve(learning_curve(metrics_path)), evaluations(metrics_path)
     installed = set(fontManager.get_font_names())
     fonts = [*(name for name in KOREAN_FONTS if name in installed), "DejaVu Sans"]
-    figure = Figure(figsize=(10, 6), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _shown_figure()(figsize=(10, 6), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     if curve is None and not dots:
         axes.text(0.5, 0.5, "no episode has ended yet", ha="center", va="center", transform=axes.transAxes)
@@ -80,11 +80,36 @@ def curve_png(metrics_path: Path, title: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", framealpha=0.9)
+    return figure
+
+
+def _shown_figure() -> "type[Figure]":
+    """A figure that a notebook shows also where `%matplotlib inline` was never said."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            FigureCanvasAgg(self)
+
+        def _repr_png_(self) -> bytes:
+            return _png(self)
+
+    return ShownFigure
+
+
+def _png(figure: "Figure") -> bytes:
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(picture, format="png")
-    write_atomically(path, picture.getvalue())
+    return picture.getvalue()
+
+
+def curve_png(metrics_path: Path, title: str, path: Path) -> None:
+    """Write `curve_figure` to `path`. Raises `DamagedFile` where the metrics cannot be read."""
+    write_atomically(path, _png(curve_figure(metrics_path, title)))
 
 
 def _draw_returns(axes: Any, curve: PopulationCurve) -> None:

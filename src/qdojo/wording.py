@@ -1,6 +1,11 @@
-"""How a score is written for a person. Not for JSON, which has every digit. Imports nothing, so that help is quick."""
+"""How scores and texts from files are written for a person. Not for JSON, which has every digit.
+
+Imports nothing of qdojo, so that help is quick.
+"""
 
 import math
+from collections.abc import Sequence
+from unicodedata import category
 
 
 def score(value: float) -> str:
@@ -43,3 +48,28 @@ def scores_of_members(
         f"{told} of the greedy means of {len(means)} members, "
         f"the lowest {score(min(means))}, the highest {score(max(means))}"
     )
+
+
+def cut_clause(cut: Sequence[int], episodes: int, bound: int) -> str:
+    """How many of the `episodes` of each member were cut at `bound` steps; nothing where none was."""
+    count = sum(cut)
+    verb = "was" if count == 1 else "were"
+    return f"{count:,} of {len(cut) * episodes:,} episodes {verb} cut at {bound:,} steps" if count else ""
+
+
+def printable(text: str) -> str:
+    """The text with every control character but line ends and tabs spelled out, as in `\\x1b`.
+
+    Names, settings and errors are read from files of runs, which may come from elsewhere: none of them may move the
+    cursor, retitle the window or hide a line.
+    """
+    return "".join(_spelled(sign) if category(sign) in _CONTROLS and sign not in "\n\t" else sign for sign in text)
+
+
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of controls, of invisible format characters (direction among them), of halves of a surrogate
+pair, and of line and paragraph separators."""
+
+
+def _spelled(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")

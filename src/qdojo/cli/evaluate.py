@@ -5,10 +5,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
-from qdojo.cli.output import cut_clause, emit, tell
+from qdojo.cli.output import emit, tell
 from qdojo.cli.progress import PlainDisplay
 from qdojo.runs.directory import find
-from qdojo.wording import scores_of_members
+from qdojo.wording import cut_clause, scores_of_members
 
 
 def evaluate(

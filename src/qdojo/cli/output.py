@@ -5,31 +5,14 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import category
+
+from qdojo.wording import printable
 
 BEGAN = time.perf_counter()
 """When the command began, but for the start of Python itself."""
-
-
-def printable(text: str) -> str:
-    """The text with every control character but line ends and tabs spelled out, as in `\\x1b`.
-
-    Names, settings and errors are read from files of runs, which may come from elsewhere: none of them may move the
-    cursor, retitle the window or hide a line.
-    """
-    return "".join(_spelled(sign) if category(sign) in _CONTROLS and sign not in "\n\t" else sign for sign in text)
-
-
-_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of controls, of invisible format characters (direction among them), of halves of a surrogate
-pair, and of line and paragraph separators."""
-
-
-def _spelled(sign: str) -> str:
-    return sign.encode("unicode_escape").decode("ascii")
 
 
 def say(message: str) -> None:
@@ -42,7 +25,7 @@ def tell(line: str = "") -> None:
     print(printable(line))
 
 
-def emit(content: dict[str, Any]) -> None:
+def emit(content: Mapping[str, Any]) -> None:
     """One JSON object on stdout. NumPy arrays become lists, and what is not finite null: JSON has no NaN."""
     print(json.dumps(_plain(content), allow_nan=False))
 
@@ -77,10 +60,3 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def command(verb: str, path: Path) -> str:
     """`qdojo VERB PATH`, ready to be pasted into a shell."""
     return f"qdojo {verb} {shlex.quote(str(path))}"
-
-
-def cut_clause(cut: Sequence[int], episodes: int, bound: int) -> str:
-    """How many of the `episodes` of each member were cut at `bound` steps; nothing where none was."""
-    count = sum(cut)
-    verb = "was" if count == 1 else "were"
-    return f"{count:,} of {len(cut) * episodes:,} episodes {verb} cut at {bound:,} steps" if count else ""

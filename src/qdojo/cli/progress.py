@@ -10,8 +10,8 @@ from collections import deque
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qdojo.cli.output import printable, say
-from qdojo.wording import score
+from qdojo.cli.output import say
+from qdojo.wording import printable, score
 
 if TYPE_CHECKING:
     from qdojo.config import Config

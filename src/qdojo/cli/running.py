@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qdojo.cli.output import BEGAN, command, cut_clause, emit, say, tell
+from qdojo.cli.output import BEGAN, command, emit, say, tell
 from qdojo.cli.progress import Progress
-from qdojo.wording import scores_of_members
+from qdojo.wording import cut_clause, scores_of_members
 
 if TYPE_CHECKING:
     from qdojo.api import Run
+    from qdojo.runs.result import Result
 
 INTERRUPTED = 130
 
@@ -24,7 +25,7 @@ def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
             return _interrupted(progress, stop)
     result = run.result
     if as_json:
-        emit(result | {"seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
+        emit({**result, "seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
         return 0
     tell(_summary(result))
     from qdojo.cli.groups import scores_by_combination
@@ -48,7 +49,7 @@ def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
     return INTERRUPTED
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _summary(result: "Result") -> str:
     evaluation, solved = result["eval"], result["solved"]
     means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation["interval"])
     verdict = ""

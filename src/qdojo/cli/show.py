@@ -12,6 +12,7 @@ from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
 from qdojo.runs.directory import RunDirectory, find, read_result, status
 from qdojo.runs.metrics import Curve, evaluations, latest, learning_curve
+from qdojo.runs.result import Result
 from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.wording import scores_of_members
 
@@ -53,7 +54,7 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
         tell(f"\nreturn while learning\n{terminal_curve(curve.steps, curve.middle)}")
 
 
-def _result(run: RunDirectory) -> dict[str, Any] | None:
+def _result(run: RunDirectory) -> Result | None:
     """How it ended; a damaged file is no reason to show nothing else."""
     try:
         return read_result(run)
@@ -92,7 +93,7 @@ def _by_steps(scores: dict[int, Curve]) -> list[dict[str, Any]]:
     return [{"steps": steps, "mean": found[steps]} for steps in sorted(found)]
 
 
-def _judgements(config: Config, scores: dict[int, Curve], result: dict[str, Any] | None) -> list[str]:
+def _judgements(config: Config, scores: dict[int, Curve], result: Result | None) -> list[str]:
     told = []
     if scores:
         last = _by_steps(scores)[-1]

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.runs.lock import OPEN_FLAGS, hold, is_held, lock_exclusively, release
+from qdojo.runs.result import Result
 
 Status = Literal["running", "finished", "interrupted", "failed", "damaged"]
 
@@ -181,7 +182,7 @@ def find(root: Path, name: str) -> RunDirectory:
     raise UsageError(f"There is no run called {name!r} in {root}; did you mean {' or '.join(near)}?")
 
 
-def read_result(run: RunDirectory) -> dict[str, Any] | None:
+def read_result(run: RunDirectory) -> Result | None:
     """What the trainer wrote when the run ended, or None where it has not. Raises `DamagedFile`."""
     try:
         result = json.loads(run.result_path.read_bytes())
@@ -191,7 +192,7 @@ def read_result(run: RunDirectory) -> dict[str, Any] | None:
         raise DamagedFile(f"{run.result_path} cannot be read: {error}.") from error
     if not isinstance(result, dict) or result.get("status") not in ("finished", "interrupted", "failed"):
         raise DamagedFile(f"{run.result_path} does not say how the run ended.")
-    return result
+    return cast(Result, result)
 
 
 def status(run: RunDirectory) -> Status:

@@ -10,12 +10,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from qdojo.errors import DamagedFile, QdojoError
+from qdojo.errors import DamagedFile, QdojoError, UsageError
 
 WHOLE_RUN = -1
 """The member of a metric that belongs to the run as a whole, such as its speed."""
@@ -53,6 +53,41 @@ class Latest(NamedTuple):
 
     steps: int
     values: dict[str, Float[np.ndarray, "members"]]
+
+
+class History(NamedTuple):
+    """Everything that was recorded of a run, in long form: one row for each value."""
+
+    step: Int[np.ndarray, "rows"]
+    """Environment steps of the member at that moment."""
+    member: Int[np.ndarray, "rows"]
+    """Index of the member; -1 for a value of the run as a whole, such as its speed."""
+    metric: Shaped[np.ndarray, "rows"]
+    """Name of the value, a `str`: `episode_return` and `episode_length` of each finished training episode,
+    `evaluation_return` of each greedy evaluation, and the metrics of training, such as `loss`."""
+    value: Float[np.ndarray, "rows"]
+
+    def of(self, metric: str, member: int | None = None) -> "History":
+        """The rows of one metric, and of one member where it is given. Raises `UsageError` for an unknown metric."""
+        chosen = self.metric == metric
+        if not chosen.any():
+            known = ", ".join(np.unique(self.metric).tolist()) or "nothing yet"
+            raise UsageError(f"There is no metric {metric!r} in this run; it has {known}.")
+        if member is not None:
+            chosen &= self.member == member
+        return History(*(column[chosen] for column in self))
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with the same columns. Raises `UsageError` where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("to_pandas needs pandas: pip install pandas") from error
+        return pandas.DataFrame(self._asdict())
+
+    def __repr__(self) -> str:
+        names = ", ".join(np.unique(self.metric).tolist())
+        return f"History of {len(self.step):,} rows, metrics: {names or 'none yet'}"
 
 
 class MetricsWriter:
@@ -184,6 +219,22 @@ def learning_curve(path: Path) -> dict[int, Curve]:
 def evaluations(path: Path) -> dict[int, Curve]:
     """The mean return of each greedy evaluation, by member. Raises `DamagedFile`."""
     return _curves(path, "SELECT member, steps, mean FROM evaluations ORDER BY member, steps")
+
+
+def history(path: Path) -> History:
+    """All rows of the file, in the order of steps, metrics and members. Raises `DamagedFile`."""
+    rows = _query(
+        path,
+        "SELECT steps, member, name, value FROM metrics UNION ALL "
+        "SELECT steps, member, 'episode_return', \"return\" FROM episodes UNION ALL "
+        "SELECT steps, member, 'episode_length', length FROM episodes UNION ALL "
+        "SELECT steps, member, 'evaluation_return', mean FROM evaluations ORDER BY 1, 3, 2",
+    )
+    with _refusing_damage(path):
+        step, member, name, value = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return History(
+            np.asarray(step, np.int64), np.asarray(member, np.int64), np.asarray(name, str), np.asarray(value, float)
+        )
 
 
 def metric(path: Path, name: str) -> dict[int, Curve]:

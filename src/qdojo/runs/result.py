@@ -1,0 +1,48 @@
+"""What `result.json` says. Not how a run comes to it: see `training/trainer.py`."""
+
+from typing import Literal, TypedDict
+
+
+class EvaluationResult(TypedDict, total=False):
+    """Greedy scores of what the run delivered, on episodes that neither training nor selection has seen."""
+
+    episodes: int
+    """Episodes of each member."""
+    mean: list[float]
+    """Mean undiscounted return of each member."""
+    iqm: float
+    """Interquartile mean of `mean` over members."""
+    interval: list[float] | None
+    """95 % bootstrap interval of `iqm` over members; None for fewer than three members."""
+    cut: list[int]
+    """Episodes of each member that were cut at `bound_steps`."""
+    bound_steps: int
+
+
+class Result(TypedDict, total=False):
+    """How a run ended. Of a run that has not finished there is only `status`, or nothing."""
+
+    status: Literal["finished", "interrupted", "failed"]
+    error: str
+    """Why it failed."""
+    stopped_by: str
+    """The observer that ended training, and its reason."""
+    run: str
+    env: str
+    preset: str
+    loop: str
+    """`device`, `host` or `offline`."""
+    seeds: int
+    members: list[dict[str, float]]
+    """The seed of each member, and the settings that it has of its own."""
+    steps: int
+    """Environment steps of each member, by which schedules are counted."""
+    env_steps: list[int]
+    """Environment steps that each member has really taken."""
+    updates: int
+    """Updates of each member."""
+    seconds: dict[str, float]
+    """Wall time of compiling (`compile`), training (`train`), evaluating (`eval`), and of all three (`total`)."""
+    eval: EvaluationResult
+    solved: list[bool] | None
+    """Whether each member reached the threshold; None where there is none."""
