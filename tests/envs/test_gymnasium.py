@@ -478,6 +478,55 @@ def test_ctrl_c_is_left_to_the_parent(tmp_path: Any) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "noted\n[1.0, 1.0]\n", "")
 
 
+UNGUARDED = """
+import gymnasium as gym
+import numpy as np
+from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.resolve import resolve
+print("once", flush=True)
+class Mine(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        return np.zeros(2, np.float32), float(action), False, False, {}
+host = HostEnvironment(resolve(Mine), [0], 2, "async")
+host.reset()
+print(host.step(np.array([0, 1])).reward.tolist())
+host.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["a script", "-c", "standard input"])
+def test_workers_need_no_guard_where_nothing_has_to_be_imported(tmp_path: Any, how: str) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    given = {"a script": [str(script)], "-c": ["-c", UNGUARDED], "standard input": ["-"]}[how]
+    done = subprocess.run([sys.executable, *given], input=UNGUARDED, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "once\n[0.0, 1.0]\n", "")
+
+
+REGISTERS = """
+import gymnasium as gym
+import numpy as np
+from qdojo.envs.gymnasium import HostEnvironment
+from qdojo.envs.resolve import resolve
+gym.register("Mine-v0", "gymnasium.envs.classic_control:CartPoleEnv")
+if __name__ == "__main__":
+    host = HostEnvironment(resolve(lambda: gym.make("Mine-v0")), [0], 2, "async")
+    host.reset()
+    print(host.step(np.array([0, 1])).reward.tolist())
+    host.close()
+"""
+
+
+def test_a_guarded_script_that_registers_environments_is_imported_by_the_workers(tmp_path: Any) -> None:
+    script = tmp_path / "registers.py"
+    script.write_text(REGISTERS)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1.0, 1.0]\n", "")
+
+
 def test_importing_the_host_side_imports_no_jax() -> None:
     code = """
     import sys

@@ -1,8 +1,11 @@
 """Copies of an environment in worker processes, which can neither hang nor be left behind. In this one: `copies.py`."""
 
+import contextlib
 import multiprocessing
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,11 +34,12 @@ class AsyncCopies:
         # Raised outside the `try`: a traceback would keep the half-built vector, and so its workers, alive.
         trouble = ""
         try:
-            self._vector = AsyncVectorEnv(builders, copy=False, context="forkserver" if has_server else "spawn")
+            with _unguarded_script_left_alone():
+                self._vector = AsyncVectorEnv(builders, copy=False, context="forkserver" if has_server else "spawn")
         except (EOFError, OSError):
             trouble = (
-                "a worker process died while it started (see its message above; a script that trains with async "
-                'environments must do so under `if __name__ == "__main__":`)'
+                "a worker process died while it started (see its message above); put what the environment needs into "
+                "a module of its own, or use vectorization='sync'"
             )
         except Exception as error:
             trouble = f"its workers could not be started, {describe(error)}"
@@ -113,6 +117,32 @@ class AsyncCopies:
             pipe.close()
         vector.error_queue.close()
         vector.closed = True
+
+
+@contextlib.contextmanager
+def _unguarded_script_left_alone() -> Iterator[None]:
+    """A script that does not ask whether it is `__main__` is not run again by each worker, as `multiprocessing` does.
+
+    It would train again there. Its classes and functions reach the workers by value (cloudpickle). A script that asks
+    is imported as usual, since it may register environments.
+    """
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None or _asks_for_main(Path(path)):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = path
+
+
+def _asks_for_main(script: Path) -> bool:
+    try:
+        return "__name__" in script.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # `<stdin>`: there is no script to import
+        return False
 
 
 def _received(shown: Any) -> Observation:
