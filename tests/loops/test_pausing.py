@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes.environments import constantly, probe, shows_time
-from probes.training import HYPER, device_loop, host_loop, small_agent, small_network
+from probes.training import HYPER, device_loop, host_loop, sharing, small_agent, small_network
 
 import qdojo
 from qdojo import snapshot
@@ -107,9 +107,7 @@ class Kind:
         loop.close()
 
     def made(self, **settings: Any) -> Any:
-        loop = self._make(**settings)
-        loop.programs = self._programs
-        return loop
+        return sharing(self._programs, self._make(**settings))
 
 
 @functools.cache
