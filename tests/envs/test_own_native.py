@@ -282,6 +282,26 @@ def test_what_cannot_be_drawn_is_not_filmed(tmp_path: Path) -> None:
     assert resolve(blind).make().render() is None
 
 
+def test_copies_share_their_programs() -> None:
+    traced: list[str] = []
+
+    def counted_reset(noise: Any) -> Any:
+        traced.append("reset")
+        return reset(noise)
+
+    def counted_step(walker: Walker, action: Any, noise: Any) -> Any:
+        traced.append("step")
+        return step(walker, action, noise)
+
+    spec = resolve(GRID._replace(reset=counted_reset, step=counted_step))
+    counts = []
+    for copy in (spec.make() for _ in range(3)):
+        _, info = copy.reset(seed=0)
+        copy.step(int(np.argmax(info["action_mask"])))
+        counts.append(len(traced))
+    assert counts[0] == counts[1] == counts[2]
+
+
 def test_workers_step_it_too() -> None:
     spec = resolve(GRID)
     hosts = [HostEnvironment(spec, [1], 2, how) for how in ("sync", "async")]
