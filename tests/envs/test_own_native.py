@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import qdojo
+from qdojo.api import Run
 from qdojo.build.training import build
 from qdojo.cli import run as command
 from qdojo.config import make_config
@@ -24,7 +25,7 @@ from qdojo.envs.native.own import adapted
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import check_spaces
 from qdojo.errors import UsageError
-from qdojo.types import Masked
+from qdojo.types import Masked, Report
 
 SIDE = 4
 LIMIT = 20
@@ -104,34 +105,54 @@ def test_it_says_all_of_itself() -> None:
     assert build(make_config("Grid-v0"), GRID).loop.name == "device"
 
 
-@pytest.mark.parametrize("loop", ["device", "host"])
-def test_an_illegal_action_is_never_taken(loop: Any, tmp_path: Path) -> None:
-    """In training at full exploration and in evaluation: one costs 100."""
-    run = qdojo.train(GRID, root=tmp_path, loop=loop, epsilon_end=1.0, seeds=2, num_envs=2, **SMALL)
-    assert run.result["loop"] == loop
-    assert run.evaluate(20).returns.min() >= 0
-    rewards = build(run.config, GRID).loop
-    returns = [episode.score for _, report in _reports(rewards, 3) for episode in report.episodes]
-    assert len(returns) > 20
-    assert min(returns) >= 0
-    assert max(returns) == 1
+EXPLORING: dict[str, Any] = SMALL | {"epsilon_end": 1.0, "seeds": 2, "num_envs": 2}
 
 
-def _reports(loop: Any, number: int) -> list[Any]:
-    try:
-        found = zip(range(number), loop.run(loop.init()), strict=False)
-        return [pair for _, pair in found]
-    finally:
-        loop.close()
+class Scores:
+    """Of all episodes of training."""
+
+    def __init__(self) -> None:
+        self.heard: list[float] = []
+
+    def reported(self, report: Report) -> None:
+        self.heard += [episode.score for episode in report.episodes]
 
 
-def test_it_is_resumed_bit_by_bit(tmp_path: Path) -> None:
-    whole = qdojo.train(GRID, root=tmp_path, **SMALL)
-    fields = SMALL | {"steps": 300, "learning_rate_decay_steps": 600}
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Scores]:
+    scores = Scores()
+    return qdojo.train(GRID, root=tmp_path_factory.mktemp("device"), observers=[scores], **EXPLORING), scores
+
+
+def assert_legal(run: Run, scores: Scores, episodes: int) -> None:
+    """An illegal action costs 100."""
+    assert run.evaluate(episodes).returns.min() >= 0
+    assert len(scores.heard) > 20
+    assert min(scores.heard) >= 0
+    assert max(scores.heard) == 1
+
+
+def test_an_illegal_action_is_never_taken(explored: tuple[Run, Scores]) -> None:
+    """In training at full exploration and in evaluation."""
+    assert explored[0].result["loop"] == "device"
+    assert_legal(*explored, episodes=20)
+
+
+def test_an_illegal_action_is_never_taken_on_the_host(tmp_path: Path) -> None:
+    scores = Scores()
+    shorter = {"steps": 400, "eval_every_steps": 200, "final_eval_episodes": 4}
+    run = qdojo.train(GRID, root=tmp_path, observers=[scores], loop="host", **EXPLORING | shorter)
+    assert run.result["loop"] == "host"
+    assert_legal(run, scores, episodes=4)
+
+
+def test_it_is_resumed_bit_by_bit(explored: tuple[Run, Scores], tmp_path: Path) -> None:
+    whole, _ = explored
+    fields = EXPLORING | {"steps": 300, "learning_rate_decay_steps": 600}
     half = qdojo.train(GRID, root=tmp_path, **fields, report_every_steps=whole.config.report_every_steps)
     resumed = qdojo.resume(half.path, env=GRID, steps=600)
     for one, other in zip(
-        jax.tree.leaves(whole.policy().params), jax.tree.leaves(resumed.policy().params), strict=True
+        jax.tree.leaves(whole.delivered.params), jax.tree.leaves(resumed.delivered.params), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 
@@ -259,6 +280,26 @@ def test_what_cannot_be_drawn_is_not_filmed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Grid-v0 opens no window; record a film instead"):
         resolve(GRID).make(render_mode="human")
     assert resolve(blind).make().render() is None
+
+
+def test_copies_share_their_programs() -> None:
+    traced: list[str] = []
+
+    def counted_reset(noise: Any) -> Any:
+        traced.append("reset")
+        return reset(noise)
+
+    def counted_step(walker: Walker, action: Any, noise: Any) -> Any:
+        traced.append("step")
+        return step(walker, action, noise)
+
+    spec = resolve(GRID._replace(reset=counted_reset, step=counted_step))
+    counts = []
+    for copy in (spec.make() for _ in range(3)):
+        _, info = copy.reset(seed=0)
+        copy.step(int(np.argmax(info["action_mask"])))
+        counts.append(len(traced))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_workers_step_it_too() -> None:

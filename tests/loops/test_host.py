@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from probes.environments import NEVER, constantly, pays_at_the_second_step, probe, shows_time
-from probes.training import HYPER, STILL, ZERO, device_loop, host_loop, small_agent, small_network
+from probes.training import HYPER, STILL, ZERO, device_loop, host_loop, sharing, small_agent, small_network
 
 from qdojo.agents.explore import Exploration
 from qdojo.envs.copies import episode_seed
@@ -21,8 +21,7 @@ from qdojo.errors import UsageError
 from qdojo.loops.host import HostLoop
 from qdojo.loops.host_evaluation import evaluation_seed
 from qdojo.loops.learning import Rhythm
-from qdojo.loops.state import TrainState
-from qdojo.networks.network import Network
+from qdojo.loops.state import Programs, TrainState
 from qdojo.types import Agent, Report
 
 ROWS = 2 * 40
@@ -32,6 +31,19 @@ def cartpole_loop(**settings: Any) -> HostLoop:
     agent = small_agent(small_network(4))
     defaults = {"capacity_rows": ROWS, "cycles": 40, "rhythm": Rhythm(rows=1, updates=1, warmup_rows=8)}
     return host_loop("CartPole-v1", agent, **defaults | settings)
+
+
+PLAIN, COUNTING, CARTPOLE = Programs(), Programs(), Programs()
+"""Of the loops below, whichever environment they step."""
+
+
+def plain_loop(env: Any) -> HostLoop:
+    return sharing(PLAIN, host_loop(env, small_agent(small_network(1))))
+
+
+def again() -> HostLoop:
+    """What `alone` has trained, from the start."""
+    return sharing(CARTPOLE, cartpole_loop(seed=2))
 
 
 def run(loop: Any, chunks: int = 2) -> tuple[TrainState, list[Report]]:
@@ -44,6 +56,10 @@ def run(loop: Any, chunks: int = 2) -> tuple[TrainState, list[Report]]:
 
 def as_numpy(tree: Any) -> Any:
     return jax.tree.map(np.array, tree)
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 class Timed(gym.Env[np.ndarray, int]):
@@ -96,6 +112,15 @@ def trained() -> tuple[TrainState, list[Report]]:
     return as_numpy(state), reports
 
 
+@pytest.fixture(scope="module")
+def alone() -> list[TrainState]:
+    """After each of two chunks; the last of the three."""
+    loop = again()
+    states = [as_numpy(state) for state, _ in itertools.islice(loop.run(loop.init()), 2)]
+    loop.close()
+    return states
+
+
 def test_the_tape_holds_the_seeded_episodes_as_gymnasium_plays_them(trained: tuple[TrainState, list[Report]]) -> None:
     """Every row, reward and end, the score and length of each episode, and the count of real steps, played again."""
     state, reports = trained
@@ -136,19 +161,21 @@ def test_the_tape_holds_the_seeded_episodes_as_gymnasium_plays_them(trained: tup
 
 
 @pytest.mark.parametrize(
-    ("pay", "native_pay", "ends"),
-    [
-        (lambda elapsed: float(elapsed == 1), pays_at_the_second_step, {"terminate_after": 2, "truncate_after": NEVER}),
-        (lambda elapsed: 1.0, constantly(1.0), {"terminate_after": NEVER, "truncate_after": 3}),
-        (lambda elapsed: 1.0, constantly(1.0), {"terminate_after": 4, "truncate_after": 4}),
-    ],
-    ids=["terminated", "truncated", "both at once"],
+    "ends",
+    [{"terminate_after": NEVER, "truncate_after": 3}, {"terminate_after": 4, "truncate_after": 4}],
+    ids=["truncated", "both at once"],
 )
-def test_both_loops_put_the_same_rows_on_the_tape(pay: Any, native_pay: Any, ends: dict[str, int]) -> None:
+def test_both_loops_put_the_same_rows_on_the_tape(ends: dict[str, int]) -> None:
     """The same task, in Gymnasium and in JAX: all but the actions, which neither rewards nor ends depend on."""
-    agent = small_agent(small_network(1))
-    on_host, host_reports = run(host_loop(functools.partial(Timed, pay, **ends), agent))
-    on_device, device_reports = run(device_loop(probe("timed", shows_time, native_pay, **ends), agent))
+    environment = probe("timed", shows_time, pays_at_the_second_step, **ends)
+    on_host, host_reports = run(plain_loop(functools.partial(Timed, lambda elapsed: float(elapsed == 1), **ends)))
+    on_device, device_reports = run(device_loop(environment, small_agent(small_network(1))))
+    length = ends["truncate_after"]
+    for report in host_reports:
+        assert {(episode.score, episode.length) for episode in report.episodes} == {(1.0, length)}
+    # An episode has as many rows as steps, and one that restarts.
+    assert sum(len(report.episodes) for report in host_reports) == 2 * (32 // (length + 1))
+    assert np.any(on_host.tape.rows.terminated) == (ends["terminate_after"] != NEVER)
     for name in ("observation", "reward", "terminated", "last"):
         found = getattr(on_host.tape.rows, name), getattr(on_device.tape.rows, name)
         np.testing.assert_array_equal(*found, err_msg=name)
@@ -171,14 +198,14 @@ def test_mean_metrics_are_over_the_updates_that_were_made() -> None:
     assert first.metrics["loss"] == second.metrics["loss"] == 1.0
 
 
-def test_member_k_of_a_population_is_the_same_seed_alone(trained: tuple[TrainState, list[Report]]) -> None:
-    together = trained[0]
-    for k in (0, 2):
-        alone, _ = run(cartpole_loop(seed=k))
-        for ours, theirs in zip(jax.tree.leaves(together.agents), jax.tree.leaves(alone.agents), strict=True):
-            np.testing.assert_allclose(ours[k], theirs[0], rtol=1e-4, atol=1e-6)
-        for ours, theirs in zip(jax.tree.leaves(together.tape.rows), jax.tree.leaves(alone.tape.rows), strict=True):
-            np.testing.assert_array_equal(ours[:, k], theirs[:, 0])
+def test_member_k_of_a_population_is_the_same_seed_alone(
+    trained: tuple[TrainState, list[Report]], alone: list[TrainState]
+) -> None:
+    together, single = trained[0], alone[-1]
+    for ours, theirs in zip(jax.tree.leaves(together.agents), jax.tree.leaves(single.agents), strict=True):
+        np.testing.assert_allclose(ours[2], theirs[0], rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(jax.tree.leaves(together.tape.rows), jax.tree.leaves(single.tape.rows), strict=True):
+        np.testing.assert_array_equal(ours[:, 2], theirs[:, 0])
 
 
 def test_members_and_envs_differ(trained: tuple[TrainState, list[Report]]) -> None:
@@ -189,59 +216,41 @@ def test_members_and_envs_differ(trained: tuple[TrainState, list[Report]]) -> No
     assert (rows.action[:, :, 0] != rows.action[:, :, 1]).mean() > 0.2
 
 
-def counting(network: Network) -> Agent:
-    """An agent whose memory counts its acts since the episode began, and which plays action 1 from the third on."""
-    agent = small_agent(network)
+def counting() -> Agent:
+    """An agent that counts its acts since the episode began twice, plays action 1 from the third on by the first
+    count, and stores the second alone."""
+    agent = small_agent(small_network(1))
+
+    def counted(memory: Any) -> Any:
+        return {"first": memory["first"] + 1, "second": memory["second"] + jnp.ones(2)}
 
     def act(state: Any, observation: Any, memory: Any, noise: Any, clock: Any, env: Any) -> Any:
-        return jnp.where(memory >= 2, 1, 0), memory + 1
+        return jnp.where(memory["first"] >= 2, 1, 0), counted(memory)
 
     def values(params: Any, observation: Any, memory: Any) -> Any:
-        return jnp.where(memory >= 2, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])), memory + 1
+        return jnp.where(memory["first"] >= 2, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])), counted(memory)
 
-    return agent._replace(act=act, values=values, memory=lambda: jnp.int32(0))
-
-
-def test_memory_is_carried_through_an_episode_and_renewed_at_its_end() -> None:
-    """Actions 0, 0, 1, 1, ... by the count in memory, which is that of the steps shown."""
-    ends = {"terminate_after": 5, "truncate_after": NEVER}
-    agent = counting(small_network(1))
-    on_host = run(host_loop(functools.partial(Timed, lambda elapsed: 1.0, **ends), agent))[0]
-    on_device = run(device_loop(probe("timed", shows_time, constantly(1.0), **ends), agent))[0]
-    for state in (on_host, on_device):
-        rows = state.tape.rows
-        shown = np.asarray(rows.observation)[..., 0]
-        np.testing.assert_array_equal(np.asarray(rows.action)[:32], (shown >= 2)[:32])
-    # Greedy play of three steps: actions 0, 0, 1 pay -1 - 1 + 1.
-    loop = host_loop(TwoLanes, agent)
-    assert loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=4).returns.tolist() == [[-1.0] * 4]
-
-
-def test_of_what_an_agent_carries_the_tape_holds_what_it_stores() -> None:
-    """It plays by the first of two counters, and stores the second alone."""
-    one = counting(small_network(1))
-
-    def both(function: Any) -> Any:
-        def with_two(params: Any, observation: Any, memory: Any, *rest: Any) -> Any:
-            found, count = function(params, observation, memory["first"], *rest)
-            return found, {"first": count, "second": memory["second"] + jnp.ones(2)}
-
-        return with_two
-
-    agent = one._replace(
-        act=both(one.act),
-        values=both(one.values),
+    return agent._replace(
+        act=act,
+        values=values,
         memory=lambda: {"first": jnp.int32(0), "second": jnp.zeros(2)},
         stored=lambda memory: memory["second"],
     )
+
+
+def test_memory_is_carried_through_an_episode_renewed_at_its_end_and_stored_as_the_agent_says() -> None:
+    """Actions 0, 0, 1, 1, ... by the count in memory, which is that of the steps shown."""
     ends = {"terminate_after": 5, "truncate_after": NEVER}
-    on_host = run(host_loop(functools.partial(Timed, lambda elapsed: 1.0, **ends), agent))[0]
-    on_device = run(device_loop(probe("timed", shows_time, constantly(1.0), **ends), agent))[0]
+    on_host = run(sharing(COUNTING, host_loop(functools.partial(Timed, lambda elapsed: 1.0, **ends), counting())))[0]
+    on_device = run(device_loop(probe("timed", shows_time, constantly(1.0), **ends), counting()))[0]
     for state in (on_host, on_device):
-        rows = jax.tree.map(np.asarray, state.tape.rows)
-        np.testing.assert_array_equal(rows.memory[:32], np.repeat(rows.observation[:32], 2, axis=-1))
-        np.testing.assert_array_equal(rows.action[:32], (rows.observation[:32, ..., 0] >= 2))
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[:32], state.tape.rows)
+        np.testing.assert_array_equal(rows.action, rows.observation[..., 0] >= 2)
+        np.testing.assert_array_equal(rows.memory, np.repeat(rows.observation, 2, axis=-1))
         assert state.tape.words.shape[-1] == 6, "two of the ending and the reward, action, observation, two counters"
+    # Greedy play of three steps: actions 0, 0, 1 pay -1 - 1 + 1.
+    loop = host_loop(TwoLanes, counting())
+    assert loop.evaluate(np.zeros((1, 2), np.float32), seed=0, episodes=4).returns.tolist() == [[-1.0] * 4]
 
 
 def test_evaluation_is_greedy_even_where_training_explores() -> None:
@@ -264,9 +273,8 @@ def test_evaluation_does_not_favour_short_episodes(episodes: int) -> None:
             assert found[member, i] == env.terminate_after
 
 
-def test_evaluation_changes_nothing_of_the_training_and_closes_its_environments() -> None:
-    plain, _ = run(cartpole_loop())
-    loop = cartpole_loop()
+def test_evaluation_changes_nothing_of_the_training_and_closes_its_environments(alone: list[TrainState]) -> None:
+    loop = again()
     opened = []
     open_vector = loop.open_vector
 
@@ -275,12 +283,10 @@ def test_evaluation_changes_nothing_of_the_training_and_closes_its_environments(
         return opened[-1]
 
     loop.open_vector = loop.evaluator.open_vector = spied
-    states = []
-    for state, _ in itertools.islice(loop.run(loop.init()), 2):
-        states.append(state)
+    for expected, (state, _) in zip(alone, loop.run(loop.init()), strict=False):
         loop.evaluate(state.agents.params, seed=0, episodes=2)
+        assert_equal(expected, as_numpy(state))
     loop.close()
-    jax.tree.map(np.testing.assert_array_equal, as_numpy(plain), as_numpy(states[-1]))
     assert len(opened) == 3
 
 
@@ -292,7 +298,7 @@ def same_step_vector(envs: int) -> SyncVectorEnv:
 
 def test_a_pause_starts_no_transition_and_hides_no_final_observation() -> None:
     """Copies of 3 and 5 steps under SAME_STEP: where one ends both wait a row, and each row's next is the one below."""
-    state, reports = run(host_loop(functools.partial(same_step_vector, 2), small_agent(small_network(1))), chunks=1)
+    state, reports = run(plain_loop(functools.partial(same_step_vector, 2)), chunks=1)
     rows = jax.tree.map(lambda field: np.asarray(field)[:9, 0], state.tape.rows)
     assert rows.observation[:, 0, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 2, 3]
     assert rows.observation[:, 1, 0].tolist() == [0, 1, 2, 3, 3, 4, 5, 0, 1]
@@ -312,33 +318,30 @@ def test_a_ready_made_vector_is_evaluated_with_the_copies_it_has(episodes: int) 
 def test_a_vector_that_cannot_be_rebuilt_resumes_with_a_warning_and_an_open_row() -> None:
     """Its copies begin anew, so the last row written starts no transition, and what was half played is not counted."""
     make = functools.partial(same_step_vector, 2)
-    loop = host_loop(make, small_agent(small_network(1)), rhythm=Rhythm(1, 1, 8), cycles=5)
-    state, _ = run(loop, chunks=1)
-    assert state.tally.length.tolist() == [[1, 4]]
-    assert not state.tape.rows.last[4, 0].any()
-    again = host_loop(make, small_agent(small_network(1)), rhythm=Rhythm(1, 1, 8), cycles=5)
+    state, _ = run(plain_loop(make), chunks=1)
+    assert state.tally.length.tolist() == [[2, 1]]
+    assert not state.tape.rows.last[15, 0].any()
+    again = plain_loop(make)
     reopened, warning = again.reopened(state)
     assert warning is not None
     assert "statistical" in warning
-    assert reopened.tape.rows.last[4, 0].all()
+    assert reopened.tape.rows.last[15, 0].all()
     assert reopened.tally.length.tolist() == [[0, 0]]
     after, _ = next(again.run(reopened))
     again.close()
-    assert after.tape.rows.observation[5, 0, :, 0].tolist() == [0, 0]
+    assert after.tape.rows.observation[16, 0, :, 0].tolist() == [0, 0]
 
 
-def test_a_state_reopened_in_mid_episode_goes_on_to_the_same_bits() -> None:
-    plain, _ = run(cartpole_loop(cycles=13), chunks=3)
-    loop = cartpole_loop(cycles=13)
-    half, _ = run(loop, chunks=1)
+def test_a_state_reopened_in_mid_episode_goes_on_to_the_same_bits(alone: list[TrainState]) -> None:
+    half, whole = alone
     assert half.tally.length.min() > 0, "no episode is under way"
     assert max(half.environment["length"]) > 1
-    other = cartpole_loop(cycles=13)
+    other = again()
     state, warning = other.reopened(half)
     assert warning is None
-    after = list(itertools.islice(other.run(state), 2))[-1][0]
+    after, _ = next(other.run(state))
     other.close()
-    jax.tree.map(np.testing.assert_array_equal, as_numpy(plain), as_numpy(after))
+    assert_equal(whole, as_numpy(after))
 
 
 def test_a_vector_of_another_size_is_refused() -> None:
@@ -350,9 +353,8 @@ def test_a_vector_of_another_size_is_refused() -> None:
 def test_a_pause_takes_no_memory_from_the_copies_that_wait() -> None:
     """Copies of 3 and 5 steps: each counts the steps of its own episode, whatever the other does."""
     spec = resolve(lambda: same_step_vector(2))
-    loop = host_loop(lambda: same_step_vector(2), counting(small_network(1)), envs=2)
     assert spec.pauses
-    rows = run(loop)[0].tape.rows
-    memory, shown = np.asarray(rows.memory)[:, 0], np.asarray(rows.observation)[:, 0, :, 0]
+    rows = run(sharing(COUNTING, host_loop(lambda: same_step_vector(2), counting())))[0].tape.rows
+    memory, shown = np.asarray(rows.memory)[:, 0, :, 0], np.asarray(rows.observation)[:, 0, :, 0]
     np.testing.assert_array_equal(memory[:16], shown[:16])
     assert memory.max() >= 3

@@ -1,14 +1,15 @@
 """The offline loop: what it learns and counts, that it can be gone on with, and that its rows are there once."""
 
+import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes.environments import DISCOUNT, PROBES
-from probes.training import HYPER, device_loop, host_loop, small_agent, small_network
+from probes.environments import DISCOUNT, EVERYTHING
+from probes.training import HYPER, device_loop, host_loop, sharing, small_agent, small_network
 
 from qdojo import snapshot
 from qdojo.agents.dqn import Rule, dqn_loss
@@ -48,23 +49,48 @@ def offline(inner: Any = device_loop, rows: Step | None = None, agent: Agent | N
 
 def run(loop: OfflineLoop, chunks: int = 2) -> tuple[TrainState, list[Report]]:
     made = list(itertools.islice(loop.run(loop.init()), chunks))
-    return jax.tree.map(np.array, made[-1][0]), [report for _, report in made]
+    return as_numpy(made[-1][0]), [report for _, report in made]
+
+
+def as_numpy(state: TrainState) -> TrainState:
+    return jax.tree.map(np.array, state)
 
 
 def assert_equal(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+LARGE = 100_000
+INNER = {"device": device_loop, "host": host_loop}
+
+
+class Learned(NamedTuple):
+    """Two members after each of three chunks."""
+
+    loop: OfflineLoop
+    states: list[TrainState]
+    reports: list[Report]
+
+
+@functools.cache
+def learned(inner: str) -> Learned:
+    """By the loop that is evaluated as that name says."""
+    loop = offline(INNER[inner], members=2, seed=5, capacity_rows=LARGE)
+    made = [(as_numpy(state), report) for state, report in itertools.islice(loop.run(loop.init()), 3)]
+    return Learned(loop, [state for state, _ in made], [report for _, report in made])
+
+
 def test_updates_and_the_schedules_place_are_counted_and_nothing_is_played() -> None:
-    state, reports = run(offline(members=2))
-    assert [(report.steps, report.updates) for report in reports] == [(10, 15), (20, 30)]
+    _, states, reports = learned("device")
+    assert [(report.steps, report.updates) for report in reports] == [(10, 15), (20, 30), (30, 45)]
     assert all(report.episodes == [] and report.env_steps.tolist() == [0, 0] for report in reports)
     assert "epsilon" not in reports[1].metrics, "what plays no step does not explore"
     assert reports[0].metrics["loss"].shape == (2,)
     # The rows stay as they were read, and are there once.
-    assert (int(state.tape.written), state.tape.words.shape[:3]) == (100, (CAPACITY, 1, 1))
-    assert state.tape.member.tolist() == [0, 0]
-    assert_equal(jax.tree.map(lambda leaf: np.asarray(leaf)[:100, 0, 0], state.tape.rows), logged())
+    tape = states[-1].tape
+    assert (int(tape.written), tape.words.shape[:3]) == (100, (LARGE, 1, 1))
+    assert tape.member.tolist() == [0, 0]
+    assert_equal(jax.tree.map(lambda leaf: np.asarray(leaf)[:100, 0, 0], tape.rows), logged())
 
 
 def test_the_metrics_are_means_over_all_updates() -> None:
@@ -77,50 +103,45 @@ def test_the_metrics_are_means_over_all_updates() -> None:
 
 
 def test_a_seed_says_it_all_and_members_differ_by_theirs() -> None:
-    together, _ = run(offline(members=2, seed=5))
+    together = learned("device").states[-1]
     # Which loop evaluates changes nothing.
-    again, _ = run(offline(host_loop, members=2, seed=5))
-    assert_equal(together, again)
-    alone, _ = run(offline(seed=6))
-    np.testing.assert_allclose(
-        jax.tree.leaves(together.agents.params)[0][1], jax.tree.leaves(alone.agents.params)[0][0], rtol=1e-5, atol=1e-6
-    )
+    assert_equal(together, learned("host").states[-1])
+    alone, _ = run(offline(seed=6), 3)
     first, second = jax.tree.leaves(together.agents.params)[0]
+    np.testing.assert_allclose(second, jax.tree.leaves(alone.agents.params)[0][0], rtol=1e-5, atol=1e-6)
     assert (first != second).any()
 
 
-@pytest.mark.parametrize("inner", [device_loop, host_loop])
-def test_a_saved_state_goes_on_to_the_same_bits_without_the_data(inner: Any) -> None:
-    expected, _ = run(offline(inner, members=2), 3)
+@pytest.mark.parametrize("inner", INNER)
+def test_a_saved_state_goes_on_to_the_same_bits_without_the_data(inner: str) -> None:
+    before, states, _ = learned(inner)
 
     def gone() -> Step:
         raise AssertionError("the data were read again")
 
-    loop = offline(inner, members=2)
-    state, _ = next(loop.run(loop.init()))
-    arrays = snapshot.to_arrays(state)
-    later = OfflineLoop(offline(inner, members=2).inner, gone)
+    arrays = snapshot.to_arrays(states[0])
+    later = OfflineLoop(offline(INNER[inner], members=2, seed=5, capacity_rows=LARGE).inner, gone)
+    sharing(before.programs, later)
     # Whatever is None here the trainer would have to fill in.
     assert later.template().environment is not None
     reopened, warning = later.reopened(snapshot.from_arrays(later.template(), arrays))
     assert warning is None
     found = list(itertools.islice(later.run(reopened), 2))[-1][0]
-    assert_equal(jax.tree.map(np.array, found), expected)
+    assert_equal(as_numpy(found), states[-1])
 
 
-@pytest.mark.parametrize("inner", [device_loop, host_loop])
-def test_the_inner_loop_evaluates(inner: Any) -> None:
-    loop = offline(inner, members=2)
-    state = loop.init()
-    scores = loop.evaluate(state.agents.params, seed=1, episodes=4).returns
-    assert_equal(scores, loop.inner.evaluate(state.agents.params, seed=1, episodes=4).returns)
+@pytest.mark.parametrize("inner", INNER)
+def test_the_inner_loop_evaluates(inner: str) -> None:
+    loop, states, _ = learned(inner)
+    scores = loop.evaluate(states[-1].agents.params, seed=1, episodes=4).returns
+    assert_equal(scores, loop.inner.evaluate(states[-1].agents.params, seed=1, episodes=4).returns)
     assert scores.shape == (2, 4)
     assert (scores >= 1.0).all()
     loop.close()
 
 
 def test_the_template_is_of_the_state() -> None:
-    loop = offline(host_loop, members=2)
+    loop = learned("host").loop
     template, state = loop.template(), loop.init()
     assert jax.tree.structure(template) == jax.tree.structure(state)
     shapes, found = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (template, state))
@@ -128,11 +149,9 @@ def test_the_template_is_of_the_state() -> None:
 
 
 def test_a_chunk_copies_no_tape() -> None:
-    loop = offline(members=3, capacity_rows=100_000)
-    state = loop.init()
-    next(loop.run(state))
+    loop = learned("device").loop
     program = loop.programs.compiled("offline chunk", loop.run)
-    assert program.memory_analysis().temp_size_in_bytes < 100_000
+    assert program.memory_analysis().temp_size_in_bytes < LARGE
 
 
 def test_data_that_are_too_few_or_too_many_are_refused() -> None:
@@ -165,31 +184,31 @@ def test_prioritised_replay_draws_only_rows_that_were_logged() -> None:
 PLAYED = 400
 
 
-def random_play(name: str) -> Step:
+@functools.cache
+def random_play() -> Step:
     """Four copies that act at random, as one stream."""
     hyper = HYPER._replace(exploration=Exploration(1.0, 1.0, 1.0))
-    agent = small_agent(small_network(1), hyper=hyper, num_envs=4)
+    agent = small_agent(small_network(6), hyper=hyper, num_envs=4)
     rhythm = Rhythm(rows=1, updates=1, warmup_rows=10_000)
-    loop = device_loop(PROBES[name].environment, agent, envs=4, capacity_rows=100, cycles=130, rhythm=rhythm)
+    loop = device_loop(EVERYTHING.environment, agent, envs=4, capacity_rows=100, cycles=130, rhythm=rhythm)
     state, _ = next(loop.run(loop.init()))
     return streams(jax.tree.map(np.asarray, state.tape.rows), int(state.tape.written))
 
 
-@pytest.mark.parametrize(
-    ("name", "ranked"),
-    [("two_step", False), ("both", True), ("truncated later", False)],
-)
-def test_the_known_values_are_learned_from_random_play(name: str, ranked: bool) -> None:
-    probe, network = PROBES[name], small_network(1, (16,))
+@pytest.mark.parametrize("ranked", [False, True])
+def test_the_known_values_are_learned_from_random_play(ranked: bool) -> None:
+    network = small_network(6, (16,))
     hyper = QUICK._replace(learning_rate_decay_steps=float(UPDATES))
     if ranked:
         agent = prioritized_agent(network, hyper, PLAYED)
     else:
         agent = small_agent(network, hyper=hyper, batch_size=32, num_envs=1)
-    inner = device_loop(probe.environment, agent, envs=1, capacity_rows=PLAYED, cycles=UPDATES, rhythm=Rhythm(1, 1, 2))
-    loop = OfflineLoop(inner, lambda: random_play(name))
+    inner = device_loop(
+        EVERYTHING.environment, agent, envs=1, capacity_rows=PLAYED, cycles=UPDATES, rhythm=Rhythm(1, 1, 2)
+    )
+    loop = OfflineLoop(inner, random_play)
     state, report = next(loop.run(loop.init()))
     assert report.updates == UPDATES
     params = jax.tree.map(lambda leaf: leaf[0], state.agents.params)
-    found = jax.vmap(network.apply, in_axes=(None, 0))(params, jnp.array(probe.observations))
-    np.testing.assert_allclose(found, probe.values, atol=1e-2)
+    found = jax.jit(jax.vmap(network.apply, in_axes=(None, 0)))(params, np.float32(EVERYTHING.observations))
+    np.testing.assert_allclose(found, EVERYTHING.values, atol=1e-2)

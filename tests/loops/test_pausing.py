@@ -3,6 +3,7 @@
 import functools
 import itertools
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes.environments import constantly, probe, shows_time
-from probes.training import device_loop, host_loop, small_agent, small_network
+from probes.training import HYPER, device_loop, host_loop, sharing, small_agent, small_network
 
 import qdojo
 from qdojo import snapshot
+from qdojo.agents.explore import Exploration
 from qdojo.errors import UsageError
 from qdojo.loops import pausing
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
 from qdojo.loops.pausing import Stretches, numbered, plan
-from qdojo.loops.state import TrainState
+from qdojo.loops.state import Programs, TrainState
 from qdojo.runs import checkpoint, metrics
 from qdojo.training.stopping import Interrupted
-from qdojo.types import Step
+from qdojo.types import Report, Step
 
 SLOW, OVERLAPPED = Rhythm(rows=3, updates=2, warmup_rows=8), Rhythm(rows=3, updates=16, warmup_rows=8)
+RESTLESS = HYPER._replace(learning_rate_start=0.3, learning_rate_end=0.3, exploration=Exploration(0.1, 0.1, 1.0))
+"""Another greedy action after each update."""
+AGENT = functools.partial(small_agent, small_network(1), hyper=RESTLESS)
 
 
 class Timed(gym.Env[np.ndarray, int]):
@@ -45,13 +50,13 @@ class Timed(gym.Env[np.ndarray, int]):
         return np.full(1, self.elapsed, np.float32), (1 + action) / 3, self.elapsed == 5, False, {}
 
 
-def on_host(rhythm: Rhythm) -> Any:
-    return host_loop(Timed, small_agent(small_network(1)), rhythm=rhythm, capacity_rows=60, cycles=5)
+def on_host(rhythm: Rhythm, env: Any = Timed) -> Any:
+    return host_loop(env, AGENT(), rhythm=rhythm, capacity_rows=60, cycles=5)
 
 
 def on_device(rhythm: Rhythm) -> Any:
     environment = probe("timed", shows_time, constantly(1 / 3), terminate_after=5, truncate_after=9)
-    return device_loop(environment, small_agent(small_network(1)), rhythm=rhythm, capacity_rows=60, cycles=5)
+    return device_loop(environment, AGENT(), rhythm=rhythm, capacity_rows=60, cycles=5)
 
 
 def logged() -> Step:
@@ -60,9 +65,7 @@ def logged() -> Step:
 
 
 def offline(rhythm: Rhythm) -> Any:
-    inner = host_loop(
-        Timed, small_agent(small_network(1), num_envs=1), rhythm=rhythm, capacity_rows=60, cycles=5, envs=1
-    )
+    inner = host_loop(Timed, AGENT(num_envs=1), rhythm=rhythm, capacity_rows=60, cycles=5, envs=1)
     return OfflineLoop(inner, logged)
 
 
@@ -86,19 +89,41 @@ def single_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pausing, "SHORT_SECONDS", -1.0)
 
 
-LOOPS = [
-    pytest.param(functools.partial(on_host, SLOW), id="host"),
-    pytest.param(functools.partial(on_host, OVERLAPPED), id="host-overlapped"),
-    pytest.param(functools.partial(on_device, SLOW), id="device"),
-    pytest.param(functools.partial(offline, SLOW), id="offline"),
-]
+LOOPS = {
+    "host": functools.partial(on_host, SLOW),
+    "host-overlapped": functools.partial(on_host, OVERLAPPED),
+    "device": functools.partial(on_device, SLOW),
+    "offline": functools.partial(offline, SLOW),
+}
+
+
+class Kind:
+    """Loops of one kind that share their compiled programs, and two chunks that one of them made without a pause."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._programs = make, Programs()
+        loop = self.made()
+        self.whole = [(stored(state), report) for state, report in itertools.islice(loop.run(loop.init()), 2)]
+        loop.close()
+
+    def made(self, **settings: Any) -> Any:
+        return sharing(self._programs, self._make(**settings))
+
+
+@functools.cache
+def kind(name: str) -> Kind:
+    return Kind(LOOPS[name])
+
+
+def assert_reports_equal(a: Report, b: Report) -> None:
+    assert (a.steps, a.updates, a.episodes) == (b.steps, b.updates, b.episodes)
+    jax.tree.map(np.testing.assert_array_equal, a.metrics, b.metrics)
 
 
 @pytest.mark.usefixtures("single_cycles")
-@pytest.mark.parametrize("made", LOOPS)
-def test_a_chunk_that_pauses_everywhere_makes_the_same_bits_and_reports(made: Any) -> None:
-    plain, paused = made(), made()
-    whole = [(stored(state), report) for state, report in itertools.islice(plain.run(plain.init()), 2)]
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_chunk_that_pauses_everywhere_makes_the_same_bits_and_reports(name: str) -> None:
+    whole, paused = kind(name).whole, kind(name).made()
     found, pauses = [], 0
     for state, report in paused.run(paused.init(), lambda: True):
         pauses += report is None
@@ -109,40 +134,37 @@ def test_a_chunk_that_pauses_everywhere_makes_the_same_bits_and_reports(made: An
     assert pauses >= 4
     for (state, report), (same, told) in zip(whole, found, strict=True):
         assert_equal(state, same)
-        assert report.episodes == told.episodes
-        jax.tree.map(np.testing.assert_array_equal, report.metrics, told.metrics)
-        assert report.steps == told.steps
-    plain.close()
+        assert_reports_equal(report, told)
     paused.close()
 
 
 @pytest.mark.usefixtures("single_cycles")
-@pytest.mark.parametrize("pauses", [1, 2, 4])
-@pytest.mark.parametrize("made", LOOPS)
-def test_another_process_goes_on_with_an_unfinished_chunk(made: Any, pauses: int) -> None:
-    plain, first, second = made(), made(), made()
-    whole = list(itertools.islice(plain.run(plain.init()), 2))[-1]
-    left = stored(next(itertools.islice(first.run(first.init(), lambda: True), pauses - 1, None))[0])
-    assert left.partial
+@pytest.mark.parametrize("name", LOOPS)
+def test_another_process_goes_on_with_an_unfinished_chunk(name: str) -> None:
+    """Left before an update and after one; where collecting overlaps, the agents that act then are not the latest."""
+    first = kind(name).made()
+    states = (state for state, _ in first.run(first.init(), lambda: True))
+    unfinished = [stored(state) for state in itertools.takewhile(lambda state: state.partial, states)]
     first.close()
-    second.check_partial(left.partial)
-    on_host = {"tally": left.tally, "partial": left.partial, "environment": left.environment}
-    arrays = jax.tree.map(jnp.asarray, left._replace(tally=None, partial=None, environment=None))._replace(**on_host)
-    reopened, warning = second.reopened(arrays)
-    assert warning is None
-    same = list(itertools.islice(second.run(reopened), 2))[-1]
-    assert_equal(stored(whole[0]), stored(same[0]))
-    assert whole[1].episodes == same[1].episodes
-    jax.tree.map(np.testing.assert_array_equal, whole[1].metrics, same[1].metrics)
-    plain.close()
-    second.close()
+    for left in (unfinished[at] for at in (0, 1, 3, 9) if at < len(unfinished)):
+        second = kind(name).made()
+        second.check_partial(left.partial)
+        on_host = {"tally": left.tally, "partial": left.partial, "environment": left.environment}
+        arrays = left._replace(tally=None, partial=None, environment=None)
+        reopened, warning = second.reopened(jax.tree.map(jnp.asarray, arrays)._replace(**on_host))
+        assert warning is None
+        same, told = list(itertools.islice(second.run(reopened), 2))[-1]
+        whole, report = kind(name).whole[-1]
+        assert_equal(whole, stored(same))
+        assert_reports_equal(report, told)
+        second.close()
 
 
 def test_a_lost_episode_of_an_unfinished_chunk_is_not_counted() -> None:
     make = functools.partial(
         gym.vector.SyncVectorEnv, [Timed, Timed], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
     )
-    loops = [host_loop(make, small_agent(small_network(1)), rhythm=SLOW, capacity_rows=60, cycles=5) for _ in "ab"]
+    loops = [kind("host").made(env=make) for _ in "ab"]
     left = stored(next(itertools.islice(loops[0].run(loops[0].init(), lambda: True), 7, None))[0])
     reopened, warning = loops[1].reopened(left)
     assert warning is not None
@@ -212,18 +234,22 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("at", [5, 33, 115])
-def test_a_stop_within_a_chunk_is_answered_at_the_next_step(at: int, tmp_path: Path) -> None:
-    """In the warm-up, while learning and after a report; a resume ends as a run that was never stopped."""
-    Slow.taken, Slow.stop_at = 0, None
-    whole = qdojo.train(Slow, root=tmp_path / "whole", **TINY)
-    # A chunk of 60 rows has 50 steps, and so has an evaluation.
-    Slow.taken, Slow.stop_at = 0, at
-    with pytest.raises(Interrupted) as stopped:
-        qdojo.train(Slow, root=tmp_path / "stopped", **TINY)
-    assert Slow.taken == Slow.stop_at, "the environment was stepped after the request"
+def test_a_stop_within_a_chunk_is_answered_at_the_next_step(tmp_path: Path) -> None:
+    """In the warm-up, while learning and after a report; the last resume ends as a run that was never stopped."""
     Slow.stop_at = None
-    run = qdojo.resume(stopped.value.run.path, env=Slow, root=tmp_path / "stopped")
+    whole = qdojo.train(Slow, root=tmp_path / "whole", **TINY)
+    go_on = functools.partial(qdojo.train, Slow, **TINY)
+    # A chunk of 60 rows has 50 steps, and so has an evaluation; a resume plays the open episode again.
+    for at, rows, updates in ((5, 0, 0), (30, 30, 12), (85, 66, 30)):
+        Slow.taken, Slow.stop_at = 0, at
+        with pytest.raises(Interrupted) as stopped:
+            go_on(root=tmp_path / "stopped")
+        assert Slow.taken == Slow.stop_at, "the environment was stepped after the request"
+        go_on = functools.partial(qdojo.resume, stopped.value.run.path, env=Slow)
+        left = checkpoint.load_latest(stopped.value.run.checkpoints_path).arrays
+        assert (left["state/clock/rows"], left["state/clock/updates"]) == (rows, updates)
+    Slow.stop_at = None
+    run = go_on(root=tmp_path / "stopped")
     ours, theirs = (checkpoint.load_latest(r.directory.checkpoints_path) for r in (whole, run))
     assert ours.arrays.keys() == theirs.arrays.keys()
     for name, array in ours.arrays.items():

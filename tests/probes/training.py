@@ -14,6 +14,7 @@ from qdojo.envs.resolve import resolve
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.loops.state import Programs
 from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 from qdojo.networks.network import Network
@@ -72,3 +73,9 @@ def host_loop(env: Any, agent: Agent, **settings: Any) -> HostLoop:
         rhythm,
         **defaults | {"evaluation_envs": 3} | settings,
     )
+
+
+def sharing(programs: Programs, loop: Any) -> Any:
+    """The loop with programs that another with the same agent and settings has compiled, or will."""
+    loop.programs = programs
+    return loop

@@ -91,7 +91,7 @@ def _is_native(env: Any) -> bool:
 
 
 def _native_spec(name: str, env: Any) -> EnvSpec:
-    from qdojo.envs.native.hosted import hosted, observation_space
+    from qdojo.envs.native.hosted import Hosting, observation_space
     from qdojo.envs.native.own import adapted
 
     if name in registration.registry:
@@ -99,7 +99,7 @@ def _native_spec(name: str, env: Any) -> EnvSpec:
     own = adapted(env, name)
     return EnvSpec(
         name=name,
-        make=functools.partial(hosted, env, name),
+        make=Hosting(env, name),
         native_id=None,
         action_space=gym.spaces.Discrete(own.num_actions),
         observation_space=observation_space(own),

@@ -1,5 +1,6 @@
 """An environment in JAX as a Gymnasium one: to be watched, examined and stepped by the host loop."""
 
+import functools
 from typing import Any
 
 import gymnasium as gym
@@ -21,9 +22,25 @@ def observation_space(env: NativeEnvironment) -> gym.spaces.Box:
     return gym.spaces.Box(low, high, env.observation_shape, dtype.type)
 
 
-def hosted(env: NativeEnvironment, name: str, render_mode: str | None = None) -> "HostedNative":
-    """A copy of a user's environment. Workers are sent the user's own functions, which they import."""
-    return HostedNative(adapted(env, name), render_mode)
+class Hosting:
+    """Makes copies of a user's environment that share their compiled programs.
+
+    Workers are sent the user's own functions, which they import.
+    """
+
+    def __init__(self, env: NativeEnvironment, name: str) -> None:
+        self._env, self._name = env, name
+
+    def __call__(self, render_mode: str | None = None) -> "HostedNative":
+        return HostedNative(self._adapted, render_mode)
+
+    def __reduce__(self) -> tuple[type["Hosting"], tuple[NativeEnvironment, str]]:
+        return Hosting, (self._env, self._name)
+
+    @functools.cached_property
+    def _adapted(self) -> NativeEnvironment:
+        # `jax.jit` of one function compiles it once, so that each copy must be given the same.
+        return adapted(self._env, self._name)
 
 
 class HostedNative(gym.Env[Any, Any]):
