@@ -133,6 +133,13 @@ class Heard:
         self.warnings.append(message)
 
 
+class Quits:
+    """Stops at once, as a second Ctrl-C does, before the first report."""
+
+    def compiling(self) -> None:
+        raise KeyboardInterrupt
+
+
 class Pair(NamedTuple):
     """A run that nothing happened to, and its directory as it was in the middle, which a kill would have left."""
 
@@ -204,13 +211,6 @@ def test_a_run_on_gymnasium_killed_in_mid_episode_ends_with_the_same_bits(on_hos
     assert 0 < loaded.meta["steps"] < HOST_STEPS
     assert loaded.arrays["state/environment/length"].max() > 0
     assert_same(on_host, qdojo.resume(directory.name, root=tmp_path))
-
-
-class Quits:
-    """Stops at once, as a second Ctrl-C does, before the first report."""
-
-    def compiling(self) -> None:
-        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("loop", "long"), [("device", "whole"), ("host", "on_host")])
@@ -317,10 +317,9 @@ def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: 
     def limit() -> gym.Env[Any, Any]:
         return gym.wrappers.TimeLimit(EndsOnChange(), 50)
 
-    train(tmp_path, env=limit, observers=[limited], steps=100)
-    vector = lambda: gym.vector.SyncVectorEnv([limit, limit])  # noqa: E731
-    with pytest.raises(KeyboardInterrupt):  # What is foretold is told before anything is compiled.
-        train(tmp_path, env=vector, observers=[limited, Quits()], seeds=1)
+    for env in (limit, lambda: gym.vector.SyncVectorEnv([limit, limit])):
+        with pytest.raises(KeyboardInterrupt):  # What is foretold is told before anything is compiled.
+            train(tmp_path, env=env, observers=[limited, Quits()], seeds=1)
     assert not [said for said in limited.warnings if "time limit" in said]
 
 
@@ -446,14 +445,14 @@ def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_und
     assert "learning_rate was 0.001, is 0.25" in message
     assert "discount was 0.99, is 0.5" in message
     assert "--fork" in message
-    fork = qdojo.resume(stopped.path, root=tmp_path, fork=True)
-    assert fork.path != stopped.path
+    with pytest.raises(KeyboardInterrupt):  # `training/test_resuming.py` shows a fork that ends.
+        qdojo.resume(stopped.path, root=tmp_path / "forks", fork=True, observers=[Quits()])
+    (fork,) = list_runs(tmp_path / "forks")
     assert before == (
         stopped.directory.metrics_path.read_bytes(),
         sorted(p.name for p in stopped.directory.checkpoints_path.iterdir()),
     )
-    assert fork.result["steps"] == SETTINGS["steps"]
-    arrays = checkpoint.load_latest(fork.directory.checkpoints_path).arrays
+    arrays = checkpoint.load_latest(fork.checkpoints_path).arrays
     np.testing.assert_array_equal(arrays["state/agents/hyper/learning_rate_start"], np.float32([0.25, 0.25]))
     np.testing.assert_array_equal(arrays["state/agents/hyper/discount"], np.float32([0.5, 0.5]))
 
