@@ -33,36 +33,40 @@ class Heard:
         self.warnings.append(message)
 
 
+class Quits:
+    """Stops at once, when all is read and nothing compiled."""
+
+    def compiling(self) -> None:
+        raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
     return qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("teacher"), seeds=2, dueling=True, **TINY)
 
 
 def test_every_member_begins_with_the_best_agent_and_nothing_else(teacher: qdojo.Run, tmp_path: Path) -> None:
+    """And the run resumes without the one that it began with."""
     heard = Heard()
+    begun_with = Path(shutil.copytree(teacher.path, tmp_path / "teacher"))
     # Nothing is learned: what it delivers is what it began with.
     unlearned = TINY | {"warmup_steps": 1000}
-    root = teacher.path.parent
     run = qdojo.train(
-        "CartPole-v1", root=root, weights=teacher.path.name, seeds=3, dueling=True, observers=[heard], **unlearned
+        "CartPole-v1", root=tmp_path, weights="teacher", seeds=2, dueling=True, observers=[heard], **unlearned
     )
     best = int(np.argmax(teacher.delivered.score))
-    for member in range(3):
+    for member in range(2):
         ours, theirs = run.policy(member).params, teacher.policy(best).params
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     (told,) = [warning for warning in heard.warnings if "begins with the weights" in warning]
-    assert f"of member {best} of {teacher.path}" in told
+    assert f"of member {best} of {begun_with}" in told
     for word in ("replay memory is empty", "optimizer starts anew", "exploration starts at its final value"):
         assert word in told
     epsilon = metrics.metric(run.directory.metrics_path, "epsilon")[0].values
     assert epsilon.tolist() == pytest.approx([run.config.epsilon_end] * len(epsilon))
-
-
-def test_it_resumes_without_the_run_that_it_began_with(teacher: qdojo.Run, tmp_path: Path) -> None:
-    shutil.copytree(teacher.path, tmp_path / "teacher")
-    run = qdojo.train("CartPole-v1", root=tmp_path, weights=str(tmp_path / "teacher"), dueling=True, **TINY)
-    shutil.rmtree(tmp_path / "teacher")
-    assert qdojo.resume(run.path, steps=100).result["steps"] == 100
+    shutil.rmtree(begun_with)
+    with pytest.raises(KeyboardInterrupt):
+        qdojo.resume(run.path, steps=100, observers=[Quits()])
 
 
 def test_another_network_and_no_run_are_refused(teacher: qdojo.Run, tmp_path: Path) -> None:

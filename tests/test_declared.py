@@ -9,21 +9,23 @@ import pytest
 import qdojo
 from qdojo.agents.learner import Loss
 from qdojo.build.declared import checks
-from qdojo.build.training import build
 from qdojo.config import make_config
+from qdojo.envs.resolve import resolve
+from qdojo.envs.spaces import check_spaces
 from qdojo.loops.state import fresh_tally
 from qdojo.types import Report
+
+SPACES = check_spaces(resolve("CartPole-v1"))
 
 
 def told(q: list[float], reward: float = 1.0, longest: int = 30, **fields: Any) -> list[str]:
     """What the checks say of Q-values, a member each."""
     config = make_config("CartPole-v1", seeds=len(q), **fields)
-    spaces = build(make_config("CartPole-v1")).spaces
     zeros = np.zeros(len(q))
     report = Report(5_000, 100, zeros.astype(int), [], {"q_mean": np.array(q), "clipped": zeros}, 1.0)
     tally = fresh_tally(len(q), 1)
     tally = tally._replace(longest=np.full(len(q), longest), largest_reward=np.full(len(q), reward))
-    return [said for check in checks(config, spaces) if (said := check(report, tally))]
+    return [said for check in checks(config, SPACES) if (said := check(report, tally))]
 
 
 def test_values_that_rewards_justify_are_believed() -> None:
@@ -72,6 +74,12 @@ def test_a_run_whose_values_leave_all_bounds_says_so_once(tmp_path: Path) -> Non
             self.warnings.append(message)
 
     heard = Heard()
-    tiny: dict[str, Any] = {"steps": 600, "warmup_steps": 50, "final_eval_episodes": 2, "eval_every_steps": None}
+    tiny: dict[str, Any] = {
+        "steps": 600,
+        "warmup_steps": 50,
+        "hidden": (8,),
+        "final_eval_episodes": 2,
+        "eval_every_steps": None,
+    }
     qdojo.train("CartPole-v1", loss=rising, root=tmp_path, observers=[heard], learning_rate=0.1, discount=0.9, **tiny)
     assert len([said for said in heard.warnings if "believes in returns that do not exist" in said]) == 1

@@ -351,12 +351,12 @@ def test_layers_with_names_of_their_own_are_found_by_shape(tmp_path: Path) -> No
 def test_lists_of_names_are_bounded(tmp_path: Path) -> None:
     path = legacy(tmp_path / "a.h5", weights_of(tutorial()))
     with h5py.File(path, "r+") as file:
-        for i in range(990):
+        for i in range(100):
             file[f"model_weights/dense_{i + 3}"] = file["model_weights/dense"]
-    with pytest.raises(UsageError, match="and 1954 more"):
+    with pytest.raises(UsageError, match="and 174 more"):
         load_weights(path, SHAPES)
     with h5py.File(path, "r+") as file:
-        for i in range(100):
+        for i in range(990):
             file.create_group(f"model_weights/more_{i}")
     with pytest.raises(DamagedFile, match="1093 names"):
         load_weights(path, SHAPES)

@@ -17,8 +17,8 @@ from qdojo.runs import checkpoint, metrics
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 KINDS = sorted(path.name for path in RUNS.iterdir())
-MORE_STEPS = {"pqn": 1280}
-"""A budget past what was done; 400 for all others."""
+TRAINED = {"device": 400, "host": 400, "offline": 400, "pqn": 1280}
+"""One of each loop and of each update, and a budget past what was done."""
 
 
 @pytest.fixture
@@ -38,19 +38,41 @@ def test_it_evaluates_as_it_did_and_plays(kind: str, run: Path, monkeypatch: pyt
     assert policy.q_values(np.zeros(4, np.float32)).shape == (2,)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_resumes(kind: str, run: Path) -> None:
+class Quits:
+    """Stops at once, as a second Ctrl-C does, before the first report."""
+
+    def compiling(self) -> None:
+        raise KeyboardInterrupt
+
+
+def resumed(run: Path, steps: int, **options: Any) -> qdojo.Run:
     """Under the versions that it was made with as if it had never stopped; under others in a fork."""
-    before = checkpoint.load_latest(run / "checkpoints").meta
-    steps = MORE_STEPS.get(kind, 400)
-    now = {name: number for name, number in versions_now().items() if name in before["versions"]}
-    resumed = qdojo.resume(run, steps=steps, root=run.parent / "forks", fork=now != before["versions"])
-    assert resumed.result["status"] == "finished"
-    # The tutorial's budget is in episodes, and spent.
-    assert resumed.result["steps"] >= (before["steps"] if kind == "tutorial" else steps)
-    assert metrics.evaluations(resumed.directory.metrics_path)[0].steps[-1] == resumed.result["steps"]
+    before = checkpoint.load_latest(run / "checkpoints").meta["versions"]
+    now = {name: number for name, number in versions_now().items() if name in before}
+    return qdojo.resume(run, steps=steps, root=run.parent / "forks", fork=now != before, **options)
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {*TRAINED}))
+def test_its_state_is_that_of_the_same_agent_now(kind: str, run: Path) -> None:
+    """It is read whole, and training would go on: `test_resume.py` shows how."""
+    with pytest.raises(KeyboardInterrupt):
+        resumed(run, 2000, observers=[Quits()])
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_it_resumes(kind: str, run: Path) -> None:
+    before = checkpoint.load_latest(run / "checkpoints").arrays
+    steps = TRAINED[kind]
+    after = resumed(run, steps)
+    assert after.result["status"] == "finished"
+    assert after.result["steps"] >= steps
+    assert metrics.evaluations(after.directory.metrics_path)[0].steps[-1] == after.result["steps"]
     # It has what a new run has from here on.
-    assert checkpoint.load(resumed.directory.best_path)[1]["player"]["environment"]["name"] == "CartPole-v1"
+    assert checkpoint.load(after.directory.best_path)[1]["player"]["environment"]["name"] == "CartPole-v1"
+    arrays = checkpoint.load_latest(after.directory.checkpoints_path).arrays
+    weights = [name for name in arrays if name.startswith("state/agents/params")]
+    assert all(np.isfinite(arrays[name]).all() for name in weights)
+    assert any(not np.array_equal(arrays[name], before[name]) for name in weights), "nothing was learned"
 
 
 def versions_now() -> dict[str, str]:

@@ -14,7 +14,6 @@ import pytest
 
 import qdojo
 from qdojo.errors import DamagedFile, UsageError
-from qdojo.export.keras import keras_model
 from qdojo.networks.keras import import_keras
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
@@ -67,8 +66,12 @@ def test_a_run_of_python_objects_plays_in_another_process_without_them(tmp_path:
     np.testing.assert_allclose(policy.q_values(np.array([0.1, 0.2, 0.3, 0.4], np.float32)), q, rtol=1e-5)
     np.testing.assert_array_equal(qdojo.evaluate(path, 5).returns[0], returns)
     assert returns.max() <= 30, "the wrapper of the script is there"
-    exported = qdojo.Run(find(tmp_path, path)).keras_model()
+    run = qdojo.Run(find(tmp_path, path))
+    exported = run.keras_model()
     np.testing.assert_allclose(exported(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32))[0], q, rtol=1e-5)
+    again = qdojo.resume(path, env=lambda: gym.wrappers.TimeLimit(gym.make("CartPole-v1"), 30), steps=80)
+    assert again.result["steps"] >= 80
+    assert again.keras_model().count_params() == exported.count_params()
 
 
 class Drawn(gym.Env[np.ndarray, int]):
@@ -96,25 +99,30 @@ class Drawn(gym.Env[np.ndarray, int]):
         return np.zeros((16, 16, 3), np.uint8)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    root = tmp_path_factory.mktemp("drawn")
+    return qdojo.train(Drawn, root=root, hidden=(8,), **TINY | {"capacity_steps": 2_000_000})
+
+
 def test_nothing_is_built_to_load_and_nothing_of_training_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn: qdojo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run whose replay memory took nearly all there is, on a machine with 10 MB free."""
-    run = qdojo.train(Drawn, root=tmp_path, hidden=(8,), **TINY | {"capacity_steps": 2_000_000})
     monkeypatch.setattr("qdojo.build.memory.free_bytes", lambda: 10_000_000)
     monkeypatch.setattr(Drawn, "built", 0)
-    policy = qdojo.load(run.path)
+    policy = qdojo.load(drawn.path)
     assert policy.act(np.zeros(2, np.float32)) in (1, 2, 3)
-    opened = qdojo.Run(run.directory)
+    opened = qdojo.Run(drawn.directory)
     assert opened.keras_model().count_params() > 0
     assert Drawn.built == 0
-    assert qdojo.evaluate(run.path, episodes=3).returns.shape == (1, 3)
+    assert qdojo.evaluate(drawn.path, episodes=3).returns.shape == (1, 3)
     film = tmp_path / "film.gif"
     shown = watch(opened.opened.spec, opened.opened.spaces, policy.reset, policy.choose, 1, 0, film)
     assert len(shown) == 1
     assert film.stat().st_size > 0
     with pytest.raises(UsageError, match="capacity_steps=2,000,000"):
-        qdojo.resume(run.path, steps=100)
+        qdojo.resume(drawn.path, steps=100)
 
 
 def test_objects_that_are_no_data_have_to_be_given_again(tmp_path: Path) -> None:
@@ -141,15 +149,6 @@ def test_objects_that_are_no_data_have_to_be_given_again(tmp_path: Path) -> None
     assert qdojo.resume(run.path, env=env, network=model, steps=80).result["steps"] >= 80
 
 
-def test_a_run_of_a_keras_model_resumes_without_it(tmp_path: Path) -> None:
-    keras = import_keras()
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(2)])
-    run = qdojo.train("CartPole-v1", network=model, root=tmp_path, **TINY)
-    again = qdojo.resume(run.path, steps=80)
-    assert again.result["steps"] >= 80
-    assert keras_model(again.policy().params, (4,), model).count_params() == model.count_params()
-
-
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -160,19 +159,20 @@ def test_a_run_of_a_keras_model_resumes_without_it(tmp_path: Path) -> None:
     ],
     ids=["format", "no environment", "no spaces", "another model"],
 )
-def test_a_description_that_is_none_is_a_sentence(change: dict[str, Any], told: str, tmp_path: Path) -> None:
-    run = qdojo.train("CartPole-v1", root=tmp_path, hidden=(8,), **TINY)
+def test_a_description_that_is_none_is_a_sentence(
+    change: dict[str, Any], told: str, drawn: qdojo.Run, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(drawn.path, tmp_path / drawn.path.name))
+    run = qdojo.Run(find(tmp_path, str(path)))
     arrays, meta = checkpoint.load(run.directory.best_path)
     checkpoint.save(run.directory.checkpoints_path, "best", arrays, meta | {"player": meta["player"] | change})
     with pytest.raises((DamagedFile, UsageError), match=told):
         qdojo.load(run.path)
 
 
-def test_the_description_is_plain_json(tmp_path: Path) -> None:
+def test_the_description_is_plain_json(drawn: qdojo.Run) -> None:
     """Whoever reads it without Python has numbers that JSON knows."""
-    run = qdojo.train(Drawn, root=tmp_path, hidden=(8,), **TINY)
-    text = (run.directory.best_path / "meta.json").read_text(encoding="utf-8")
+    text = (drawn.directory.best_path / "meta.json").read_text(encoding="utf-8")
     data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     space = data["player"]["environment"]["observation_space"]
     assert space == {"kind": "Box", "shape": [2], "dtype": "float32", "low": -1.0, "high": [1.0, "inf"]}
-    shutil.rmtree(run.path)

@@ -14,22 +14,22 @@ import qdojo
 from qdojo.cli import run as command
 from qdojo.config import make_config, read_config
 from qdojo.errors import UsageError
+from qdojo.runs import checkpoint
 
 TINY: dict[str, Any] = {
+    "seeds": 2,
     "hidden": (8,),
     "steps": 200,
     "capacity_steps": 100,
     "batch_size": 8,
     "warmup_steps": 20,
+    "learning_rate_decay_steps": 200,
     "report_every_steps": 100,
     "eval_every_steps": 100,
     "eval_episodes": 2,
     "final_eval_episodes": 2,
 }
-FLAGS = [
-    *("--hidden", "8", "--steps", "200", "--capacity-steps", "100", "--batch-size", "8", "--warmup-steps", "20"),
-    *("--eval-every-steps", "100", "--eval-episodes", "2", "--final-eval-episodes", "2"),
-]
+RATES = [1e-3, 1e-2, 1e-3]
 
 
 def test_lists_make_members_of_every_combination() -> None:
@@ -45,50 +45,58 @@ def test_lists_make_members_of_every_combination() -> None:
     assert (single.learning_rate, single.vary, single.members) == (1e-4, {}, 1)
 
 
-@pytest.mark.parametrize("loop", ["device", "host"])
-def test_each_group_has_the_same_seeds_and_its_own_value(loop: str, tmp_path: Path) -> None:
-    """Where nothing is learned yet, members of the same seed are the same; afterwards only those of one value are."""
-    rates = [1e-3, 1e-2, 1e-3]
-    run = qdojo.train("CartPole-v1", root=tmp_path, loop=loop, seeds=2, learning_rate=rates, **TINY)
-    assert run.result["members"] == [{"seed": seed, "learning_rate": rate} for rate in rates for seed in (0, 1)]
-    assert len(run.result["eval"]["mean"]) == 6
-    from qdojo.runs import checkpoint
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    return qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("whole"), **TINY | {"learning_rate": RATES})
 
+
+def test_each_group_has_the_same_seeds_and_its_own_value(whole: qdojo.Run) -> None:
+    assert_grouped(whole)
+    assert qdojo.evaluate(whole.path, 3).returns.shape == (6, 3)
+    assert whole.policy(5).act(np.zeros(4, np.float32)) in (0, 1)
+
+
+def test_groups_on_the_host_loop(tmp_path: Path) -> None:
+    assert_grouped(qdojo.train("CartPole-v1", root=tmp_path, loop="host", **TINY | {"learning_rate": RATES}))
+
+
+def assert_grouped(run: qdojo.Run) -> None:
+    """Members of the same seed and value are the same; all others are not."""
+    assert run.result["members"] == [{"seed": seed, "learning_rate": rate} for rate in RATES for seed in (0, 1)]
+    assert len(run.result["eval"]["mean"]) == 6
     arrays = checkpoint.load_latest(run.directory.checkpoints_path).arrays
-    np.testing.assert_allclose(arrays["state/agents/hyper/learning_rate_start"], np.repeat(rates, 2), rtol=1e-6)
+    np.testing.assert_allclose(arrays["state/agents/hyper/learning_rate_start"], np.repeat(RATES, 2), rtol=1e-6)
     for name, array in arrays.items():
         if name.startswith(("state/agents/params", "state/tally")):
             np.testing.assert_array_equal(array[:2], array[4:], err_msg=name)
     weights = [array for name, array in arrays.items() if name.startswith("state/agents/params")]
     assert any(not np.array_equal(array[:2], array[2:4]) for array in weights)
     assert any(not np.array_equal(array[0], array[1]) for array in weights)
-    assert qdojo.evaluate(run.path, 3).returns.shape == (6, 3)
-    assert run.policy(5).act(np.zeros(4, np.float32)) in (0, 1)
 
 
-def test_a_run_of_groups_resumes_exactly(tmp_path: Path) -> None:
-    fields = TINY | {"seeds": 2, "learning_rate": [1e-3, 1e-2], "learning_rate_decay_steps": 200}
-    whole = qdojo.train("CartPole-v1", root=tmp_path / "whole", **fields)
-    short = qdojo.train("CartPole-v1", root=tmp_path / "short", **fields | {"steps": 100})
-    assert short.config.vary == {"learning_rate": (1e-3, 1e-2)}
+def test_a_run_of_groups_resumes_exactly(whole: qdojo.Run, tmp_path: Path) -> None:
+    short = qdojo.train("CartPole-v1", root=tmp_path, **TINY | {"learning_rate": RATES, "steps": 100})
+    assert short.config.vary == {"learning_rate": tuple(RATES)}
     resumed = qdojo.resume(short.path, steps=200)
     jax.tree.map(np.testing.assert_array_equal, resumed.delivered.params, whole.delivered.params)
 
 
-def test_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    where = ["--runs", str(tmp_path), "--seeds", "2"]
-    assert command(["train", "CartPole-v1", *FLAGS, *where, "--learning-rate", "1e-3,1e-2"]) == 0
-    out = capsys.readouterr().out
-    lines = out.splitlines()
-    assert re.match(r"  learning_rate=0\.001: greedy means .* of members 0 to 1; interquartile mean", lines[1])
-    assert re.match(r"  learning_rate=0\.01: greedy means .* of members 2 to 3; interquartile mean", lines[2])
-    assert command(["eval", "last", "--runs", str(tmp_path), "--episodes", "2"]) == 0
+def test_by_flags(whole: qdojo.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {name: value for name, value in TINY.items() if name != "hidden"} | {"hidden": 8}
+    given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    where = ["--runs", str(tmp_path)]
+    assert command(["train", "CartPole-v1", *given, *where, "--learning-rate", "1e-3,1e-2,1e-3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, (rate, first) in zip(lines[1:], (("0.001", 0), ("0.01", 2), ("0.001", 4)), strict=True):
+        told = rf"  learning_rate={rate}: greedy means .* of members {first} to {first + 1}; interquartile mean"
+        assert re.match(told, line)
+    assert command(["eval", "last", *where, "--episodes", "2"]) == 0
     assert "  learning_rate=0.01: " in capsys.readouterr().out
-    assert command(["show", "last", "--runs", str(tmp_path)]) == 0
+    assert command(["show", "last", *where]) == 0
     assert "  learning_rate=0.01: " in capsys.readouterr().out
-    assert command(["train", "CartPole-v1", *FLAGS, *where, "--epsilon-end", "0.05,0.1", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert [own["epsilon_end"] for own in result["members"]] == [0.05, 0.05, 0.1, 0.1]
+    assert command(["show", "last", *where, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert (result["members"], result["eval"]) == (whole.result["members"], whole.result["eval"])
 
 
 @pytest.mark.parametrize(

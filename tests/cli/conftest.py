@@ -31,11 +31,13 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `qdojo train --json` printed of two members; no test may write to that run."""
+    """What `qdojo train --json` printed of two members, with the files of all that it said beside the run; no test may
+    write to that run."""
     root = tmp_path_factory.mktemp("훈련 결과")
-    printed = root / "printed.json"
-    with pytest.MonkeyPatch.context() as patch, printed.open("w") as stdout:
+    printed, said = root / "printed.json", root / "said.txt"
+    with pytest.MonkeyPatch.context() as patch, printed.open("w") as stdout, said.open("w") as stderr:
         patch.setattr("sys.stdout", stdout)
+        patch.setattr("sys.stderr", stderr)
         assert run(["train", "CartPole-v1", *TINY, "--seeds", "2", "--json", "--runs", str(root)]) == 0
     result: dict[str, Any] = json.loads(printed.read_text())
     return result

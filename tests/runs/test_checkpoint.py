@@ -192,9 +192,12 @@ def test_a_disk_full_at_any_moment_loses_no_good_one(
     failed = 0
     for at in range(1, 60):
         directory = prepared(tmp_path / str(at))
+        reached = False
 
         def fail_once(count: int, at: int = at) -> None:
+            nonlocal reached
             if count == at:
+                reached = True
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
@@ -210,6 +213,9 @@ def test_a_disk_full_at_any_moment_loses_no_good_one(
         assert whole(directory / "best") in (1, 3)
         save_steps(directory, steps, name)
         assert not [item for item in names(directory) if item.startswith(".")]
+        if not reached:
+            break
+    assert not reached, "saving never ended"
     assert failed >= 10
 
 
@@ -335,7 +341,7 @@ def test_random_mutations_give_only_the_typed_error(tmp_path: Path, mended: bool
     good = {file: (path / file).read_bytes() for file in FILES}
     dice = random.Random(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(500):
         file = dice.choice(FILES)
         content = bytearray(good[file])
         for _ in range(dice.randint(1, 6)):
@@ -355,7 +361,7 @@ def test_random_mutations_give_only_the_typed_error(tmp_path: Path, mended: bool
             refused += 1
         for name, original in good.items():
             (path / name).write_bytes(original)
-    assert refused > (300 if mended else 1400)
+    assert refused > (100 if mended else 466)
 
 
 HEADER_BOMB = b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'

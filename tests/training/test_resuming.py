@@ -15,6 +15,7 @@ from qdojo.runs.directory import list_runs
 from qdojo.training import restoring
 from qdojo.training.stopping import Interrupted
 
+OLD_RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
 TINY: dict[str, Any] = {
     "hidden": (8,),
     "steps": 200,
@@ -83,10 +84,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
     return qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("whole"), **TINY)
 
 
-def changed(run: qdojo.Run, target: Path, old: str, new: str) -> Path:
+def changed(run: Path, target: Path, old: str, new: str) -> Path:
     """A copy of a run whose config says something else."""
-    shutil.copytree(run.path, target / run.path.name)
-    path = target / run.path.name
+    path = Path(shutil.copytree(run, target / run.name))
     config = path / "config.toml"
     text = config.read_text(encoding="utf-8")
     assert old in text
@@ -96,13 +96,15 @@ def changed(run: qdojo.Run, target: Path, old: str, new: str) -> Path:
 
 def test_a_fork_that_is_killed_before_its_first_save_is_whole(whole: qdojo.Run, tmp_path: Path) -> None:
     """It plays, and goes on under its own settings."""
-    path = changed(whole, tmp_path, "discount = 0.99", "discount = 0.5")
+    path = changed(whole.path, tmp_path, "discount = 0.99", "discount = 0.5")
 
     class Kills:
         def started(self, started: Any) -> None:
             shutil.copytree(started.run.path, tmp_path / "killed" / started.run.name)
+            raise KeyboardInterrupt
 
-    qdojo.resume(path, root=tmp_path / "forks", fork=True, steps=240, observers=[Kills()])
+    with pytest.raises(KeyboardInterrupt):
+        qdojo.resume(path, root=tmp_path / "forks", fork=True, steps=240, observers=[Kills()])
     (killed,) = list_runs(tmp_path / "killed")
     assert qdojo.evaluate(killed.path, episodes=2).returns.shape == (1, 2)
     resumed = qdojo.resume(killed.path)
@@ -112,14 +114,13 @@ def test_a_fork_that_is_killed_before_its_first_save_is_whole(whole: qdojo.Run, 
 
 
 @pytest.mark.parametrize("loop", ["device", "host"])
-def test_a_fork_to_the_other_loop_is_refused(loop: str, tmp_path: Path) -> None:
-    run = qdojo.train("CartPole-v1", root=tmp_path, loop=loop, **TINY | {"steps": 40})
+def test_a_fork_to_the_other_loop_is_refused(loop: str, whole: qdojo.Run, tmp_path: Path) -> None:
+    """The run on the host is an earlier version's, which a fork may go on from."""
+    run, loop_now = (whole.path, "auto") if loop == "device" else (OLD_RUNS / "host", "host")
     other = {"device": "host", "host": "device"}[loop]
-    config = run.path / "config.toml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace(f'loop = "{loop}"', f'loop = "{other}"'), encoding="utf-8")
+    path = changed(run, tmp_path, f'loop = "{loop_now}"', f'loop = "{other}"')
     with pytest.raises(UsageError, match=rf"^loop is now '{other}', but the checkpoint holds"):
-        qdojo.resume(run.path, root=tmp_path / "forks", fork=True)
+        qdojo.resume(path, root=tmp_path / "forks", fork=True)
     assert not (tmp_path / "forks").exists()
 
 
@@ -133,6 +134,13 @@ def test_a_change_of_what_the_bits_depend_on_is_told(
         qdojo.resume(whole.path)
 
 
+class Quits:
+    """Stops at once, when all is accepted and nothing compiled."""
+
+    def compiling(self) -> None:
+        raise KeyboardInterrupt
+
+
 def test_versions_that_an_older_checkpoint_did_not_note_are_no_change(
     whole: qdojo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +149,8 @@ def test_versions_that_an_older_checkpoint_did_not_note_are_no_change(
     loaded = checkpoint.load_latest(run.directory.checkpoints_path)
     loaded.meta["versions"] = {name: loaded.meta["versions"][name] for name in ("jax", "jaxlib", "numpy")}
     checkpoint.save(run.directory.checkpoints_path, loaded.path.name, loaded.arrays, loaded.meta)
-    assert qdojo.resume(run.path, steps=220).result["steps"] == 220
+    with pytest.raises(KeyboardInterrupt):
+        qdojo.resume(run.path, steps=220, observers=[Quits()])
 
 
 def test_as_many_evaluations_as_were_asked_for(tmp_path: Path) -> None:
