@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from probes.weights import weights
 from scipy import stats
 
 from qdojo.agents.categorical import c51_network
@@ -50,13 +51,13 @@ def test_numbers_are_brought_to_deviations_from_the_mean_and_cut() -> None:
 @pytest.mark.parametrize("is_noisy", [False, True])
 def test_statistics_are_part_of_the_parameters_but_get_no_gradient(is_noisy: bool) -> None:
     network = noisy(mlp(NORMALIZED)) if is_noisy else mlp(NORMALIZED)
-    params = network.init(KEY)
-    batch = jnp.arange(12.0).reshape(4, 3)
+    params = jax.jit(network.init)(KEY)
+    batch = jnp.asarray(np.arange(12, dtype=np.float32).reshape(4, 3))
     after = network.observe(params, batch)
     learned = after.mean if is_noisy else after
     np.testing.assert_allclose(learned.inputs.statistics.mean, [4.5, 5.5, 6.5])
     assert not np.allclose(network.apply(params, batch[0]), network.apply(after, batch[0]))
-    slope = jax.grad(lambda params: jnp.sum(network.apply(params, batch[0])))(after)
+    slope = jax.jit(jax.grad(lambda params: jnp.sum(network.apply(params, batch[0]))))(after)
     slope = slope.mean if is_noisy else slope
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope.inputs))
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(slope.hidden))
@@ -64,11 +65,11 @@ def test_statistics_are_part_of_the_parameters_but_get_no_gradient(is_noisy: boo
 
 def test_sequences_of_masked_observations_are_seen_too() -> None:
     seen = Masked(jnp.ones((2, 5, 3)), jnp.ones((2, 5, 4), bool))
-    assert observed(mlp(NORMALIZED).init(KEY), seen).inputs.statistics.count == 10
+    assert observed(jax.jit(mlp(NORMALIZED).init)(KEY), seen).inputs.statistics.count == 10
 
 
 def test_without_statistics_nothing_changes() -> None:
-    params = mlp(PLAIN).init(KEY)
+    params = weights(mlp(PLAIN))
     assert observed(params, jnp.ones((4, 3))) is params
 
 
@@ -79,7 +80,7 @@ def test_each_category_has_learned_numbers_of_its_own() -> None:
     found = inputs(jnp.array([2, 0], jnp.int32))
     np.testing.assert_array_equal(found, np.concatenate([inputs.tables[0][2], inputs.tables[1][0]]))
     network = mlp(design)
-    slope = jax.grad(lambda params: jnp.sum(network.apply(params, jnp.array([2, 0]))))(network.init(KEY))
+    slope = jax.jit(jax.grad(lambda params: jnp.sum(network.apply(params, jnp.array([2, 0])))))(weights(network))
     moved = [np.flatnonzero(np.any(np.asarray(table) != 0, axis=1)).tolist() for table in slope.inputs.tables]
     assert moved == [[2], [0]]
 
@@ -97,16 +98,16 @@ def test_illegal_actions_are_far_below_and_the_others_as_without_a_mask(kind: st
         "iqn": lambda: acting(implicit(PLAIN, None), 8, 1.0),
         "fqf": lambda: acting(implicit(PLAIN, 4), 8, 1.0),
     }[kind]()
-    params, seen = network.init(KEY), jnp.array([0.5, -1.0, 2.0])
+    params, seen = weights(network), jnp.array([0.5, -1.0, 2.0])
     q, masked = network.apply(params, seen), network.apply(params, Masked(seen, MASK))
-    np.testing.assert_array_equal(masked, jnp.where(MASK, q, ILLEGAL))
+    np.testing.assert_array_equal(masked, np.where(MASK, q, np.float32(ILLEGAL)))
 
 
 def test_branches_have_a_value_for_each_action_and_share_the_states() -> None:
     """V + A - mean A, with a mean of its own for each branch."""
     design = PLAIN._replace(action_shape=(2,), dueling=True)
     network = mlp(design)
-    params = network.init(KEY)
+    params = weights(network)
     q = np.asarray(network.apply(params, jnp.ones(3)))
     assert q.shape == (2, 4)
     np.testing.assert_allclose(q.mean(axis=1), np.full(2, q.mean()), rtol=1e-5)
@@ -117,7 +118,7 @@ def test_the_mean_over_a_branch_is_of_the_actions_that_it_has() -> None:
     """Branches of 4 and 2 actions: what lies behind the second's two does not move its values."""
     design = PLAIN._replace(action_shape=(2,), branch_sizes=(4, 2), dueling=True)
     network = mlp(design)
-    params = network.init(KEY)
+    params = weights(network)
     q = np.asarray(network.apply(params, jnp.ones(3)))
     assert q[0].mean() == pytest.approx(q[1, :2].mean(), abs=1e-6)
     bias = params.head.advantage.bias.at[6:].add(100.0)
@@ -128,7 +129,7 @@ def test_the_mean_over_a_branch_is_of_the_actions_that_it_has() -> None:
 def test_the_tables_of_an_embedding_are_no_layers_draw() -> None:
     """Both are monotone in their random bits, so that a shared key would order them alike."""
     design = Design((1,), 3, (8,), layer_norm=False, categories=(6,), embedding=5)
-    for params in (mlp(design).init(KEY), implicit(design._replace(hidden=(8, 8)), None).init(KEY)):
+    for params in (jax.jit(mlp(design).init)(KEY), jax.jit(implicit(design._replace(hidden=(8, 8)), None).init)(KEY)):
         layer = params.hidden[0] if hasattr(params, "hidden") else params.features[0]
         table, weight = params.inputs.tables[0].ravel(), layer.linear.weight.ravel()[:30]
         assert abs(stats.spearmanr(table, weight).statistic) < 0.7

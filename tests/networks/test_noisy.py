@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes.weights import weights, words
 from scipy import stats
 
 from qdojo.networks.inputs import Design
@@ -17,10 +18,6 @@ from qdojo.noise import normal
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 KEY = jax.random.key(5)
-
-
-def bits(seed: int, *shape: int) -> jax.Array:
-    return jax.random.bits(jax.random.key(seed), shape, jnp.uint32)
 
 
 def layer_of(weight: list[list[float]], bias: list[float]) -> Linear:
@@ -51,17 +48,17 @@ def test_a_root_of_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize(
-    ("dueling", "words"),
+    ("dueling", "asked"),
     # 3 -> 6 -> 2 * 4 outputs, and with streams 3 -> 6 -> 4 and 3 -> 6 -> 8.
     [(False, (3 + 6) + (6 + 8)), (True, (3 + 6) + (6 + 4) + (3 + 6) + (6 + 8))],
 )
-def test_the_whole_network_against_numpy(layer_norm: bool, dueling: bool, words: int) -> None:
+def test_the_whole_network_against_numpy(layer_norm: bool, dueling: bool, asked: int) -> None:
     """Each layer's noise is f(e_out) f(e_in)^T and f(e_out), of the words in turn; LayerNorm has none."""
     plain = mlp(Design((3,), 2, (6,), layer_norm, dueling), 4)
     network = noisy(plain)
-    assert network.words == words
-    params = network.init(KEY)
-    noise = bits(0, words)
+    assert network.words == asked
+    params = weights(network)
+    noise = words(asked)
     found = linears(jax.jit(network.perturb)(params, noise))
     draws = np.asarray(normal(noise), np.float64)
     factors = np.sign(draws) * np.sqrt(np.abs(draws))
@@ -93,15 +90,15 @@ def test_a_new_networks_means_are_the_plain_networks_and_its_sigmas_are_by_the_i
 def test_without_noise_the_means_are_used_and_with_it_what_is_perturbed() -> None:
     plain = mlp(Design((4,), 3, (8,), True))
     network = noisy(plain)
-    params, observation = network.init(KEY), jnp.arange(4.0)
+    params, observation = weights(network), jnp.arange(4.0)
     apply = jax.jit(network.apply)
     np.testing.assert_array_equal(apply(params, observation), jax.jit(plain.apply)(params.mean, observation))
-    drawn = network.perturb(params, bits(0, network.words))
+    drawn = network.perturb(params, words(network.words))
     assert jax.tree.structure(drawn) == jax.tree.structure(params.mean)
     np.testing.assert_array_equal(apply(drawn, observation), jax.jit(plain.apply)(drawn, observation))
     assert np.abs(apply(drawn, observation) - apply(params, observation)).min() > 1e-3
     silent = params._replace(spread=jax.tree.map(jnp.zeros_like, params.spread))
-    jax.tree.map(np.testing.assert_array_equal, network.perturb(silent, bits(0, network.words)), params.mean)
+    jax.tree.map(np.testing.assert_array_equal, network.perturb(silent, words(network.words)), params.mean)
 
 
 DRAWS = 20_000
@@ -109,9 +106,9 @@ DRAWS = 20_000
 
 def noise_of(network: Network) -> list[Linear]:
     """Many draws of the noise itself: mean 0, spread 1."""
-    params = network.init(KEY)
+    params = weights(network)
     still = Noisy(jax.tree.map(jnp.zeros_like, params.mean), jax.tree.map(jnp.ones_like, params.spread))
-    return linears(jax.jit(jax.vmap(network.perturb, in_axes=(None, 0)))(still, bits(1, DRAWS, network.words)))
+    return linears(jax.jit(jax.vmap(network.perturb, in_axes=(None, 0)))(still, words(DRAWS, network.words, seed=1)))
 
 
 def test_the_noise_is_centred_with_the_variance_of_its_factors() -> None:
@@ -146,14 +143,14 @@ def test_no_two_layers_share_their_noise() -> None:
 def test_gradients_reach_means_and_spreads() -> None:
     """d/d sigma = epsilon * d/d mu, for every weight and bias."""
     network = noisy(mlp(Design((3,), 2, (5,), True)))
-    params, noise = network.init(KEY), bits(3, network.words)
+    params, noise = weights(network), words(network.words, seed=3)
 
     def total(params: Noisy) -> jax.Array:
         return jnp.sum(network.apply(network.perturb(params, noise), jnp.array([1.0, -2.0, 3.0])))
 
     slope = jax.jit(jax.grad(total))(params)
     still = Noisy(jax.tree.map(jnp.zeros_like, params.mean), jax.tree.map(jnp.ones_like, params.spread))
-    epsilon = linears(network.perturb(still, noise))
+    epsilon = linears(jax.jit(network.perturb)(still, noise))
     for of_mean, of_spread, own in zip(linears(slope.mean), linears(slope.spread), epsilon, strict=True):
         assert np.abs(of_mean.weight).max() > 0.0
         np.testing.assert_allclose(of_spread.weight, of_mean.weight * own.weight, atol=1e-6)
@@ -163,10 +160,14 @@ def test_gradients_reach_means_and_spreads() -> None:
 
 def test_members_side_by_side_are_each_as_alone() -> None:
     network = noisy(mlp(Design((3,), 2, (4,), True, dueling=True)))
-    keys, noise = jax.random.split(KEY, 2), bits(2, 2, network.words)
-    together = jax.jit(jax.vmap(lambda key, words: network.perturb(network.init(key), words)))(keys, noise)
+    keys, noise = jax.random.split(KEY, 2), words(2, network.words, seed=2)
+
+    def perturbed(key: jax.Array, noise: jax.Array) -> object:
+        return network.perturb(network.init(key), noise)
+
+    together, one = jax.jit(jax.vmap(perturbed))(keys, noise), jax.jit(perturbed)
     for k in range(2):
-        alone = network.perturb(network.init(keys[k]), noise[k])
+        alone = one(keys[k], noise[k])
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a[k], b, atol=1e-6), together, alone)  # noqa: B023
 
 
@@ -180,8 +181,8 @@ class Pair(NamedTuple):
 def test_layers_are_found_in_any_tree() -> None:
     functions = noisy_functions(lambda key: Pair({"first": Linear(2, 3, key)}, jnp.ones(4)))
     assert functions.words == 5
-    params = functions.init(KEY)
-    drawn = functions.perturb(params, bits(0, 5))
+    params = jax.jit(functions.init)(KEY)
+    drawn = functions.perturb(params, words(5))
     assert isinstance(drawn, Pair)
     np.testing.assert_array_equal(drawn.scale, np.ones(4))
     assert not np.allclose(drawn.torso["first"].weight, params.mean.torso["first"].weight)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes.weights import drawn, weights, words
 
 from qdojo.errors import UsageError
 from qdojo.networks.implicit import implicit
@@ -36,7 +37,7 @@ def with_arrays(layer: Linear, weight: Any, bias: Any) -> Linear:
 
 def test_gru_against_equinox() -> None:
     theirs = eqx.nn.GRUCell(3, 4, key=KEY)
-    ours = GRU(3, 4, KEY)
+    ours = jax.eval_shape(lambda: GRU(3, 4, KEY))
     bias_of_memory = jnp.concatenate([jnp.zeros(8), theirs.bias_n])
     ours = eqx.tree_at(
         lambda cell: (cell.of_input, cell.of_memory),
@@ -46,17 +47,17 @@ def test_gru_against_equinox() -> None:
             with_arrays(ours.of_memory, theirs.weight_hh, bias_of_memory),
         ),
     )
-    x, h = jax.random.normal(KEY, (10, 3)), jnp.zeros(4)
-    for row in x:
-        output, memory = eqx.filter_jit(ours)(row, h)
+    step, expected, h = eqx.filter_jit(ours), eqx.filter_jit(theirs), jnp.zeros(4)
+    for row in drawn(10, 3):
+        output, memory = step(row, h)
         np.testing.assert_array_equal(output, memory)
-        h = eqx.filter_jit(theirs)(row, h)
+        h = expected(row, h)
         np.testing.assert_allclose(output, h, atol=1e-6)
 
 
 def test_lstm_against_equinox() -> None:
     theirs = eqx.nn.LSTMCell(3, 4, key=KEY)
-    ours = LSTM(3, 4, KEY)
+    ours = jax.eval_shape(lambda: LSTM(3, 4, KEY))
     ours = eqx.tree_at(
         lambda cell: (cell.of_input, cell.of_memory),
         ours,
@@ -66,9 +67,10 @@ def test_lstm_against_equinox() -> None:
         ),
     )
     h, c = jnp.zeros(4), jnp.zeros(4)
-    for row in jax.random.normal(KEY, (10, 3)):
-        output, memory = eqx.filter_jit(ours)(row, LSTMMemory(h, c))
-        h, c = eqx.filter_jit(theirs)(row, (h, c))
+    step, expected = eqx.filter_jit(ours), eqx.filter_jit(theirs)
+    for row in drawn(10, 3):
+        output, memory = step(row, LSTMMemory(h, c))
+        h, c = expected(row, (h, c))
         np.testing.assert_allclose(output, h, atol=1e-6)
         np.testing.assert_allclose(memory.output, h, atol=1e-6)
         np.testing.assert_allclose(memory.cell, c, atol=1e-6)
@@ -76,7 +78,7 @@ def test_lstm_against_equinox() -> None:
 
 def test_gru_by_hand() -> None:
     """All gates at sigmoid(0) = 1/2; the candidate is tanh(2 * 1 + 1/2 * (3 * 1/2 + 1)), and h' = h / 2 + c / 2."""
-    cell = GRU(1, 1, KEY)
+    cell = jax.eval_shape(lambda: GRU(1, 1, KEY))
     cell = eqx.tree_at(
         lambda cell: (cell.of_input, cell.of_memory),
         cell,
@@ -102,10 +104,10 @@ def test_an_episode_starts_with_zeros_and_the_memory_keeps_its_form(cell: Cell) 
     memory = network.memory()
     assert jax.tree.map(jnp.shape, jax.tree.leaves(memory)) == [(4,)] * (1 if cell == "gru" else 2)
     assert not any(leaf.any() for leaf in jax.tree.leaves(memory))
-    params = network.init(KEY)
-    features, after = jax.jit(network.features)(params, jnp.ones(3), memory)
+    params = jax.eval_shape(network.init, KEY)
+    features, after = jax.eval_shape(network.features, params, jnp.ones(3), memory)
     assert features.shape == (4,)
-    assert network.apply(params, features).shape == (2,)
+    assert jax.eval_shape(network.apply, params, features).shape == (2,)
     assert jax.tree.structure(after) == jax.tree.structure(memory)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(after))
 
@@ -113,7 +115,7 @@ def test_an_episode_starts_with_zeros_and_the_memory_keeps_its_form(cell: Cell) 
 @BOTH
 def test_what_was_seen_before_changes_the_values(cell: Cell) -> None:
     network = with_q(DESIGN, cell)
-    params, step = network.init(KEY), jax.jit(network.features)
+    params, step = weights(network), jax.jit(network.features)
     after_one, after_other = (step(params, jnp.full(3, x), network.memory())[1] for x in (1.0, -1.0))
     now = jnp.zeros(3)
     assert np.abs(step(params, now, after_one)[0] - step(params, now, after_other)[0]).max() > 1e-3
@@ -122,7 +124,7 @@ def test_what_was_seen_before_changes_the_values(cell: Cell) -> None:
 @BOTH
 @pytest.mark.parametrize("dueling", [False, True])
 def test_parts_and_widths(cell: Cell, dueling: bool) -> None:
-    params = with_q(DESIGN._replace(dueling=dueling), cell).init(KEY)
+    params = jax.eval_shape(with_q(DESIGN._replace(dueling=dueling), cell).init, KEY)
     assert [layer.linear.weight.shape for layer in params.hidden] == [(6, 3)]
     gates = 3 if cell == "gru" else 4
     assert params.cell.of_input.weight.shape == (gates * 4, 6)
@@ -139,7 +141,7 @@ def test_parts_and_widths(cell: Cell, dueling: bool) -> None:
 
 
 def test_one_layer_is_the_memory_alone() -> None:
-    params = with_q(DESIGN._replace(hidden=(5,)), "gru").init(KEY)
+    params = jax.eval_shape(with_q(DESIGN._replace(hidden=(5,)), "gru").init, KEY)
     assert params.hidden == []
     assert params.cell.of_input.weight.shape == (15, 3)
 
@@ -154,19 +156,20 @@ def test_heads_begin_with_the_features() -> None:
     design = DESIGN._replace(action_shape=(2,), num_actions=3)
     plain, joined = head_design(design, implicit=False), head_design(design, implicit=True)
     assert (plain.observation_shape, plain.hidden, joined.hidden) == ((4,), (), (4,))
-    features = jnp.ones(4)
-    values = recurrent(design, "gru", mlp(plain))
-    assert values.apply(values.init(KEY), features).shape == (2, 3)
-    atoms = recurrent(design, "gru", mlp(plain, 5))
-    assert atoms.apply(atoms.init(KEY), features).shape == (2, 3, 5)
-    quantiles = recurrent(design, "gru", implicit(joined, None))
-    assert quantiles.apply(quantiles.init(KEY), features, jnp.array([0.1, 0.9])).shape == (2, 2, 3)
+
+    def shape(head: Network, *fractions: jax.Array) -> tuple[int, ...]:
+        network = recurrent(design, "gru", head)
+        return jax.eval_shape(network.apply, jax.eval_shape(network.init, KEY), jnp.ones(4), *fractions).shape
+
+    assert shape(mlp(plain)) == (2, 3)
+    assert shape(mlp(plain, 5)) == (2, 3, 5)
+    assert shape(implicit(joined, None), jnp.array([0.1, 0.9])) == (2, 2, 3)
 
 
 def test_statistics_are_kept_of_whole_sequences() -> None:
     network = with_q(DESIGN._replace(normalized=True), "gru")
-    seen = jax.random.normal(KEY, (5, 7, 3)) * 3.0 + 1.0
-    found = network.observe(network.init(KEY), seen).inputs.statistics
+    seen = jnp.asarray(drawn(5, 7, 3) * 3.0 + 1.0)
+    found = network.observe(jax.jit(network.init)(KEY), seen).inputs.statistics
     assert float(found.count) == 35
     np.testing.assert_allclose(found.mean, seen.reshape(35, 3).mean(axis=0), rtol=1e-4)
 
@@ -179,9 +182,9 @@ def test_members_differ_and_are_each_as_alone(cell: Cell) -> None:
     def first(key: jax.Array) -> jax.Array:
         return network.features(network.init(key), jnp.ones(3), network.memory())[0]
 
-    together = jax.jit(jax.vmap(first))(keys)
+    together, alone = jax.jit(jax.vmap(first))(keys), jax.jit(first)
     assert not np.allclose(together[0], together[1])
-    np.testing.assert_allclose(together, np.stack([first(key) for key in keys]), atol=1e-6)
+    np.testing.assert_allclose(together, np.stack([alone(key) for key in keys]), atol=1e-6)
 
 
 @BOTH
@@ -191,21 +194,21 @@ def test_noise_reaches_the_cell_and_is_left_out_where_nothing_was_perturbed(cell
     network = noisy(plain)
     gates = 3 if cell == "gru" else 4
     assert network.words == (3 + 6) + (6 + 4 * gates) + (4 + 4 * gates) + (4 + 2)
-    params = network.init(KEY)
+    params = weights(network)
     assert isinstance(params, Noisy)
-    noise = jax.random.bits(KEY, (network.words,), jnp.uint32)
-    drawn = network.perturb(params, noise)
+    perturbed = jax.jit(network.perturb)(params, words(network.words))
     for name in ("of_input", "of_memory"):
-        moved = np.asarray(getattr(drawn.cell, name).weight - getattr(params.mean.cell, name).weight)
+        moved = np.asarray(getattr(perturbed.cell, name).weight) - getattr(params.mean.cell, name).weight
         assert np.abs(moved).mean() > 0.01
-    at = (jnp.arange(3.0), network.memory())
-    without, with_noise = network.features(params, *at), network.features(drawn, *at)
-    jax.tree.map(np.testing.assert_array_equal, without, plain.features(params.mean, *at))
-    jax.tree.map(np.testing.assert_array_equal, with_noise, plain.features(drawn, *at))
+    at = (np.arange(3, dtype=np.float32), network.memory())
+    features, features_of_plain = jax.jit(network.features), jax.jit(plain.features)
+    without, with_noise = features(params, *at), features(perturbed, *at)
+    jax.tree.map(np.testing.assert_array_equal, without, features_of_plain(params.mean, *at))
+    jax.tree.map(np.testing.assert_array_equal, with_noise, features_of_plain(perturbed, *at))
     assert np.abs(without[0] - with_noise[0]).max() > 1e-3
 
 
 def test_noisy_statistics_are_of_the_means() -> None:
     network = noisy(with_q(DESIGN._replace(normalized=True), "gru"))
-    params = network.observe(network.init(KEY), jnp.ones((2, 4, 3)))
+    params = network.observe(jax.jit(network.init)(KEY), jnp.ones((2, 4, 3)))
     assert float(params.mean.inputs.statistics.count) == 8
