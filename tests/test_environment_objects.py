@@ -38,8 +38,9 @@ def test_another_process_plays_and_resumes_it(short: qdojo.Run) -> None:
     assert int(steps) >= 600
 
 
-def test_a_registered_environment_trains_where_its_id_does(tmp_path: Path) -> None:
-    run = qdojo.train(gym.make("CartPole-v1"), root=tmp_path, **TINY)  # type: ignore[arg-type]
+def test_a_registered_environment_trains_where_its_id_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = qdojo.train(gym.make("CartPole-v1"), root=tmp_path, progress=False, **TINY)  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", "")
     assert run.config.env == "CartPole-v1"
     assert run.result["loop"] == "device"
     assert np.asarray(qdojo.load(run.path).act(np.zeros(4, np.float32))) in (0, 1)

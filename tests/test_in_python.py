@@ -1,6 +1,8 @@
 """What a person sees and keeps of a run in Python: its text, its history, its film, and an agent in one file."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -19,22 +21,38 @@ BAR = "</table><script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
-    """Three members, one evaluation before the last."""
-    return qdojo.train(
-        "CartPole-v1",
-        root=tmp_path_factory.mktemp("runs"),
-        seeds=3,
-        steps=600,
-        warmup_steps=64,
-        hidden=[8],
-        eval_every_steps=300,
-        eval_episodes=2,
-        final_eval_episodes=4,
-    )
+def told_and_finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, qdojo.Run]:
+    """Three members, one evaluation before the last; and what was said meanwhile."""
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        run = qdojo.train(
+            "CartPole-v1",
+            root=tmp_path_factory.mktemp("runs"),
+            seeds=3,
+            steps=600,
+            warmup_steps=64,
+            hidden=[8],
+            eval_every_steps=300,
+            eval_episodes=2,
+            final_eval_episodes=4,
+        )
+    return told.getvalue(), run
+
+
+@pytest.fixture
+def finished(told_and_finished: tuple[str, qdojo.Run]) -> qdojo.Run:
+    return told_and_finished[1]
 
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+
+
+def test_training_says_how_far_it_is_and_what_came_of_it(told_and_finished: tuple[str, qdojo.Run]) -> None:
+    told, run = told_and_finished
+    lines = told.splitlines()
+    assert lines[0] == f"CartPole-v1, preset default, 3 members, device loop: {run.path}"
+    assert "training ..." in lines
+    assert lines[-1].startswith("CartPole-v1 solved by 0 of 3 members: greedy means ")
+    assert "\x1b" not in told
 
 
 def test_a_run_says_where_it_stands(finished: qdojo.Run) -> None:
@@ -103,9 +121,9 @@ def test_a_film_is_shown_by_a_notebook(finished: qdojo.Run, tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def agent_file(finished: qdojo.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def agent_file(told_and_finished: tuple[str, qdojo.Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("agents") / "agent.safetensors"
-    finished.policy(2).save(path)
+    told_and_finished[1].policy(2).save(path)
     return path
 
 

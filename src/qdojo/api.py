@@ -1,5 +1,6 @@
 """The Python interface: train, resume, evaluate, load. Everything a command of the CLI does, it does through here."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from qdojo.errors import UsageError
 from qdojo.networks.keras import KERAS
 from qdojo.policy import SUFFIX, load_policy
 from qdojo.policy import Policy as Policy
+from qdojo.progress import Progress
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
 from qdojo.training.observers import Observers, check_observers
@@ -70,6 +72,7 @@ def train(
     loss: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
+    progress: bool = True,
     **settings: Unpack[Settings],
 ) -> Run:
     """Train one agent, or `seeds` of them side by side, and return the finished run.
@@ -86,6 +89,7 @@ def train(
         root: Folder in which the run directory is created.
         observers: Objects that are told of reports and evaluations, and may stop the run: see
             `qdojo.training.observers`.
+        progress: Show progress: a bar on a terminal, a line in a notebook, else a line now and then on stderr.
         **settings: Any setting of docs/settings.md. A list of values for a number trains `seeds` members with each.
 
     Raises:
@@ -94,7 +98,7 @@ def train(
         Interrupted: Ctrl-C, after a checkpoint was saved (`qdojo.training.stopping`).
     """
     use_compilation_cache()
-    everyone = _observers(observers)
+    check_observers(observers)
     fields: dict[str, Any] = dict(settings)
     if isinstance(env, gym.Env | VectorEnv):
         env, copies = again(env)
@@ -122,7 +126,8 @@ def train(
     environment = None if isinstance(env, str) else env
     parts = build(config, environment, network, loss)
     refuse_unread(config, parts)
-    return Run(start(config, parts, Path(root), everyone), environment, network)
+    with _shown(progress) as shown:
+        return Run(start(config, parts, Path(root), _everyone(shown, observers)), environment, network)
 
 
 def _configured(
@@ -153,6 +158,7 @@ def resume(
     loss: Any = None,
     root: Path | str = RUNS,
     observers: Sequence[Any] = (),
+    progress: bool = True,
     steps: int | None = None,
     fork: bool = False,
 ) -> Run:
@@ -162,7 +168,7 @@ def resume(
     changed since are refused with the difference; with `fork` the run goes on under them, in a new run directory.
     """
     use_compilation_cache()
-    everyone = _observers(observers)
+    check_observers(observers)
     found = Run(find(Path(root), str(run)), env, network)
     if steps is not None and steps < 1:
         raise UsageError(f"steps is {steps}, but it must be at least 1.")
@@ -186,14 +192,18 @@ def resume(
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     # Where a window cannot be shown now, it may be the next time: only the budget is kept.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
-    proceed(directory, config, parts, everyone, rewritten)
+    with _shown(progress) as shown:
+        proceed(directory, config, parts, _everyone(shown, observers), rewritten)
     return Run(directory, env, network)
 
 
-def _observers(others: Sequence[Any]) -> Observers:
+def _shown(progress: bool) -> contextlib.AbstractContextManager[Progress | None]:
+    return Progress(print_episodes=True, tell_result=True) if progress else contextlib.nullcontext()
+
+
+def _everyone(shown: Progress | None, others: Sequence[Any]) -> Observers:
     """Everyone who hears of a run. The curve is drawn last, from a metrics file that is complete."""
-    check_observers(others)
-    return Observers([MetricsObserver(), *others, CurveObserver()])
+    return Observers([MetricsObserver(), *([] if shown is None else [shown]), *others, CurveObserver()])
 
 
 def load(

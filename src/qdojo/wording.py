@@ -4,6 +4,7 @@ Imports nothing of qdojo, so that help is quick.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from unicodedata import category
 
@@ -73,3 +74,8 @@ pair, and of line and paragraph separators."""
 
 def _spelled(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
+
+
+def say(message: str) -> None:
+    """A line for a person, on stderr."""
+    print(printable(message), file=sys.stderr, flush=True)

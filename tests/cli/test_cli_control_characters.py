@@ -12,7 +12,7 @@ import pytest
 
 from qdojo.cli import run
 from qdojo.cli.output import printable
-from qdojo.cli.progress import Progress
+from qdojo.progress import Progress
 from qdojo.training.observers import Started
 
 TITLE = "\x1b]0;owned\x07"

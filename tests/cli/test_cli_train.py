@@ -12,9 +12,9 @@ import pytest
 
 from qdojo import api
 from qdojo.cli import run
-from qdojo.cli.progress import Progress
 from qdojo.config import Config, make_config
 from qdojo.errors import UsageError
+from qdojo.progress import Progress
 from qdojo.runs.directory import RunDirectory, read_result, status
 
 
@@ -120,7 +120,8 @@ def _settings(monkeypatch: pytest.MonkeyPatch, *tokens: str) -> Config:
     """The config that a command line leads to."""
     seen: list[Config] = []
 
-    def train(env: str, *, preset: str, root: Path, observers: Any, **fields: Any) -> None:
+    def train(env: str, *, preset: str, root: Path, observers: Any, progress: bool, **fields: Any) -> None:
+        assert not progress, "the command shows its own"
         seen.append(make_config(env, preset, **fields))
         raise UsageError("seen enough")
 

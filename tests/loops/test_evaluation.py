@@ -228,7 +228,7 @@ def test_a_long_evaluation_afterwards_tells_how_far_it_is(
 ) -> None:
     """By `qdojo eval`, of an agent that never ends an episode."""
     run = qdojo.train(Endless, root=tmp_path, eval_episode_steps=20, **TINY)
-    monkeypatch.setattr("qdojo.cli.progress.PLAIN_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("qdojo.progress.PLAIN_EVERY_SECONDS", 0.0)
     assert command(["eval", str(run.path), "--episodes", "4"]) == 0
     out, err = capsys.readouterr()
     assert "4 of 4 episodes were cut at 20 steps" in out

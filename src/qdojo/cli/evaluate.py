@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
 from qdojo.cli.output import emit, tell
-from qdojo.cli.progress import PlainDisplay
+from qdojo.progress import PlainDisplay
 from qdojo.runs.directory import find
 from qdojo.wording import cut_clause, scores_of_members
 

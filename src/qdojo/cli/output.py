@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from qdojo.wording import printable
+from qdojo.wording import say as say
 
 BEGAN = time.perf_counter()
 """When the command began, but for the start of Python itself."""
-
-
-def say(message: str) -> None:
-    """A line for a person, on stderr."""
-    print(printable(message), file=sys.stderr, flush=True)
 
 
 def tell(line: str = "") -> None:

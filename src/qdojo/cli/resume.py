@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder
-from qdojo.cli.progress import Progress
 from qdojo.cli.running import carry_out
+from qdojo.progress import Progress
 from qdojo.runs.directory import find
 
 if TYPE_CHECKING:
@@ -33,6 +33,6 @@ def resume(
     def work(progress: Progress) -> "Run":
         from qdojo import api
 
-        return api.resume(found.path, root=runs, observers=[progress], steps=steps, fork=fork)
+        return api.resume(found.path, root=runs, observers=[progress], progress=False, steps=steps, fork=fork)
 
     return carry_out(work, as_json=json)

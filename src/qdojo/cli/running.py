@@ -5,12 +5,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qdojo.cli.output import BEGAN, command, emit, say, tell
-from qdojo.cli.progress import Progress
-from qdojo.wording import cut_clause, scores_of_members
+from qdojo.progress import Progress, summary
 
 if TYPE_CHECKING:
     from qdojo.api import Run
-    from qdojo.runs.result import Result
 
 INTERRUPTED = 130
 
@@ -27,7 +25,7 @@ def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
     if as_json:
         emit({**result, "seconds": result["seconds"] | {"total": time.perf_counter() - BEGAN}})
         return 0
-    tell(_summary(result))
+    tell(summary(result))
     from qdojo.cli.groups import scores_by_combination
 
     for line in scores_by_combination(run.config, result["eval"]["mean"]):
@@ -47,16 +45,3 @@ def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
     )
     say(f"{how} Go on with:\n  {command('resume', progress.run.path)}")
     return INTERRUPTED
-
-
-def _summary(result: "Result") -> str:
-    evaluation, solved = result["eval"], result["solved"]
-    means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation["interval"])
-    verdict = ""
-    if solved is not None and len(solved) == 1:
-        verdict = "solved: " if solved[0] else "not solved: "
-    elif solved is not None:
-        verdict = f"solved by {sum(solved)} of {len(solved)} members: "
-    told = f"{result['env']} {verdict}{means}, {evaluation['episodes']} unseen episodes each, {result['steps']:,} steps"
-    cut = cut_clause(evaluation["cut"], evaluation["episodes"], evaluation["bound_steps"])
-    return f"{told}; {cut}" if cut else told

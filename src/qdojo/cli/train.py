@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Fields, Json, RunsFolder, env_var
-from qdojo.cli.progress import Progress
 from qdojo.cli.running import carry_out
 from qdojo.config import make_config, read_settings
 from qdojo.errors import UsageError
+from qdojo.progress import Progress
 
 if TYPE_CHECKING:
     from qdojo.api import Run
@@ -54,6 +54,6 @@ def train(
     def work(progress: Progress) -> "Run":
         from qdojo import api
 
-        return api.train(name, preset=beginning, root=runs, observers=[progress], **settings)
+        return api.train(name, preset=beginning, root=runs, observers=[progress], progress=False, **settings)
 
     return carry_out(work, as_json=json)

@@ -3,13 +3,14 @@
 import io
 import re
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qdojo.cli.progress import Numbers, Progress
 from qdojo.config import make_config
+from qdojo.progress import Numbers, Progress
 from qdojo.runs.directory import RunDirectory
 from qdojo.training.observers import Evaluated, Started
 from qdojo.types import Episode, Report
@@ -113,3 +114,29 @@ def test_a_dumb_terminal_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     _progress()
     assert "\x1b" not in terminal.getvalue()
+
+
+def test_a_notebook_has_one_line_that_is_renewed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    config = make_config("CartPole-v1", seeds=2, steps=1000)
+    with Progress(print_episodes=False) as progress:
+        progress.started(Started(RunDirectory(Path("run")), config, "device", at_step=0))
+        progress.compiling()
+        progress.reported(_report(100, (0, 10.0)))
+        progress.evaluated(Evaluated(100, np.array([1.0, 2.0]), 3, np.zeros((2, 3), bool)))
+        progress.reported(_report(400))
+        progress.evaluated(Evaluated(400, np.array([9.0, 9.0]), 3, np.zeros((2, 3), bool)))
+        progress.warned("look here")
+    out, err = capsys.readouterr()
+    assert err == "", "notebooks show stderr on red"
+    first, last, rest = out.split("\n")
+    assert first.split("\r")[-1] == "CartPole-v1, preset default, 2 members, device loop: run"
+    lines = [line.rstrip() for line in last.split("\r")]
+    assert lines[1].startswith("compiling")
+    told = "training 40%, 400 of 1,000 steps, 1,200 steps/s, return 10.0, exploration 25.0%, loss 0.5, greedy 9.00"
+    assert any(line.startswith(told) for line in lines)
+    assert lines[-1] == "warning: look here"
+    assert rest.strip() == "", "nothing is left of the line"

@@ -1,4 +1,5 @@
-"""What a person sees while a run goes on: a live display on a terminal, else a plain line now and then, on stderr.
+"""What a person sees while a run goes on: a live display on a terminal, a line that is renewed in a notebook, else a
+plain line now and then on stderr.
 
 Not the numbers of record: those are in the run's `metrics.sqlite`.
 """
@@ -8,20 +9,21 @@ import sys
 import time
 from collections import deque
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from qdojo.cli.output import say
-from qdojo.wording import printable, score
+from qdojo.wording import cut_clause, printable, say, score, scores_of_members
 
 if TYPE_CHECKING:
     from qdojo.config import Config
     from qdojo.runs.directory import RunDirectory
+    from qdojo.runs.result import Result
     from qdojo.training.observers import Evaluated, Started
     from qdojo.types import Report
 
 RECENT_EPISODES = 20
 """Episodes of each member in the mean return that is shown."""
 PLAIN_EVERY_SECONDS = 5.0
+NOTEBOOK_EVERY_SECONDS = 0.5
 EVALUATIONS_TOLD = 10
 """How many evaluations of a run a plain log tells at most, beside its regular lines."""
 
@@ -95,6 +97,25 @@ class Numbers:
         return told
 
 
+def _told(numbers: Numbers) -> list[str]:
+    """All of it, for one line."""
+    return [part for part in (*numbers.how_far(), *numbers.how_good(), numbers.left()) if part]
+
+
+def summary(result: "Result") -> str:
+    """The score of a finished run, in one line."""
+    evaluation, solved = result["eval"], result["solved"]
+    means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation["interval"])
+    verdict = ""
+    if solved is not None and len(solved) == 1:
+        verdict = "solved: " if solved[0] else "not solved: "
+    elif solved is not None:
+        verdict = f"solved by {sum(solved)} of {len(solved)} members: "
+    told = f"{result['env']} {verdict}{means}, {evaluation['episodes']} unseen episodes each, {result['steps']:,} steps"
+    cut = cut_clause(evaluation["cut"], evaluation["episodes"], evaluation["bound_steps"])
+    return f"{told}; {cut}" if cut else told
+
+
 class Display(Protocol):
     """Where progress is shown."""
 
@@ -136,13 +157,45 @@ class PlainDisplay:
             due = True
         if due:
             self._told_at = time.monotonic()
-            say(", ".join(part for part in (*numbers.how_far(), *numbers.how_good(), numbers.left()) if part))
+            say(", ".join(_told(numbers)))
 
     def message(self, text: str) -> None:
         say(text)
 
     def close(self) -> None:
         pass
+
+
+class NotebookDisplay(PlainDisplay):
+    """One line under the cell, renewed in place; no widget is needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._phase, self._width = "", 0
+
+    def phase(self, name: str) -> None:
+        self._phase = name
+        self._renew(name)
+
+    def detail(self, text: str) -> None:
+        self._renew(text)
+
+    def show(self, numbers: Numbers, evaluated: bool) -> None:
+        if evaluated or time.monotonic() - self._told_at >= NOTEBOOK_EVERY_SECONDS:
+            self._told_at = time.monotonic()
+            self._renew(", ".join([f"{self._phase} {numbers.fraction:.0%}", *_told(numbers)]))
+
+    def message(self, text: str) -> None:
+        self._renew("")
+        print(f"\r{printable(text)}", flush=True)
+        self._width = 0
+
+    def close(self) -> None:
+        self._renew("")
+
+    def _renew(self, text: str) -> None:
+        print(f"\r{text:<{self._width}}", end="" if text else "\r", flush=True)
+        self._width = len(text)
 
 
 class LiveDisplay:
@@ -195,21 +248,33 @@ class LiveDisplay:
         self._live.stop()
 
 
-class Progress:
-    """The observer of the command line, as a context manager: outside it nothing is shown."""
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
 
-    def __init__(self, print_episodes: bool) -> None:
-        """`print_episodes`: the tutorial's line for each episode goes to stdout."""
+
+class Progress:
+    """An observer that shows how a run goes on, as a context manager: outside it nothing is shown."""
+
+    name = "the progress display"
+
+    def __init__(self, print_episodes: bool, tell_result: bool = False) -> None:
+        """`print_episodes`: the tutorial's line for each episode goes to stdout. `tell_result`: so does, at the end,
+        a line with the score to where progress was shown."""
         self.run: RunDirectory | None = None
         """The run directory, once there is one."""
-        self._print_episodes = print_episodes
+        self._print_episodes, self._tell_result = print_episodes, tell_result
         self._config: Config
         self._numbers: Numbers
         self._display: Display = PlainDisplay()
         self._training = False
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        if in_notebook():
+            self._display = NotebookDisplay()
+        elif sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._display = LiveDisplay()
             self._display.phase("preparing")
         return self
@@ -255,7 +320,9 @@ class Progress:
     def warned(self, message: str) -> None:
         self._display.message(f"warning: {message}")
 
-    def finished(self, run: "RunDirectory", result: dict[str, Any]) -> None:
+    def finished(self, run: "RunDirectory", result: "Result") -> None:
+        if self._tell_result:
+            self._display.message(summary(result))
         self.close()
 
     def _print(self, report: "Report") -> None:
