@@ -1,4 +1,4 @@
-"""The corridor of 30: heads with priors cross it, and what dithers never does (Osband et al., 2016, section 5)."""
+"""The corridor of 20: heads with priors cross it, and what dithers never does (Osband et al., 2016, section 5)."""
 
 import numpy as np
 from jaxtyping import Float
@@ -16,23 +16,30 @@ from qdojo.networks.prior import with_prior
 from qdojo.tape.windows import transitions
 from qdojo.types import Agent
 
-LENGTH, STEPS, MEMBERS, HEADS = 30, 40_000, 2, 10
+LENGTH, STEPS, MEMBERS, HEADS = 20, 16_000, 2, 10
 NETWORK = mlp(Design((LENGTH,), 2, (32,), layer_norm=False))
 RULE = Rule(double=True, error="mse")
 STRUCTURE = Structure(Choosing(2), 32, transitions(1), 1, None)
 GREEDY = Exploration(0.0, 0.0, 1.0)
+NUMBERS = HYPER._replace(
+    learning_rate_start=3e-3,
+    learning_rate_end=1e-4,
+    learning_rate_decay_steps=float(STEPS),
+    discount=0.99,
+    target_tau=0.1,
+)
 
 
 def epsilon_greedy(start: float) -> Agent:
-    """Epsilon falls from `start` to 0.05 in half of the steps."""
-    hyper = HYPER._replace(discount=0.99, exploration=Exploration(start, 0.05, STEPS / 2))
+    """Epsilon falls from `start` to 0.05 in a quarter of the steps."""
+    hyper = NUMBERS._replace(exploration=Exploration(start, 0.05, STEPS / 4))
     return replay_agent(NETWORK, lambda own: dqn_loss(NETWORK, RULE), hyper, STRUCTURE)
 
 
 def deep() -> Agent:
     head = with_prior(NETWORK, 3.0)
     loss, actor = bootstrapped_loss(dqn_loss(head, RULE), HEADS), bootstrapped_actor(head, HEADS)
-    hyper = HYPER._replace(discount=0.99, exploration=GREEDY)
+    hyper = NUMBERS._replace(exploration=GREEDY)
     return replay_agent(bootstrapped(head, HEADS), lambda own: loss, hyper, STRUCTURE, None, actor)
 
 
