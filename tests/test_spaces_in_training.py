@@ -1,5 +1,6 @@
 """Masks, branches and observations of every kind, from the environment through tape, targets and acting to a policy."""
 
+import functools
 from typing import Any
 
 import gymnasium as gym
@@ -19,20 +20,33 @@ from qdojo.loops.state import member_keys
 from qdojo.types import Masked
 
 SMALL: dict[str, Any] = {
-    "steps": 240,
+    "steps": 160,
     "hidden": (8, 8),
     "capacity_steps": 200,
     "warmup_steps": 40,
     "batch_size": 8,
-    "eval_every_steps": 120,
+    "eval_every_steps": 80,
     "eval_episodes": 2,
     "final_eval_episodes": 2,
 }
 ON_POLICY: dict[str, Any] = {
     name: value for name, value in SMALL.items() if name not in ("batch_size", "capacity_steps")
 } | {"collect_steps": 32, "updates_per_step": 1 / 32, "num_envs": 4, "minibatches": 4}
-DIFFERENT = ["btr", "cql", "r2d2", "bootdqn", "pqn"]
-"""Between them they have every way to act, to sample and to make a target."""
+DIFFERENT = {
+    "btr": SMALL,
+    "bootdqn": SMALL,
+    "pqn": ON_POLICY | {"steps": 320, "eval_every_steps": 160},
+    "cql": SMALL | {"where": "dict"},
+    "r2d2": SMALL | {"branches": 2},
+    "munchausen": SMALL | {"branches": 2},
+}
+"""Between them they have every way to act, to sample and to make a target, and every kind of mask."""
+
+
+def untrained(env: Any, **fields: Any) -> Policy:
+    """A policy of the weights that training begins with."""
+    opened = open_player(make_config(env if isinstance(env, str) else "its own", **fields), None, env)
+    return Policy(opened, jax.vmap(opened.player.network.init)(member_keys(0, 1)), 0)
 
 
 class Doors(gym.Env[Any, Any]):
@@ -69,15 +83,25 @@ class Doors(gym.Env[Any, Any]):
 
 @pytest.mark.parametrize("preset", DIFFERENT)
 def test_no_agent_ever_tries_an_illegal_action(preset: str, tmp_path: Any) -> None:
-    """In training with much exploration and in evaluation: the environment would raise."""
-    fields = ON_POLICY | {"steps": 320, "eval_every_steps": 160} if preset == "pqn" else SMALL
-    run = qdojo.train(Doors, preset=preset, root=tmp_path, epsilon_end=0.3, epsilon_start=0.5, **fields)
+    """In training with much exploration and in evaluation: the environment would raise. Nor does its policy."""
+    fields = dict(DIFFERENT[preset])
+    kind = {name: fields.pop(name) for name in ("where", "branches") if name in fields}
+    make = functools.partial(Doors, **kind)
+    run = qdojo.train(make, preset=preset, root=tmp_path, epsilon_end=0.3, epsilon_start=0.5, **fields)
     assert np.isfinite(run.result["eval"]["mean"]).all()
+    tape = build(run.config, run.env).loop.template().tape
+    assert isinstance(tape.like.observation, Masked)
+    assert tape.like.action.shape == ((0, 2) if "branches" in kind else (0,))
+    env, policy = make(), run.policy()
+    observation, info = env.reset(seed=1)
+    over = False
+    while not over:
+        observation, _, over, _, info = env.step(policy.act(observation, info))
 
 
-def test_masks_of_a_dict_observation_and_the_policy_that_comes_of_it(tmp_path: Any) -> None:
-    run = qdojo.train(lambda **kwargs: Doors(where="dict", **kwargs), root=tmp_path, **SMALL)
-    env, policy = Doors(where="dict"), run.policy()
+def test_masks_of_a_dict_observation_reach_the_policy() -> None:
+    env = Doors(where="dict")
+    policy = untrained(functools.partial(Doors, where="dict"), hidden=(8,))
     observation, _ = env.reset(seed=1)
     over = False
     while not over:
@@ -86,24 +110,12 @@ def test_masks_of_a_dict_observation_and_the_policy_that_comes_of_it(tmp_path: A
         observation, _, over, _, _ = env.step(policy.act(observation))
 
 
-def test_a_policy_needs_the_info_that_holds_the_mask(tmp_path: Any) -> None:
-    policy = qdojo.train(Doors, root=tmp_path, **SMALL).policy()
-    env = Doors()
+def test_a_policy_needs_the_info_that_holds_the_mask() -> None:
+    env, policy = Doors(), untrained(Doors, hidden=(8,))
     observation, info = env.reset(seed=1)
     env.step(policy.act(observation, info))
     with pytest.raises(UsageError, match="info is missing, but this environment puts its action masks there"):
         policy.act(observation)
-
-
-@pytest.mark.parametrize("preset", ["munchausen", "r2d2"])
-def test_masked_branches(preset: str, tmp_path: Any) -> None:
-    run = qdojo.train(
-        lambda **kwargs: Doors(branches=2, **kwargs), preset=preset, root=tmp_path, epsilon_start=0.5, **SMALL
-    )
-    tape = build(run.config, run.env).loop.template().tape
-    assert tape.like.action.shape == (0, 2)
-    assert isinstance(tape.like.observation, Masked)
-    assert run.policy().act(np.zeros(2, np.float32), {"action_mask": np.ones((2, 4), np.int8)}).shape == (2,)
 
 
 class AllShut(Doors):
@@ -140,18 +152,18 @@ class Levers(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "steps"),
     [
-        SMALL | {"dueling": True, "prioritized": True, "capacity_steps": 2_000},
-        SMALL | {"preset": "c51", "vmin": -1.0, "vmax": 2.0, "atoms": 7, "capacity_steps": 2_000},
-        SMALL | {"preset": "iqn", "heads": 2, "capacity_steps": 2_000},
-        ON_POLICY | {"preset": "pqn"},
+        (SMALL | {"dueling": True, "prioritized": True, "capacity_steps": 1_000}, 1_000),
+        (SMALL | {"preset": "c51", "vmin": -1.0, "vmax": 2.0, "atoms": 7, "capacity_steps": 1_000}, 1_000),
+        (SMALL | {"preset": "iqn", "heads": 2, "capacity_steps": 1_000}, 1_000),
+        (ON_POLICY | {"preset": "pqn"}, 2_000),
     ],
     ids=["dqn", "c51", "iqn", "pqn"],
 )
-def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], tmp_path: Any) -> None:
-    settings = {"steps": 2_000, "epsilon_decay_steps": 1_500, "learning_rate": 3e-3, "eval_every_steps": 2_000}
-    run = qdojo.train(Levers, root=tmp_path, **fields | settings)
+def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], steps: int, tmp_path: Any) -> None:
+    settings = {"steps": steps, "epsilon_decay_steps": steps * 3 // 4, "eval_every_steps": steps}
+    run = qdojo.train(Levers, root=tmp_path, **fields | settings | {"learning_rate": 1e-2, "num_envs": 4})
     assert run.evaluate(2).mean.tolist() == [1.0]
     assert run.policy().act(np.zeros(1, np.float32)).tolist() == [12, 0, 3]
 
@@ -192,36 +204,37 @@ class Rooms(gym.Env[Any, Any]):
         return {"room": self.room, "inner": (np.array([0, 1, 1], np.int8), np.array([1, 2])), "far": far}
 
 
-def test_nested_observations_are_one_vector(tmp_path: Any) -> None:
-    make = gym.wrappers.TimeLimit
-    run = qdojo.train(lambda **kwargs: make(Rooms(**kwargs), 20), root=tmp_path, normalize_observations=True, **SMALL)
+def test_nested_observations_are_one_vector_that_is_normalised(tmp_path: Any) -> None:
+    """The statistics are learned in training and kept in evaluation."""
+
+    def make(**kwargs: Any) -> Any:
+        return gym.wrappers.TimeLimit(Rooms(**kwargs), 20)
+
+    run = qdojo.train(make, root=tmp_path, normalize_observations=True, seeds=2, **SMALL)
     assert run.opened.spaces.observation_shape == (4 + 3 + 2 + 3 + 2,)
     assert run.policy().act(Rooms().reset()[0]) in (1, 2)
-
-
-def test_normalisation_is_learned_in_training_kept_in_evaluation_and_resumed(tmp_path: Any) -> None:
-    settings = SMALL | {"normalize_observations": True, "seeds": 2}
-    run = qdojo.train("CartPole-v1", root=tmp_path, **settings)
     statistics = run.delivered.params.inputs.statistics
     assert (np.asarray(statistics.count) >= 8).all()
     before = jax.tree.map(np.asarray, run.delivered.params)
     run.evaluate(3)
     jax.tree.map(np.testing.assert_array_equal, before, run.delivered.params)
-    longer = qdojo.resume(run.path, steps=400)
-    assert (np.asarray(longer.delivered.params.inputs.statistics.count) >= np.asarray(statistics.count)).all()
 
 
-@pytest.mark.parametrize("fields", [{}, {"embedding": 3, "noisy": True, "dueling": True}], ids=str)
-def test_categories(fields: dict[str, Any], tmp_path: Any) -> None:
-    run = qdojo.train("FrozenLake-v1", root=tmp_path, **SMALL | fields)
+def test_categories_are_one_hot() -> None:
+    like = build(make_config("FrozenLake-v1", hidden=(8,))).loop.template().tape.like.observation
+    assert (like.shape, like.dtype) == ((0, 16), np.float32)
+    assert untrained("FrozenLake-v1", hidden=(8,)).act(5) in range(4)
+
+
+def test_categories_are_embedded(tmp_path: Any) -> None:
+    run = qdojo.train("FrozenLake-v1", root=tmp_path, embedding=3, noisy=True, dueling=True, **SMALL)
     like = build(run.config, run.env).loop.template().tape.like.observation
-    assert (like.shape, like.dtype) == (((0, 1), np.int32) if fields else ((0, 16), np.float32))
+    assert (like.shape, like.dtype) == ((0, 1), np.int32)
     assert run.policy().act(5) in range(4)
 
 
-def test_taxis_masks_are_used(tmp_path: Any) -> None:
-    run = qdojo.train("Taxi-v4", root=tmp_path, embedding=4, **SMALL)
-    env, policy = gym.make("Taxi-v4"), run.policy()
+def test_taxis_masks_are_used() -> None:
+    env, policy = gym.make("Taxi-v4"), untrained("Taxi-v4", embedding=4, hidden=(8,))
     observation, info = env.reset(seed=3)
     for _ in range(20):
         action = policy.act(observation, info)
@@ -258,8 +271,7 @@ def test_a_memory_on_copies_that_wait_is_refused(tmp_path: Any) -> None:
     ],
 )
 def test_an_observation_that_does_not_fit_is_refused_in_a_sentence(env: str, observation: Any, message: str) -> None:
-    opened = open_player(make_config(env), None)
-    policy = Policy(opened, jax.vmap(opened.player.network.init)(member_keys(0, 1)), 0)
+    policy = untrained(env)
     for see in (policy.act, policy.q_values):
         with pytest.raises(UsageError, match=message):
             see(observation)

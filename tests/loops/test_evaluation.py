@@ -11,6 +11,7 @@ from probes.environments import NEVER, constantly, probe, shows_time
 from probes.training import ZERO, device_loop, host_loop, small_agent
 
 import qdojo
+from qdojo.api import Run
 from qdojo.cli import run as command
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import check_spaces
@@ -179,10 +180,16 @@ class Heard:
         self.warnings.append(message)
 
 
-def test_a_run_whose_agent_never_ends_an_episode_ends_and_says_so(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Heard]:
+    """A run whose agent never ends an episode, and what was heard of it."""
+    heard, root = Heard(), tmp_path_factory.mktemp("endless")
+    return qdojo.train(Endless, root=root, observers=[heard], eval_episode_steps=20, until_solved=True, **TINY), heard
+
+
+def test_a_run_whose_agent_never_ends_an_episode_ends_and_says_so(endless: tuple[Run, Heard]) -> None:
     """What was cut is in the metrics, a warning, the result and evaluations that come after."""
-    heard = Heard()
-    run = qdojo.train(Endless, root=tmp_path, observers=[heard], eval_episode_steps=20, until_solved=True, **TINY)
+    run, heard = endless
     result = run.result
     assert result["status"] == "finished"
     assert result["eval"]["cut"] == [4]
@@ -224,10 +231,10 @@ def test_a_film_of_an_endless_episode_ends(tmp_path: Path) -> None:
 
 
 def test_a_long_evaluation_afterwards_tells_how_far_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    endless: tuple[Run, Heard], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By `qdojo eval`, of an agent that never ends an episode."""
-    run = qdojo.train(Endless, root=tmp_path, eval_episode_steps=20, **TINY)
+    run, _ = endless
     monkeypatch.setattr("qdojo.progress.PLAIN_EVERY_SECONDS", 0.0)
     assert command(["eval", str(run.path), "--episodes", "4"]) == 0
     out, err = capsys.readouterr()
