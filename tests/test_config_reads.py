@@ -21,6 +21,7 @@ from qdojo.training.observers import Observers
 from qdojo.training.trainer import start
 
 CARTPOLE = "CartPole-v1"
+KEY = jax.random.key(0)
 NAMES = set(Config.model_fields)
 LOOKED_UP: set[str] = set()
 
@@ -152,7 +153,7 @@ FQF are multiplied by 1."""
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_nothing_reads_is_refused_and_the_rest_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qdojo.build.beginning.read_weights", lambda path, network: network.init(jax.random.key(0)))
+    monkeypatch.setattr("qdojo.build.beginning.read_weights", lambda path, network: jax.jit(network.init)(KEY))
     config = traced(**KINDS[kind])
     parts = build(config)
     looked_up, found = set(LOOKED_UP), programs(parts)
@@ -174,9 +175,10 @@ def test_what_nothing_reads_is_refused_and_the_rest_is_read(kind: str, monkeypat
     assert declared & found.used == set(), "what is computed depends on these, against their declaration"
     # Some are looked up and then not used: with other values the same is computed.
     idle = {name: another(name, getattr(config, name)) for name in (declared & looked_up) - found.numbers}
-    changed = build(config.model_copy(update=idle))
-    changed.loop.close()
-    assert programs(changed).text == found.text
+    if idle:
+        changed = build(config.model_copy(update=idle))
+        changed.loop.close()
+        assert programs(changed).text == found.text
 
 
 def test_a_window_is_read_where_it_is_asked_for() -> None:
