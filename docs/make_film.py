@@ -1,6 +1,6 @@
 """Make `docs/images/cartpole.gif`: a trained agent balances the pole, beside what it believes each action is worth.
 
-    python docs/make_film.py
+python docs/make_film.py
 """
 
 import tempfile

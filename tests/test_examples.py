@@ -41,3 +41,17 @@ def test_a_study_over_seeds(tmp_path: Path) -> None:
 def test_each_has_a_test() -> None:
     tested = re.findall(r'output\("(.*?)"', Path(__file__).read_text(encoding="utf-8"))
     assert sorted(tested) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+def test_the_readmes_lines_of_python_run_as_they_stand(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) == 1
+    assert len(blocks[0].strip().splitlines()) <= 12
+    script = tmp_path / "readme.py"
+    script.write_text(blocks[0], encoding="utf-8")
+    told = output(str(script), tmp_path)
+    middle = re.search(r"interquartile mean ([\d.]+)", told)
+    assert middle is not None
+    assert float(middle[1]) > 400
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "agent.safetensors").stat().st_size > 10_000
