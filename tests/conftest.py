@@ -35,9 +35,22 @@ FAST = (
 """Folders and files whose tests are marked `fast`."""
 
 
+SLOW = (
+    "test_resume.py",
+    "probes/",
+    "test_spaces_in_training.py",
+    "test_examples.py",
+    "test_adding.py",
+    "envs/",
+    "loops/",
+)
+"""Files whose tests take long: begun first, so that no worker is left alone with them at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the inner loop."""
+    """Mark the tests of the inner loop, and begin with what takes long."""
     root = Path(__file__).parent
+    items.sort(key=lambda item: not item.path.relative_to(root).as_posix().startswith(SLOW))
     for item in items:
         place = item.path.relative_to(root).as_posix()
         if place.startswith(FAST):

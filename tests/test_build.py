@@ -317,7 +317,7 @@ def test_a_policy_shows_returns_and_acts_by_what_was_learned(preset: str) -> Non
         else:
             streams = (q.mean(keepdims=True), q)
             params = eqx.tree_at(lambda p: (p.head.head.value.bias, p.head.head.advantage.bias), params, streams)
-        policy = Policy(opened, jax.tree.map(lambda leaf: leaf[None], params), 0)
+        policy = Policy(config, opened, params, 0)
         np.testing.assert_allclose(policy.q_values(np.zeros(4, np.float32)), expected, rtol=1e-4)
         assert policy.act(np.zeros(4, np.float32)) == 1
 

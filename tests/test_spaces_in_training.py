@@ -45,8 +45,9 @@ DIFFERENT = {
 
 def untrained(env: Any, **fields: Any) -> Policy:
     """A policy of the weights that training begins with."""
-    opened = open_player(make_config(env if isinstance(env, str) else "its own", **fields), None, env)
-    return Policy(opened, jax.vmap(opened.player.network.init)(member_keys(0, 1)), 0)
+    config = make_config(env if isinstance(env, str) else "its own", **fields)
+    opened = open_player(config, None, env)
+    return Policy(config, opened, opened.player.network.init(member_keys(0, 1)[0]), 0)
 
 
 class Doors(gym.Env[Any, Any]):

@@ -24,7 +24,7 @@ CONFIG = make_config(
     "catch",
     steps=8_000,
     hidden=(64,),
-    batch_size=32,
+    batch_size=16,
     num_envs=8,
     collect_steps=16,
     updates_per_step=0.125,
