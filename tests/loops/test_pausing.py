@@ -261,3 +261,31 @@ def test_a_stop_within_a_chunk_is_answered_at_the_next_step(tmp_path: Path) -> N
     curves = [metrics.learning_curve(r.directory.metrics_path)[0] for r in (whole, run)]
     assert curves[0].values.tolist() == curves[1].values.tolist()
     assert whole.result["eval"] == run.result["eval"]
+
+
+class Traced(Programs):
+    """Keeps what each program is compiled of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[Any, str] = {}
+
+    def compiled(self, name: Any, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        if name not in self.found:
+            self.found[name] = str(jax.make_jaxpr(function)(*args))
+        return super().compiled(name, function, *args, donate=donate)
+
+
+@pytest.mark.parametrize("kind", ["device", "offline"])
+def test_a_stretch_draws_none_of_the_chunks_words(kind: str) -> None:
+    """A chunk of many short stretches, each of which drew the words of all, took hours in place of seconds."""
+    loop = LOOPS[kind]()
+    programs = Traced()
+    loop.programs = programs
+    if kind == "offline":
+        loop.inner.programs = programs
+    next(loop.run(loop.init()))
+    prefix = "offline " if kind == "offline" else ""
+    assert "random_bits" in programs.found[f"{prefix}words"]
+    assert "random_bits" not in programs.found[f"{prefix}chunk"]
+    assert "threefry" not in programs.found[f"{prefix}chunk"]

@@ -92,9 +92,10 @@ class DeviceLoop:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
             log, cycle, seconds = self._opened(partial)
             first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
+            words = self.programs.compiled("words", self._words, arrays.clock.rows)(np.int32(first_row))
             while cycle < self.cycles:
                 stop = self._stretches.end(cycle, first_row)
-                arguments = (arrays, log, np.int32(cycle), np.int32(stop))
+                arguments = (arrays, log, words, np.int32(cycle), np.int32(stop))
                 chunk = self.programs.compiled("chunk", self._chunk, *arguments, donate=(0, 1))
                 began = time.perf_counter()
                 arrays, log = jax.block_until_ready(chunk(*arguments))
@@ -161,20 +162,27 @@ class DeviceLoop:
         state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation, numbers=self.numbers)
         return state._replace(environment=running)
 
-    def _chunk(
-        self, state: TrainState, log: ChunkLog, start: Int[AnyArray, ""], stop: Int[AnyArray, ""]
-    ) -> tuple[TrainState, ChunkLog]:
-        """The cycles from `start` to `stop` of a chunk, and its log with them in it."""
+    def _words(self, first_row: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
+        """Random words for acting and for learning of a whole chunk, `[cycles, ...]`."""
         keys = member_keys(self.seed, self.members, self.distinct_seeds)
         rows, updates = self.rhythm.rows, self.rhythm.updates
-        first_row = state.clock.rows - start * rows
-        collecting = chunk_words(
-            keys,
-            COLLECT,
-            first_row,
-            (self.cycles, rows, self.envs, self.agent.act_words + self.environment.noise_words),
-        )
-        learning = chunk_words(keys, LEARN, first_row, (self.cycles, updates, self.agent.update_words))
+        acting = (self.cycles, rows, self.envs, self.agent.act_words + self.environment.noise_words)
+        learning = (self.cycles, updates, self.agent.update_words)
+        return chunk_words(keys, COLLECT, first_row, acting), chunk_words(keys, LEARN, first_row, learning)
+
+    def _chunk(
+        self,
+        state: TrainState,
+        log: ChunkLog,
+        words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]],
+        start: Int[AnyArray, ""],
+        stop: Int[AnyArray, ""],
+    ) -> tuple[TrainState, ChunkLog]:
+        """The cycles from `start` to `stop` of a chunk with these `words`, and its log with them in it.
+
+        The words are drawn once a chunk: drawn here, a chunk cut into many stretches would draw all of them in each.
+        """
+        collecting, learning = words
 
         def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
             state, log = carry

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
@@ -75,9 +75,11 @@ class OfflineLoop:
         while True:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
             sums, cycle, seconds = self._opened(partial)
+            first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
+            words = self.programs.compiled("offline words", self._words, arrays.clock.rows)(np.int32(first_row))
             while cycle < cycles:
-                stop = self._stretches.end(cycle, int(arrays.clock.rows) - cycle * self.rhythm.rows)
-                arguments = (arrays, sums, np.int32(cycle), np.int32(stop))
+                stop = self._stretches.end(cycle, first_row)
+                arguments = (arrays, sums, words, np.int32(cycle), np.int32(stop))
                 chunk = self.programs.compiled("offline chunk", self._chunk, *arguments, donate=(0, 1))
                 began = time.perf_counter()
                 arrays, sums = jax.block_until_ready(chunk(*arguments))
@@ -147,14 +149,21 @@ class OfflineLoop:
         )
         return state._replace(tape=shared, environment=())
 
+    def _words(self, first_row: Int[Array, ""]) -> UInt32[Array, "..."]:
+        """Random words of a whole chunk, `[cycles, updates, member, words]`."""
+        inner = self.inner
+        shape = (inner.cycles, self.rhythm.updates, inner.agent.update_words)
+        return chunk_words(member_keys(inner.seed, inner.members, inner.distinct_seeds), LEARN, first_row, shape)
+
     def _chunk(
-        self, state: TrainState, sums: Sums, start: Int[AnyArray, ""], stop: Int[AnyArray, ""]
+        self,
+        state: TrainState,
+        sums: Sums,
+        noise: UInt32[Array, "..."],
+        start: Int[AnyArray, ""],
+        stop: Int[AnyArray, ""],
     ) -> tuple[TrainState, Sums]:
-        """The cycles from `start` to `stop` of a chunk, and `sums` with those of their metrics in it."""
-        inner, rhythm = self.inner, self.rhythm
-        shape = (inner.cycles, rhythm.updates, inner.agent.update_words)
-        first_row = state.clock.rows - start * rhythm.rows
-        noise = chunk_words(member_keys(inner.seed, inner.members, inner.distinct_seeds), LEARN, first_row, shape)
+        """The cycles from `start` to `stop` of a chunk with this `noise`, and `sums` with their metrics in it."""
 
         def cycle(i: Int[Array, ""], carry: tuple[Any, Clock, Any]) -> tuple[Any, Clock, Any]:
             agents, clock, sums = carry
