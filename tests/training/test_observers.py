@@ -127,6 +127,13 @@ def test_one_that_fails_is_named_and_dropped_and_changes_no_bit(whole: qdojo.Run
     ]
 
 
+def test_a_warning_that_nobody_hears_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """As with `progress=False` and no observer of one's own."""
+    with caplog.at_level(logging.WARNING, "qdojo"):
+        Observers([StopsAt(60)]).tell("warned", "100 % of it")
+    assert caplog.messages == ["100 % of it"]
+
+
 def test_one_that_fails_is_named_where_nobody_else_hears(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "qdojo"):
         Observers([Fails("reported")]).tell("reported", None)

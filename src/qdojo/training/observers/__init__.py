@@ -122,7 +122,9 @@ class Observers:
         """Who asked for the end of training, and why; None where nobody did."""
 
     def tell(self, event: str, *arguments: Any) -> None:
-        """Call the method `event` of each observer that has it."""
+        """Call the method `event` of each observer that has it. A warning that nobody hears is logged."""
+        if event == "warned" and not any(hasattr(observer, event) for observer in self._observers):
+            logging.getLogger("qdojo").warning(*arguments)
         for observer in tuple(self._observers):
             heard: Callable[..., None] | None = getattr(observer, event, None)
             if heard is None:
@@ -142,10 +144,7 @@ class Observers:
                 observer.closed()
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         message = f"{_name(observer)} failed in {event} ({why}) and hears no more of this run."
-        if any(hasattr(other, "warned") for other in self._observers):
-            self.tell("warned", message)
-        else:
-            logging.getLogger("qdojo").warning(message)
+        self.tell("warned", message)
 
 
 def _name(observer: Any) -> str:
