@@ -3,16 +3,14 @@
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs import registration
 from jaxtyping import Shaped
 
+from qdojo.envs.again import MadeAgain
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.errors import DamagedFile, UsageError
 
@@ -70,10 +68,7 @@ def _make_again(name: str, registered: str | None, **kwargs: Any) -> Any:
             raise UsageError(
                 f"{str(error).removesuffix('.')} (the run was trained with that object of Python); pass it as env=."
             ) from error
-        spec = registration.EnvSpec.from_json(registered)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return gym.make(spec, disable_env_checker=True, **kwargs)
+        return MadeAgain.from_json(registered)(**kwargs)
     return make(**kwargs)
 
 
