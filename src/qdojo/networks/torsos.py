@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from qdojo.errors import UsageError
+from qdojo.networks.convolving import Padding, convolve
 
 Kind = Literal["dense", "nature", "impala"]
 """`dense`: no convolutions, the picture's numbers side by side."""
@@ -31,7 +32,7 @@ class Convolution(eqx.Module):
     kernel: Float[Array, "outputs rows columns inputs"]
     bias: Float[Array, "outputs"]
     stride: int = eqx.field(static=True)
-    padding: str = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
     spectral_norm: bool = eqx.field(static=True)
 
     def __init__(
@@ -42,7 +43,7 @@ class Convolution(eqx.Module):
         *,
         side: int = 3,
         stride: int = 1,
-        padding: Literal["SAME", "VALID"] = "SAME",
+        padding: Padding = "SAME",
         spectral_norm: bool = False,
     ) -> None:
         """Uniform in +-1/sqrt(numbers that one output is made of), as `Linear` has it."""
@@ -54,9 +55,7 @@ class Convolution(eqx.Module):
 
     def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "new_height new_width outputs"]:
         kernel = spectrally_normalized(self.kernel) if self.spectral_norm else self.kernel
-        strides, layout = (self.stride, self.stride), ("NHWC", "OHWI", "NHWC")
-        moved = jax.lax.conv_general_dilated(x[None], kernel, strides, self.padding, dimension_numbers=layout)
-        return moved[0] + self.bias[None, None]
+        return convolve(x, kernel, self.stride, self.padding) + self.bias
 
 
 def spectrally_normalized(kernel: Float[Array, "outputs *others"]) -> Float[Array, "outputs *others"]:
