@@ -77,7 +77,7 @@ def test_the_numbers_of_a_loss_are_those_that_are_learned_from_and_recorded(own:
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
-        ("clipped", "write `module:name` of a function that returns a Loss"),
+        ("clipped", "name a function that returns a Loss as `module:name`"),
         ("clipped:cliped", "clipped has no function 'cliped' that returns a Loss"),
         (lambda network, rule: None, "returned a NoneType; return a qdojo.agents.learner.Loss"),
         (lambda network: None, "raised TypeError"),

@@ -180,7 +180,7 @@ def test_noise_is_on_dense_layers_alone() -> None:
 
 
 def test_a_small_picture_needs_impala() -> None:
-    with pytest.raises(UsageError, match=r"an image of 35 x 36 is too small .* use torso='impala'"):
+    with pytest.raises(UsageError, match=r"an image of 35 x 36 is too small; .* use torso='impala'"):
         torsos.features("nature", (35, 36, 3), 1)
 
 
