@@ -172,7 +172,7 @@ def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], steps
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"preset": "tutorial"}, "agent='tutorial' has one value an action, but the actions are MultiDiscrete"),
+        ({"preset": "tutorial"}, "agent='tutorial' has one value per action, but the actions are MultiDiscrete"),
         ({"embedding": 4}, "embedding is set, but the observations of .* are no Discrete or MultiDiscrete"),
     ],
 )
