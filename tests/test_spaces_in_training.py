@@ -173,7 +173,7 @@ def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], steps
     ("fields", "message"),
     [
         ({"preset": "tutorial"}, "agent='tutorial' has one value an action, but the actions are MultiDiscrete"),
-        ({"embedding": 4}, "embedding is set, but the observations of .* are no Discrete or MultiDiscrete"),
+        ({"embedding": 4}, "embedding is set, but the observations of .* are not Discrete or MultiDiscrete"),
     ],
 )
 def test_what_branches_cannot_do_is_refused(fields: dict[str, Any], message: str, tmp_path: Any) -> None:
