@@ -150,7 +150,7 @@ def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], traine
     assert run(["eval", "copy"]) == 2
     err = capsys.readouterr().err
     assert str(arrays) in err
-    assert f"`qdojo resume {copy}` writes it anew" in err
+    assert f"`qdojo resume {copy}` writes it again" in err
     assert run(["resume", "copy", "--json"]) == 0
     assert run(["eval", "copy", "--episodes", "1", "--json"]) == 0
     capsys.readouterr()
