@@ -71,6 +71,8 @@ class EnvironmentSettings(Group):
         Literal["sync", "async"], read_with(loop=("auto", "host")), goes_with(render=("none",))
     ] = "sync"
     """Step the copies one after the other in this process (`sync`) or each in a process of its own (`async`)."""
+    frame_stack: Annotated[int, Field(ge=1, le=32), goes_with(agent=("dqn", "pqn"))] = 1
+    """Number of latest observations that the network sees side by side, as images of games need to show motion."""
     render: Annotated[Literal["none", "human"], goes_with(loop=("auto", "host"), dataset=OFF)] = "none"
     """`human`: show training in a window; one member and one copy only."""
 

@@ -40,6 +40,9 @@ class Settings(TypedDict, total=False):
     vectorization: Literal["sync", "async"]
     """Step the copies one after the other in this process (`sync`) or each in a process of its own (`async`).
     Default: "sync"."""
+    frame_stack: int
+    """Number of latest observations that the network sees side by side, as images of games need to show motion.
+    Default: 1."""
     render: Literal["none", "human"]
     """`human`: show training in a window; one member and one copy only. Default: "none"."""
     hidden: Sequence[int]
