@@ -27,8 +27,7 @@ from typing import Literal, TypedDict
 
 
 class Settings(TypedDict, total=False):
-    """All settings but those that may be given as objects. What is left out comes from the preset, else it is the
-    default."""
+    """All settings except those that may be objects. An omitted setting has the preset's value, or else its default."""
 '''
 
 EXPLICIT = ("env", "preset", "network", "loss")
@@ -61,7 +60,7 @@ def source() -> str:
         if name in VARYING:
             one, none, _ = kind.partition(" | None")
             kind = f"{one} | Sequence[{one}]{none}"
-        several = " A list gives each group of `seeds` members one of its values." if name in VARYING else ""
+        several = " A list trains `seeds` members with each of its values." if name in VARYING else ""
         default = f'"{field.default}"' if isinstance(field.default, str) else field.default
         text = f'"""{" ".join(str(field.description).split())}{several} Default: {default}."""'
         lines.append(f"    {name}: {kind}")
