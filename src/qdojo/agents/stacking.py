@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from qdojo.observations import in_place, plain, stacked
-from qdojo.types import Actor, Memory, Observation, Params, Words
+from qdojo.types import Actor, Masked, Memory, Observation, Params, Words
 
 
 class Carried(NamedTuple):
@@ -30,7 +30,9 @@ def stacking(actor: Actor, frames: int, shape: tuple[int, ...], dtype: Any) -> A
     def memory() -> Carried:
         return Carried(actor.memory(), jnp.zeros((frames - 1, *shape), dtype), jnp.zeros((), bool))
 
-    def see(observation: Observation, before: Carried) -> tuple[Observation, Shaped[Array, "frames *observation"]]:
+    def see(
+        observation: Observation, before: Carried
+    ) -> tuple[Shaped[Array, "*stacked"] | Masked, Shaped[Array, "frames *observation"]]:
         frame = plain(observation)[None]
         every = jnp.concatenate([jnp.where(before.begun, before.recent, frame), frame])
         return in_place(observation, stacked(every)), every[1:]

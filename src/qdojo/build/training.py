@@ -96,15 +96,11 @@ def build(
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
-    if config.recurrent is not None and spec.pauses:
+    back = "recurrent" if config.recurrent is not None else "frame_stack" if config.frame_stack > 1 else None
+    if back is not None and spec.pauses:
         raise UsageError(
-            f"recurrent is set, but copies of {spec.name} wait while others restart, which breaks sequences; "
+            f"{back} is set, but copies of {spec.name} wait while others restart, which breaks sequences; "
             "give the vector environment AutoresetMode.NEXT_STEP."
-        )
-    if config.frame_stack > 1 and spec.pauses:
-        raise UsageError(
-            f"frame_stack is set, but copies of {spec.name} wait while others restart, which no stack shows; "
-            "give the vector AutoresetMode.NEXT_STEP."
         )
     if device_environment(config, spec) is None:
         try_out(spec, spaces)
