@@ -1,9 +1,9 @@
 """What `result.json` says. Not how a run comes to it: see `training/trainer.py`."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
-class EvaluationResult(TypedDict, total=False):
+class EvaluationResult(TypedDict):
     """Greedy scores of what the run delivered, on episodes that neither training nor selection has seen."""
 
     episodes: int
@@ -19,13 +19,13 @@ class EvaluationResult(TypedDict, total=False):
     bound_steps: int
 
 
-class Result(TypedDict, total=False):
-    """How a run ended. Of a run that has not finished there is only `status`, or nothing."""
+class Result(TypedDict):
+    """How a run ended. The keys are those of a finished run; one that has not finished has `status` alone, or none."""
 
     status: Literal["finished", "interrupted", "failed"]
-    error: str
+    error: NotRequired[str]
     """Why it failed."""
-    stopped_by: str
+    stopped_by: NotRequired[str]
     """The observer that ended training, and its reason."""
     run: str
     env: str
