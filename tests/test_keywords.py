@@ -76,8 +76,10 @@ def test_every_setting_is_a_keyword_of_train() -> None:
     parameters = inspect.signature(api.train).parameters
     known = get_type_hints(keywords.Settings)
     assert set(known) | set(EXPLICIT) == set(Config.model_fields)
-    assert set(EXPLICIT) <= set(parameters)
-    assert not set(known) & set(parameters)
+    assert set(EXPLICIT) | set(known) <= set(parameters)
+    assert {parameter.kind for parameter in [*parameters.values()][1:]} == {inspect.Parameter.KEYWORD_ONLY}
+    assert parameters["learning_rate"].default == 1e-3
+    assert parameters["hidden"].annotation == Sequence[int]
     assert known["learning_rate"] == float | Sequence[float]
     assert known["hidden"] == Sequence[int]
 

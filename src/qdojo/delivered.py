@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -100,7 +100,7 @@ class Run:
     @property
     def result(self) -> Result:
         """The content of `result.json`; empty before the run has ended."""
-        return read_result(self.directory) or {}
+        return read_result(self.directory) or cast(Result, {})
 
     @property
     def history(self) -> History:
