@@ -22,7 +22,7 @@ class CutOff(KeyboardInterrupt):
 
 
 class StopRequests:
-    """Whether Ctrl-C or SIGTERM has requested a stop. Training pauses at the next opportunity; evaluations are cut off."""
+    """Whether Ctrl-C or SIGTERM has requested a stop. Training pauses soon; evaluations are cut off."""
 
     def __init__(self) -> None:
         self.asked = False
