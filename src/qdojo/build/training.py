@@ -95,7 +95,7 @@ def build(
     spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
-        raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
+        raise UsageError(f"until_solved is set, but {spec.name} declares no reward threshold; set solved_at.")
     if config.recurrent is not None and spec.pauses:
         raise UsageError(
             f"recurrent is set, but copies of {spec.name} wait while others restart, which breaks sequences; "

@@ -106,9 +106,9 @@ class NetworkSettings(Group):
     torso_width: Annotated[Positive, read_with(network="mlp", torso=("auto", "impala"))] = 1
     """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018)."""
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
-    """Spectral normalisation of the IMPALA torso's residual blocks (Clark et al., 2024)."""
+    """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
     normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
-    """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics of training."""
     weights: Annotated[
         str | None,
         where(
