@@ -108,7 +108,7 @@ class NetworkSettings(Group):
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
     """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
     normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
-    """Normalise observations to mean 0 and standard deviation 1, with running statistics of training."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics."""
     weights: Annotated[
         str | None,
         where(
@@ -119,7 +119,7 @@ class NetworkSettings(Group):
             ),
         ),
     ] = None
-    """Initial weights: a run, for its best agent's, or a Keras file (`.h5`); exploration starts at its final value."""
+    """Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value."""
 
 
 class ReplaySettings(Group):

@@ -71,10 +71,9 @@ class Settings(TypedDict, total=False):
     spectral_norm: bool
     """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False."""
     normalize_observations: bool
-    """Normalise observations to mean 0 and standard deviation 1, with running statistics of training. Default:
-    False."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics. Default: False."""
     weights: str | None
-    """Initial weights: a run, for its best agent's, or a Keras file (`.h5`); exploration starts at its final value.
+    """Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value.
     Default: None."""
     dataset: str | None
     """Learn from the logged steps of a run (path or name) or of `minari:ID` instead of playing. Default: None."""
