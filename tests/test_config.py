@@ -204,7 +204,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a memory without a layer": (
         {"recurrent": "lstm", "hidden": []},
-        "recurrent needs a hidden layer, the last of which is the memory; set hidden.",
+        "recurrent needs a hidden layer, because the last one is the memory; set hidden.",
     ),
     "a kind of memory": (
         {"recurrent": "rnn"},

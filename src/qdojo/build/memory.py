@@ -28,7 +28,7 @@ CONTROL_GROUPS = (
 
 
 def capacity_rows(config: Config) -> int:
-    """Number of rows of the tape: at least `capacity_steps`, rounded up to whole cycles."""
+    """Number of rows of the tape, a multiple of the rows per cycle."""
     if config.agent == "tutorial":
         return tutorial_rows(config.capacity_steps)
     if config.agent == "pqn":

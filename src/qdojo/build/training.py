@@ -95,7 +95,7 @@ def build(
     spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
-        raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
+        raise UsageError(f"until_solved is set, but {spec.name} declares no reward threshold; set solved_at.")
     back = "recurrent" if config.recurrent is not None else "frame_stack" if config.frame_stack > 1 else None
     if back is not None and spec.pauses:
         raise UsageError(

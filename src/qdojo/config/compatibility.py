@@ -188,7 +188,7 @@ def _check_layers(config: "Config") -> None:
     if config.dueling and not config.hidden:
         raise ValueError("dueling needs a hidden layer for each stream; set hidden")
     if config.recurrent is not None and not config.hidden:
-        raise ValueError("recurrent needs a hidden layer, the last of which is the memory; set hidden")
+        raise ValueError("recurrent needs a hidden layer, because the last one is the memory; set hidden")
     if config.distribution in ("iqn", "fqf") and config.recurrent is None and len(config.hidden) < 2:
         raise ValueError(
             f"distribution={config.distribution!r} needs at least two hidden layers, not hidden={list(config.hidden)}"

@@ -108,9 +108,9 @@ class NetworkSettings(Group):
     torso_width: Annotated[Positive, read_with(network="mlp", torso=("auto", "impala"))] = 1
     """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018)."""
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
-    """Spectral normalisation of the IMPALA torso's residual blocks (Clark et al., 2024)."""
+    """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
     normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
-    """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics."""
     weights: Annotated[
         str | None,
         where(
@@ -121,7 +121,7 @@ class NetworkSettings(Group):
             ),
         ),
     ] = None
-    """Initial weights: a run, for its best agent's, or a Keras file (`.h5`); exploration starts at its final value."""
+    """Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value."""
 
 
 class ReplaySettings(Group):

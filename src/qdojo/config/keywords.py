@@ -72,12 +72,11 @@ class Settings(TypedDict, total=False):
     torso_width: int
     """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018). Default: 1."""
     spectral_norm: bool
-    """Spectral normalisation of the IMPALA torso's residual blocks (Clark et al., 2024). Default: False."""
+    """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False."""
     normalize_observations: bool
-    """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training. Default:
-    False."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics. Default: False."""
     weights: str | None
-    """Initial weights: a run, for its best agent's, or a Keras file (`.h5`); exploration starts at its final value.
+    """Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value.
     Default: None."""
     dataset: str | None
     """Learn from the logged steps of a run (path or name) or of `minari:ID` instead of playing. Default: None."""

@@ -87,7 +87,7 @@ class Config(
 
     @property
     def beyond_keras(self) -> list[str]:
-        """What was chosen that makes of the network more than layers that give Q-values."""
+        """The chosen options that an exported Keras model, which maps observations to Q-values, cannot represent."""
         parts = {
             f"distribution={self.distribution!r}": self.distribution is not None,
             "recurrent": self.recurrent is not None,
