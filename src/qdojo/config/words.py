@@ -43,6 +43,7 @@ OURS: dict[str, str] = {
     "prioritized_replay_beta0 prioritized_replay_beta per_beta beta0 beta_start importance_sampling_exponent "
     "beta_init": "priority_beta",
     "prioritized_replay_beta_iters per_beta_steps beta_frames": "priority_beta_steps",
+    "stack_size window_length num_stack stack_num n_stack": "frame_stack",
     "n_atoms num_atoms": "atoms",
     "v_min": "vmin",
     "v_max": "vmax",
@@ -113,7 +114,6 @@ TOLD: dict[str, str] = {
     "max_steps_per_episode max_episode_steps nb_max_episode_steps": (
         "wrap the environment in gymnasium.wrappers.TimeLimit; {eval_episode_steps} limits evaluation episodes only"
     ),
-    "frame_stack stack_size window_length num_stack": "wrap the environment in gymnasium's FrameStackObservation",
     "frame_skip action_repetition action_repeat": "wrap the environment in a wrapper that repeats actions",
     "clip_rewards reward_clip reward_clipping clip_reward reward_normalization reward_scale reward_scaling": (
         "wrap the environment in gymnasium's TransformReward; scores are then sums of the transformed rewards"
