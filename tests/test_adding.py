@@ -77,7 +77,7 @@ def test_the_numbers_of_a_loss_are_those_that_are_learned_from_and_recorded(own:
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
-        ("clipped", "write `module:name` of a function that returns a Loss"),
+        ("clipped", "name a function that returns a Loss as `module:name`"),
         ("clipped:cliped", "clipped has no function 'cliped' that returns a Loss"),
         (lambda network, rule: None, "returned a NoneType; return a qdojo.agents.learner.Loss"),
         (lambda network: None, "raised TypeError"),
@@ -122,7 +122,7 @@ def test_a_network_of_another_shape_is_refused(own: Any, tmp_path: Path) -> None
     def other(spaces: Any, key: Any) -> Any:
         return waves.eqx.nn.Linear(4, 3, key=key)
 
-    with pytest.raises(UsageError, match=r"gives \[3\] for one observation .*Q-values of shape \[2\]"):
+    with pytest.raises(UsageError, match=r"returns shape \[3\] for one observation .*Q-values of shape \[2\]"):
         qdojo.train("CartPole-v1", network=other, **TINY)
     with pytest.raises(UsageError, match="returned a int; return an Equinox module"):
         qdojo.train("CartPole-v1", network=lambda spaces, key: 3, **TINY)

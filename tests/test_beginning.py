@@ -58,9 +58,9 @@ def test_every_member_begins_with_the_best_agent_and_nothing_else(teacher: qdojo
     for member in range(2):
         ours, theirs = run.policy(member).params, teacher.policy(best).params
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    (told,) = [warning for warning in heard.warnings if "begins with the weights" in warning]
+    (told,) = [warning for warning in heard.warnings if "starts from the weights" in warning]
     assert f"of member {best} of {begun_with}" in told
-    for word in ("replay memory is empty", "optimizer starts anew", "exploration starts at its final value"):
+    for word in ("replay memory is empty", "optimizer is new", "exploration starts at its final value"):
         assert word in told
     epsilon = metrics.metric(run.directory.metrics_path, "epsilon")[0].values
     assert epsilon.tolist() == pytest.approx([run.config.epsilon_end] * len(epsilon))

@@ -109,7 +109,7 @@ def test_a_tape_that_does_not_fit_is_refused_with_the_estimate_and_a_size_that_d
         parts_of(capacity_steps=10**9, seeds=2)
     message = str(refused.value)
     assert message == (
-        "capacity_steps=1,000,000,000 for 2 member(s) needs 56.0 GB, but 0.8 of the 1.0 GB that are free may be used; "
+        "capacity_steps=1,000,000,000 for 2 member(s) needs 56.0 GB, but only 0.8 of the 1.0 GB free may be used; "
         "use capacity_steps=14,280,075 or less."
     )
     fits = int(re.findall(r"use capacity_steps=([\d,]+)", message)[0].replace(",", ""))
@@ -126,17 +126,17 @@ def test_weights_that_do_not_fit_are_refused_with_the_estimate_and_what_to_chang
     message = str(refused.value)
     assert "The 25,0" in message
     assert "weights of the network need 0.8 GB for 1 member(s)" in message
-    assert "use fewer seeds, a smaller hidden or batch_size, or a smaller observation" in message
+    assert "use fewer seeds, a smaller hidden or batch_size, or smaller observations" in message
 
 
 def test_the_memory_is_that_of_the_device_and_the_host_takes_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**12)
     monkeypatch.setattr(memory, "free_on_device", lambda: 10**9)
-    with pytest.raises(UsageError, match="GB that are free on the device may be used; use capacity_steps"):
+    with pytest.raises(UsageError, match="GB free on the device may be used; use capacity_steps"):
         parts_of(capacity_steps=10**8)
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
     monkeypatch.setattr(memory, "free_on_device", lambda: 10**12)
-    with pytest.raises(UsageError, match="GB that are free on the host may be used; use capacity_steps"):
+    with pytest.raises(UsageError, match="GB free on the host may be used; use capacity_steps"):
         parts_of(capacity_steps=10**8)
 
 

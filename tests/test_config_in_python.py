@@ -58,9 +58,12 @@ def test_a_copy_of_a_config_is_checked(started: list[Config]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "env is missing; name an environment, or give a config."),
-        ({"config": make_config(CARTPOLE), "steps": 3}, "steps is given beside config; give it to Config instead."),
-        ({"config": make_config(CARTPOLE), "preset": "dqn"}, "preset is given beside config; give it to Config"),
+        ({}, "env is missing; name an environment, or pass a config."),
+        (
+            {"config": make_config(CARTPOLE), "steps": 3},
+            "steps is given together with config; set it in the Config instead.",
+        ),
+        ({"config": make_config(CARTPOLE), "preset": "dqn"}, "preset is given together with config; set it in the"),
         ({"config": make_config(CARTPOLE), "env": "Acrobot-v1"}, "env is 'Acrobot-v1', but config has env='CartPole-"),
         (
             {"env": CARTPOLE, "vectorization": "async"},

@@ -33,8 +33,8 @@ def test_values_that_rewards_justify_are_believed() -> None:
     assert not told([100.0, -199.0])
     (said,) = told([50.0, 201.0], preset="dqn", error="huber")
     assert "the Q-values of member 1 average 201 at step 5,000" in said
-    assert "rewards of at most 1 a step justify no more than 100" in said
-    for remedy in ("error='mse'", "double=True", "a greater target_sync_updates", "a learning_rate below"):
+    assert "rewards of at most 1 per step justify no more than 100" in said
+    for remedy in ("error='mse'", "double=True", "a larger target_sync_updates", "a learning_rate below"):
         assert remedy in said
     assert "error=" not in told([8e6], preset="dqn", error="mse")[0]
 
@@ -82,4 +82,4 @@ def test_a_run_whose_values_leave_all_bounds_says_so_once(tmp_path: Path) -> Non
         "eval_every_steps": None,
     }
     qdojo.train("CartPole-v1", loss=rising, root=tmp_path, observers=[heard], learning_rate=0.1, discount=0.9, **tiny)
-    assert len([said for said in heard.warnings if "believes in returns that do not exist" in said]) == 1
+    assert len([said for said in heard.warnings if "overestimates its returns" in said]) == 1

@@ -151,7 +151,7 @@ def test_a_failed_export_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_keras_network_needs_its_model() -> None:
-    with pytest.raises(UsageError, match="give the model"):
+    with pytest.raises(UsageError, match="pass the model"):
         keras_model(params_of(tutorial()), (4,))
 
 

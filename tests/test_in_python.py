@@ -152,7 +152,7 @@ def test_the_file_can_be_read_without_qdojo(agent_file: Path) -> None:
 
 
 def test_what_is_no_file_of_an_agent_is_one_sentence(finished: qdojo.Run, agent_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"ends in \.safetensors, not in '\.pt'"):
+    with pytest.raises(UsageError, match=r"must end in \.safetensors, not in '\.pt'"):
         finished.policy().save(tmp_path / "agent.pt")
     with pytest.raises(UsageError, match=r"There is no file .*none\.safetensors"):
         qdojo.load(tmp_path / "none.safetensors")
@@ -162,7 +162,7 @@ def test_what_is_no_file_of_an_agent_is_one_sentence(finished: qdojo.Run, agent_
         finished.policy().save(tmp_path / "nowhere" / "agent.safetensors")
     other = tmp_path / "other.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, other)
-    with pytest.raises(DamagedFile, match="no file of an agent"):
+    with pytest.raises(DamagedFile, match="not an agent's file"):
         qdojo.load(other)
     with safe_open(agent_file, framework="np") as file:
         arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
@@ -175,5 +175,5 @@ def test_what_is_no_file_of_an_agent_is_one_sentence(finished: qdojo.Run, agent_
         with pytest.raises(QdojoError, match=error):
             qdojo.load(other)
     other.write_bytes(agent_file.read_bytes()[:-100])
-    with pytest.raises(DamagedFile, match="no file of an agent"):
+    with pytest.raises(DamagedFile, match="not an agent's file"):
         qdojo.load(other)

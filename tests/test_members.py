@@ -87,8 +87,8 @@ def test_pqn_and_the_tutorials_agent_hold_them_too() -> None:
 @pytest.mark.parametrize(
     ("hyper", "message"),
     [
-        ([{}], "hyper has numbers for 1 members, but there are 2; give one for each."),
-        ([{}, {"hidden": 3.0}], "Members cannot differ in hidden; they may in learning_rate, "),
+        ([{}], "hyper has numbers for 1 members, but there are 2; give one mapping per member."),
+        ([{}, {"hidden": 3.0}], "Members cannot differ in hidden; they may differ in learning_rate, "),
         ([{"munchausen_alpha": 0.5}, {}], "munchausen_alpha is set, but nothing reads it"),
         ([{"discount": 0.5}, {"discount": 1.5}], "discount is 1.5: "),
     ],

@@ -142,7 +142,7 @@ def test_objects_that_are_no_data_have_to_be_given_again(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"pass it as env=\.$"):
         qdojo.evaluate(run.path, 2, network=model)
     assert qdojo.evaluate(run.path, 2, env=env, network=model).returns.shape == (1, 2)
-    with pytest.raises(UsageError, match=r"env is .*, whose action space is .*give the environment that it"):
+    with pytest.raises(UsageError, match=r"env is .*, whose action space is .*pass the environment that it"):
         qdojo.evaluate(run.path, 2, env=lambda: gym.make("Acrobot-v1"), network=model)
     with pytest.raises(UsageError, match=r"given in Python; pass it again"):
         qdojo.resume(run.path, env=env, steps=80)

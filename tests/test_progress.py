@@ -84,7 +84,7 @@ def test_a_log_has_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     assert err.splitlines() == [
         "CartPole-v1, preset default, 2 members, device loop: runs/[red]run",
-        "compiling (kept on disk for the next time) ...",
+        "compiling (cached on disk for next time) ...",
         "training ...",
         "500 of 1,000 steps, 1,600 steps/s, return 10.0, exploration 25.0%, loss 0.5, greedy 45.0, 0:00 left",
         "warning: [bold]something odd",

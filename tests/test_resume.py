@@ -239,7 +239,7 @@ def test_an_end_between_two_evaluations_is_judged_too(on_host: Run, tmp_path: Pa
 
 @pytest.mark.parametrize("fork", [False, True])
 def test_a_budget_below_what_is_done_is_refused(fork: bool, whole: Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^steps is 799, but 800 are done already; use more, or leave steps out\.$"):
+    with pytest.raises(UsageError, match=r"^steps is 799, but 800 are already done; use more, or leave steps out\.$"):
         qdojo.resume(whole.path, root=tmp_path, steps=799, fork=fork)
     assert not list_runs(tmp_path)
     assert whole.config.steps == SETTINGS["steps"]

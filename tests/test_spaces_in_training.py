@@ -172,8 +172,8 @@ def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], steps
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"preset": "tutorial"}, "agent='tutorial' has one value an action, but the actions are MultiDiscrete"),
-        ({"embedding": 4}, "embedding is set, but the observations of .* are no Discrete or MultiDiscrete"),
+        ({"preset": "tutorial"}, "agent='tutorial' has one value per action, but the actions are MultiDiscrete"),
+        ({"embedding": 4}, "embedding is set, but the observations of .* are not Discrete or MultiDiscrete"),
     ],
 )
 def test_what_branches_cannot_do_is_refused(fields: dict[str, Any], message: str, tmp_path: Any) -> None:
@@ -264,7 +264,7 @@ def test_a_memory_on_copies_that_wait_is_refused(tmp_path: Any) -> None:
         ),
         ("CartPole-v1", np.zeros((1, 4)), r"an observation of shape \(1, 4\) where"),
         ("CartPole-v1", ["a", "b", "c", "d"], "an observation of dtype <U1 where float32 is needed; pass one"),
-        ("CartPole-v1", [[0.0], [0.0, 1.0]], "a list that is no observation; pass one"),
+        ("CartPole-v1", [[0.0], [0.0, 1.0]], "a list, which is not an observation; pass one"),
         ("CartPole-v1", (np.zeros(4), {}), "The observation is all that reset returned; pass the first part"),
         ("CartPole-v1", (np.zeros(4), 1.0, False, False, {}), "The observation is all that step returned; pass"),
         ("FrozenLake-v1", 99, "the observation 99, which is outside its Discrete space; pass one"),

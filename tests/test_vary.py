@@ -103,7 +103,7 @@ def test_by_flags(whole: qdojo.Run, tmp_path: Path, capsys: pytest.CaptureFixtur
     ("fields", "told"),
     [
         ({"learning_rate": []}, "learning_rate is an empty list"),
-        ({"steps": [100, 200]}, "Members cannot differ in steps; they may in learning_rate"),
+        ({"steps": [100, 200]}, "Members cannot differ in steps; they may differ in learning_rate"),
         ({"batch_size": [8, 16]}, "Members cannot differ in batch_size"),
         ({"discount": [0.9, 1.5]}, "discount is 1.5"),
         ({"priority_alpha": [0.5, 0.6]}, "priority_alpha is set, but nothing reads it"),

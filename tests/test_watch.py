@@ -121,10 +121,10 @@ def test_nothing_is_left_of_a_film_that_failed_and_the_one_before_is_kept(name: 
 @pytest.mark.parametrize(
     ("env", "name", "words"),
     [
-        (Painter, "play.avi", r"ends in .mp4 or .gif, not in '.avi'"),
-        (Painter, "play", "ends in .mp4 or .gif"),
-        (Painter, "nowhere/play.mp4", "there is no folder"),
-        (Blank, "play.mp4", r"render\(\) gave no picture"),
+        (Painter, "play.avi", r"must end in .mp4 or .gif, not in '.avi'"),
+        (Painter, "play", "must end in .mp4 or .gif"),
+        (Painter, "nowhere/play.mp4", "nowhere does not exist"),
+        (Blank, "play.mp4", r"render\(\) returned no image"),
         (lambda: Painter(), "play.gif", "could not be built with render_mode='rgb_array'"),
         (lambda **_: Painter(), "play.gif", "asked for render_mode='rgb_array' but has None"),
         (lambda: gym.make_vec("CartPole-v1", 2), "play.gif", "only a single one can be watched"),

@@ -25,7 +25,7 @@ __all__ = ["Config", "Run", "evaluate", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `import qdojo` alone costs nothing."""
+    """Import a public name on first use, so that `import qdojo` alone is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module 'qdojo' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m qdojo`: the command line, where the console script is not on the path."""
+"""`python -m qdojo`: the command line, for when the console script is not on the path."""
 
 from qdojo.cli import main
 

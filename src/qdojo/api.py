@@ -1,4 +1,4 @@
-"""The Python interface: train, resume, evaluate, load. Everything a command of the CLI does, it does through here."""
+"""The Python interface: train, resume, evaluate, load. The command line calls these functions too."""
 
 import contextlib
 import functools
@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 
 def _one_positional(function: Callable[P, R]) -> Callable[P, R]:
-    """Answers what users of other libraries write, such as `train("MlpPolicy", "CartPole-v1")`, in one sentence."""
+    """Reject calls in the style of other libraries, such as `train("MlpPolicy", "CartPole-v1")`, with a clear error."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -50,11 +50,11 @@ def _one_positional(function: Callable[P, R]) -> Callable[P, R]:
             surplus = " and ".join(map(repr, args[1:]))
             if isinstance(args[0], str) and args[0].endswith("Policy"):
                 raise UsageError(
-                    f"train takes the environment alone by position, but {args[0]!r} is a policy; leave it out, as in "
-                    f"qdojo.train({args[1]!r}): `network` and `hidden` say what the network is."
+                    f"train takes only the environment by position, but {args[0]!r} is a policy; leave it out, as in "
+                    f"qdojo.train({args[1]!r}): `network` and `hidden` define the network."
                 )
             raise UsageError(
-                f"train takes the environment alone by position; give {surplus} by name, as in "
+                f"train takes only the environment by position; pass {surplus} by name, as in "
                 "qdojo.train('CartPole-v1', steps=100_000)."
             )
         return function(*args, **kwargs)
@@ -75,25 +75,25 @@ def train(
     progress: bool = True,
     **settings: Unpack[Settings],
 ) -> Run:
-    """Train one agent, or `seeds` of them side by side, and return the finished run.
+    """Train one agent, or `seeds` agents in parallel, and return the finished run.
 
     Args:
-        env: A Gymnasium id, `module:Id`, `module:function`, a function that returns an environment, an environment in
-            JAX, or an environment object of Gymnasium. Of an object, fresh copies are made from its `spec`; a vector
-            environment also sets `num_envs`.
+        env: A Gymnasium id, `module:Id`, `module:function`, a function that returns an environment, a JAX environment,
+            or a Gymnasium environment object. From an object, fresh copies are made by its `spec`; a vector environment
+            also sets `num_envs`.
         preset: Named collection of settings to start from; `qdojo presets` lists them.
-        config: All settings in one `Config`, in place of `env`, `preset` and single settings.
+        config: All settings in one `Config`, instead of `env`, `preset` and single settings.
         network: A `keras.Model`, a function that builds one, or a function of (spaces, key) that returns an Equinox
-            module. By default, dense layers or convolutions, as the observations require.
+            module. By default, dense layers or convolutions, depending on the observations.
         loss: A function of (network, rule) that returns a `qdojo.agents.learner.Loss`.
         root: Folder in which the run directory is created.
-        observers: Objects that are told of reports and evaluations, and may stop the run: see
+        observers: Objects that receive reports and evaluations, and may stop the run: see
             `qdojo.training.observers`.
-        progress: Show progress: a bar on a terminal, a line in a notebook, else a line now and then on stderr.
+        progress: Show progress: a bar on a terminal, a line in a notebook, else an occasional line on stderr.
         **settings: Any setting of docs/settings.md. A list of values for a number trains `seeds` members with each.
 
     Raises:
-        UsageError: One sentence, before anything starts, on what is wrong and how to fix it.
+        UsageError: An argument is wrong. The message is one sentence with the fix; nothing has started yet.
         EnvironmentFailure: The environment failed during training.
         Interrupted: Ctrl-C, after a checkpoint was saved (`qdojo.training.stopping`).
     """
@@ -117,7 +117,7 @@ def train(
     if config.dataset is not None and config.dataset.startswith(MINARI):
         minari_folder(config.dataset)
     elif config.dataset is not None:
-        # The new run must not be what a name such as `last` means.
+        # Resolve names such as `last` now, before the new run becomes the last one.
         config = config.model_copy(update={"dataset": str(find(Path(root), config.dataset).path.resolve())})
     if config.weights is not None and not is_keras_file(config.weights):
         config = config.model_copy(update={"weights": str(find(Path(root), config.weights).path.resolve())})
@@ -133,20 +133,20 @@ def train(
 def _configured(
     env: Any, preset: str, config: Config | None, fields: dict[str, Any], objects: dict[str, Any]
 ) -> Config:
-    """The settings of a new run: `config` as it is, checked again, or those of `preset` with `fields` on top.
+    """Return the settings of a new run: `config`, validated again, or those of `preset` overridden by `fields`.
 
-    `objects` is what settings say where their value was given as an object.
+    `objects` holds the text that stands for each setting whose value was given as an object.
     """
     if config is None:
         if env is None:
-            raise UsageError("env is missing; name an environment, or give a config.")
+            raise UsageError("env is missing; name an environment, or pass a config.")
         return make_config(name_of(env), preset, **fields | objects)
     if fields or preset != "default":
         word = next(iter(fields), "preset")
-        raise UsageError(f"{word} is given beside config; give it to Config instead.")
+        raise UsageError(f"{word} is given together with config; set it in the Config instead.")
     if isinstance(env, str) and env != config.env:
         raise UsageError(f"env is {env!r}, but config has env={config.env!r}; leave env out.")
-    # A copy with other values, as `model_copy` makes it, was never checked.
+    # A copy made by `model_copy` with other values was never validated.
     return stored_config(config.model_dump() | ({} if env is None else {"env": name_of(env)}) | objects)
 
 
@@ -162,10 +162,10 @@ def resume(
     steps: int | None = None,
     fork: bool = False,
 ) -> Run:
-    """Go on with a run from its last checkpoint, bit by bit as if it had never stopped.
+    """Continue a run from its last checkpoint, bit for bit as if it had never stopped.
 
-    `steps` is a new budget, which the run keeps; one below what is done is refused. A config or versions that
-    changed since are refused with the difference; with `fork` the run goes on under them, in a new run directory.
+    `steps` is a new budget, stored in the run; it must not be below the steps already done. If the config or library
+    versions have changed, UsageError lists the differences; `fork` continues under them in a new run directory.
     """
     use_compilation_cache()
     check_observers(observers)
@@ -178,19 +178,19 @@ def resume(
     config = found.config.model_copy(update=changed)
     loaded = checkpoint.load_latest(found.directory.checkpoints_path)
     done = int(loaded.meta["steps"])
-    # A run goes a little past its budget, to the end of a chunk; that budget is none that was lowered.
+    # A run may end slightly past its budget, at the end of a chunk; passing that same budget does not lower it.
     if steps is not None and steps < done and steps != found.config.steps:
-        raise UsageError(f"steps is {steps}, but {done} are done already; use more, or leave steps out.")
+        raise UsageError(f"steps is {steps}, but {done} are already done; use more, or leave steps out.")
     changed_since = changes(config, loaded.meta)
     if config.dataset != loaded.meta["config"].get("dataset"):
-        raise UsageError(f"{found.path} has another dataset than its checkpoint, which holds all rows; undo it.")
+        raise UsageError(f"{found.path} names another dataset than its checkpoint, which holds all rows; undo that.")
     if changed_since and not fork:
         told = "; ".join(changed_since)
-        raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo it or use --fork.")
+        raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo that or use --fork.")
     env = env if env is not None else found.env_given
     parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
-    # Where a window cannot be shown now, it may be the next time: only the budget is kept.
+    # Only the new budget is stored: `render` changed only because there is no screen now.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
     with _shown(progress) as shown:
         proceed(directory, config, parts, _everyone(shown, observers), rewritten)
@@ -202,7 +202,7 @@ def _shown(progress: bool) -> contextlib.AbstractContextManager[Progress | None]
 
 
 def _everyone(shown: Progress | None, others: Sequence[Any]) -> Observers:
-    """Everyone who hears of a run. The curve is drawn last, from a metrics file that is complete."""
+    """Return all observers of a run. The curve comes last, because it is drawn from the complete metrics file."""
     return Observers([MetricsObserver(), *([] if shown is None else [shown]), *others, CurveObserver()])
 
 
@@ -214,20 +214,20 @@ def load(
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Policy:
-    """A trained agent that plays: `qdojo.load("runs/...").act(observation)`. No environment is built.
+    """Load a trained agent: `qdojo.load("runs/...").act(observation)`. No environment is built.
 
     Args:
-        run: A run directory, the name of a run in `root`, the start of one, or `last`; or a file that `Policy.save`
-            wrote.
+        run: A run directory, the name of a run in `root`, the start of such a name, or `last`; or a file written by
+            `Policy.save`.
         root: Folder of the runs.
         member: Index of the member; by default the one with the best evaluation.
         env: The function that made the environment; needed only for runs of earlier versions.
-        network: The Keras model that the run was trained with; needed only where Keras cannot write it as data, as
-            of a model with classes of its own.
+        network: The Keras model that the run was trained with; needed only if Keras cannot serialize it, such as a
+            model with custom classes.
 
     Raises:
         UsageError: There is no such run or member.
-        DamagedFile: A file is not as it was written.
+        DamagedFile: A file is missing or damaged.
     """
     use_compilation_cache()
     if Path(run).suffix == SUFFIX and not Path(run).is_dir():
@@ -246,17 +246,17 @@ def evaluate(
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Evaluation:
-    """Greedy scores of what a run delivered, on unseen episodes.
+    """Evaluate the agents that a run delivered, greedily, on unseen episodes.
 
-    `env` is the callable that the run was trained with, needed only where it cannot be imported again and Gymnasium
-    cannot make its environment from a spec; `network` is as for `load`.
+    `env` is the callable that the run was trained with; it is needed only if it cannot be imported and Gymnasium
+    cannot make its environment from a spec. `network` is as for `load`.
     """
     use_compilation_cache()
     return Run(find(Path(root), str(run)), env, network).evaluate(episodes, seed)
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs on disk, where XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR says, for the next process."""
+    """Cache compiled programs on disk for later processes, below XDG_CACHE_HOME or in JAX_COMPILATION_CACHE_DIR."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "qdojo" / "xla"))

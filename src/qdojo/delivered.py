@@ -1,8 +1,6 @@
-"""A run on disk and what comes of it: its settings, its result, its agents that play, their scores. Not for training:
-see `api.py`.
+"""A run on disk: its settings, its result, its trained agents and their scores. For training, see `api.py`.
 
-All of it is read from the run directory: an environment is built only to be stepped, and nothing of training is asked
-for.
+Everything is read from the run directory: an environment is built only to be stepped, and no training state is needed.
 """
 
 import shlex
@@ -43,14 +41,14 @@ if TYPE_CHECKING:
 
 
 class Evaluation(NamedTuple):
-    """Greedy scores of what a run delivered: undiscounted and unclipped, of whole episodes or of what came before the
-    bound at which they were cut."""
+    """Greedy scores of the agents that a run delivered: undiscounted, unclipped returns of whole episodes, or up to the
+    step at which an episode was cut."""
 
     returns: Float[np.ndarray, "member episodes"]
     cut: Bool[np.ndarray, "member episodes"]
     """Which episodes were cut."""
     bound_steps: int
-    """Env steps at which an episode is cut."""
+    """Env steps after which an episode is cut."""
 
     @property
     def mean(self) -> Float[np.ndarray, "member"]:
@@ -65,24 +63,24 @@ class Evaluation(NamedTuple):
 
     @property
     def iqm(self) -> float:
-        """Interquartile mean, over members, of their mean returns."""
+        """Interquartile mean over members of their mean returns."""
         return interquartile_mean(self.mean)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % bootstrap interval of `iqm` over members; None of fewer than three members."""
+        """95 % bootstrap interval of `iqm` over members; None for fewer than three members."""
         return member_interval(self.mean)
 
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run on disk, finished or not. A notebook shows where it stands and its learning curve."""
+    """A run on disk, finished or not. A notebook displays its status and its learning curve."""
 
     directory: RunDirectory
     env: Callable[..., Any] | NativeEnvironment | None = None
-    """The environment's callable, or the environment in JAX, where it was given as one."""
+    """The environment's callable or the JAX environment, if it was given as an object."""
     network: Any = None
-    """The Keras model or the function that builds the network, where it was given as an object."""
+    """The Keras model or the function that builds the network, if it was given as an object."""
 
     @property
     def path(self) -> Path:
@@ -100,12 +98,12 @@ class Run:
 
     @property
     def result(self) -> Result:
-        """What `result.json` says; empty before the run has ended."""
+        """The content of `result.json`; empty before the run has ended."""
         return read_result(self.directory) or {}
 
     @property
     def history(self) -> History:
-        """All that was recorded, as columns: step, member, metric, value."""
+        """All recorded metrics, as the columns step, member, metric and value."""
         return history(self.directory.metrics_path)
 
     def plot(self) -> "Figure":
@@ -115,10 +113,10 @@ class Run:
     def film(
         self, episodes: int = 1, *, member: int | None = None, seed: int = 0, path: Path | str | None = None
     ) -> Film:
-        """Record greedy episodes as a video, which a notebook shows.
+        """Record greedy episodes as a video, which a notebook displays.
 
-        By default of the best member, and to `film.mp4` in the run directory; `path` ends in .mp4 or .gif. `seed`
-        chooses the starts. Raises UsageError where the environment draws no pictures.
+        `member` defaults to the best one, and `path`, which ends in .mp4 or .gif, to `film.mp4` in the run directory.
+        `seed` selects the starting states. Raises UsageError if the environment cannot render.
         """
         target = self.path / "film.mp4" if path is None else Path(path)
         policy, opened, bound = self.policy(member), self.opened, self.bound_steps
@@ -134,9 +132,9 @@ class Run:
         return table(facts(self.directory)) + picture(self.directory.curve_path)
 
     def evaluate(self, episodes: int = 100, seed: int = 0, watch: Watch = unwatched) -> Evaluation:
-        """Play greedily. `seed` chooses the starts; none of them is one that training or selection has seen.
+        """Play greedily. `seed` selects the starting states, none of which training or selection has used.
 
-        `watch` hears (episodes done over all members, steps played so far by each copy) while it goes on.
+        `watch` is called during play with (episodes done over all members, steps played so far by each copy).
         """
         if episodes < 1:
             raise UsageError(f"episodes is {episodes}, but it must be at least 1.")
@@ -148,7 +146,7 @@ class Run:
         return Evaluation(*played, self.bound_steps)
 
     def policy(self, member: int | None = None) -> Policy:
-        """One member, ready to play: by default the one with the best evaluation."""
+        """Return one member as a policy, by default the one with the best evaluation."""
         best = self.delivered
         chosen = int(np.argmax(best.score)) if member is None else member
         if not 0 <= chosen < self.config.members:
@@ -157,24 +155,24 @@ class Run:
         return Policy(self.config, self.opened, params, chosen)
 
     def keras_model(self, member: int | None = None) -> Any:
-        """A plain `keras.Model` with the delivered weights of one member; of a noisy network, without its noise.
+        """Return a plain `keras.Model` with the delivered weights of one member; a noisy network loses its noise.
 
-        Raises UsageError where the network is more than layers that give Q-values.
+        Raises UsageError if the network is more than layers that output Q-values.
         """
         if self.config.beyond_keras:
             raise UsageError(
                 f"{self.config.beyond_keras[0]} is set, so this run's network has no plain Keras form; "
-                "only one network of dense layers that gives Q-values has one."
+                "only a single network of dense layers that outputs Q-values has one."
             )
         if self.opened.spaces.action_shape:
-            raise UsageError(f"The actions of {self.config.env} are MultiDiscrete, for which there is no Keras form.")
+            raise UsageError(f"The actions of {self.config.env} are MultiDiscrete, which has no plain Keras form.")
         from qdojo.export.keras import keras_model
 
         return keras_model(self.policy(member).params, self.opened.spaces.observation_shape, self.opened.model)
 
     @cached_property
     def opened(self) -> Opened:
-        """The network and what it plays in, from the description beside the delivered weights."""
+        """The network and the environment's spec and spaces, from the description beside the delivered weights."""
         try:
             return open_player(self.config, self._best[1].get("player"), self.env, self.network)
         except DamagedFile as error:
@@ -182,13 +180,13 @@ class Run:
 
     @cached_property
     def delivered(self) -> Best:
-        """Scores and parameters, a member each, of the best agents of the run."""
+        """Scores and parameters of each member's best agent."""
         template = jax.eval_shape(none_best, params_template(self.config, self.opened.player))
         return snapshot.from_arrays(template, self._best[0])
 
     @property
     def model_given(self) -> Any:
-        """The Keras model that the run was trained with, where it was given as an object and is described."""
+        """The Keras model that the run was trained with, if it was given as an object and its description is stored."""
         if self.config.network != KERAS:
             return None
         described = (self._best[1].get("player") or {}).get("keras_model")
@@ -196,7 +194,7 @@ class Run:
 
     @property
     def env_given(self) -> MadeAgain | None:
-        """What makes the environment of the run again, where that was given as an object."""
+        """A factory for the run's environment, if that was given as an object; else None."""
         if not self.config.env.endswith(GIVEN):
             return None
         described = (self._best[1].get("player") or {}).get("environment") or {}
@@ -204,8 +202,8 @@ class Run:
 
     @property
     def bound_steps(self) -> int:
-        """Steps at which an evaluation episode is cut, as in the run's own evaluations."""
-        # Runs of earlier versions do not know their longest episode.
+        """Steps after which an evaluation episode is cut, as in the run's own evaluations."""
+        # Runs of earlier versions have not stored their longest episode.
         longest = int(self._best[1].get("longest_episode", 0))
         return episode_bound(self.config.eval_episode_steps, longest, self.opened.spec.max_episode_steps)
 
@@ -214,5 +212,5 @@ class Run:
         try:
             return checkpoint.load(self.directory.best_path)
         except DamagedFile as error:
-            mend = f"`qdojo resume {shlex.quote(str(self.path))}` writes it anew from the last checkpoint."
+            mend = f"`qdojo resume {shlex.quote(str(self.path))}` writes it again from the last checkpoint."
             raise DamagedFile(f"{str(error).removesuffix('.')}; {mend}") from error

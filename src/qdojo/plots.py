@@ -1,4 +1,4 @@
-"""Learning curves as a picture and as text for a terminal. Not numbers to quote: those come from `evaluate`."""
+"""Draws learning curves as an image and as text for a terminal. For scores to quote, use `evaluate`."""
 
 import io
 import warnings
@@ -20,13 +20,13 @@ WINDOW_EPISODES = 20
 """Episodes in the running mean that smooths a curve."""
 
 POINTS = 300
-"""Points at which the curves of a population are compared."""
+"""Number of steps at which the curves of a population are interpolated."""
 
 KOREAN_FONTS = ("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "AppleGothic")
 
 
 class PopulationCurve(NamedTuple):
-    """Smoothed returns of a population on one grid of steps, and their interquartile mean over members."""
+    """Smoothed returns of a population on a common grid of steps, and their interquartile mean over members."""
 
     steps: Float[np.ndarray, "points"]
     members: Float[np.ndarray, "members points"]
@@ -34,10 +34,10 @@ class PopulationCurve(NamedTuple):
 
 
 def population_curve(curves: dict[int, Curve]) -> PopulationCurve | None:
-    """Bring `learning_curve` of a run onto one grid, from where every member has finished an episode.
+    """Interpolate the `learning_curve` of a run on a common grid, which starts once every member has an episode.
 
-    Each member is a running mean of its last 20 episodes; between episodes it is interpolated. None where no member
-    has finished an episode; a member that has not is left out.
+    Each member's curve is the running mean of its last 20 episodes, interpolated linearly. Returns None if no member
+    has finished an episode; a member without episodes is left out.
     """
     grown = [curve for curve in curves.values() if curve.steps.size]
     if not grown:
@@ -56,8 +56,8 @@ def _running_mean(values: Float[np.ndarray, "episodes"]) -> Float[np.ndarray, "e
 
 
 def curve_figure(metrics_path: Path, title: str) -> "Figure":
-    """The learning curve of a run, 1000 by 600 pixels: members thin, their interquartile mean bold, greedy evaluations
-    as dots. A notebook shows it. Raises `DamagedFile` where the metrics cannot be read.
+    """Draw the learning curve of a run, 1000 by 600 pixels: thin lines for members, a bold one for their interquartile
+    mean, dots for greedy evaluations. A notebook displays it. Raises `DamagedFile` if the metrics cannot be read.
     """
     from matplotlib.font_manager import fontManager
 
@@ -73,7 +73,7 @@ def curve_figure(metrics_path: Path, title: str) -> "Figure":
     _draw_evaluations(axes, dots)
     axes.set_title(title, parse_math=False, fontfamily=fonts, fontsize=15)
     axes.set_xlabel("Environment steps", fontsize=12)
-    # What learns from logged steps plays in evaluations only.
+    # An agent that learns from logged steps plays only in evaluations.
     axes.set_ylabel(f"Return (mean of the last {WINDOW_EPISODES} episodes)" if curve else "Return", fontsize=12)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
     axes.grid(alpha=0.25)
@@ -84,7 +84,7 @@ def curve_figure(metrics_path: Path, title: str) -> "Figure":
 
 
 def _shown_figure() -> "type[Figure]":
-    """A figure that a notebook shows also where `%matplotlib inline` was never said."""
+    """Return a figure class that a notebook displays even without `%matplotlib inline`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -108,7 +108,7 @@ def _png(figure: "Figure") -> bytes:
 
 
 def curve_png(metrics_path: Path, title: str, path: Path) -> None:
-    """Write `curve_figure` to `path`. Raises `DamagedFile` where the metrics cannot be read."""
+    """Write `curve_figure` to `path`. Raises `DamagedFile` if the metrics cannot be read."""
     write_atomically(path, _png(curve_figure(metrics_path, title)))
 
 
@@ -135,9 +135,9 @@ BRAILLE_BITS = np.asarray([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80
 def terminal_curve(
     steps: Real[np.ndarray, "points"], values: Real[np.ndarray, "points"], width: int = 72, height: int = 14
 ) -> str:
-    """A curve in braille dots, `height` lines of at most `width` characters with its axes; `steps` must not fall.
+    """Draw a curve in braille dots, in `height` lines of at most `width` characters including the axes.
 
-    Values that are not finite are left out.
+    `steps` must not decrease. Values that are not finite are left out.
     """
     finite = np.isfinite(values)
     steps, values = steps[finite], values[finite]

@@ -1,5 +1,4 @@
-"""A trained agent that plays, and the one file that it can be kept in. Not for training, nor for runs: see
-`delivered.py`."""
+"""A trained agent as a policy, and the single file that it can be saved in. For runs, see `delivered.py`."""
 
 import json
 from pathlib import Path
@@ -21,47 +20,48 @@ from qdojo.types import Observation
 
 SUFFIX = ".safetensors"
 ENTRY = "qdojo"
-"""The entry of the file's metadata that says what its arrays are."""
+"""Key of the file's metadata entry that describes the agent."""
 FORMAT = 1
-"""Of that entry; a greater one was written by a later version."""
+"""Version of that entry; a later version of qdojo may write a greater one."""
 
 
 class Policy:
-    """A trained member that plays: observations in, actions out. No exploration, nothing to learn."""
+    """A trained member of a run: observations in, greedy actions out. It neither explores nor learns."""
 
     def __init__(self, config: Config, opened: Opened, params: Any, member: int) -> None:
-        """`params` are those of this member alone."""
+        """`params` are those of this member, without a member axis."""
         self.config = config
-        """The settings that it was trained with."""
+        """Settings that it was trained with."""
         self.member = member
-        """Its index in the population."""
+        """Its index in the population that it was trained in."""
         self.params = params
-        """The parameters of its network."""
+        """Parameters of its network."""
         self._opened, self._spaces, self._actor = opened, opened.spaces, opened.player.actor
         self._values = jax.jit(self._actor.values)
         self.reset()
 
     def reset(self) -> None:
-        """Forget the episode; call it when one starts."""
+        """Clear the memory of a recurrent agent; call this at the start of each episode."""
         self._memory = self._actor.memory()
 
     def act(self, observation: Any, info: Any = None) -> Any:
-        """The best action for one raw observation, as the environment takes it: an int, or `[branches]`.
+        """Return the greedy action for one raw observation, in the form that the environment expects: an int, an int64
+        array [branches] for MultiDiscrete, or an int8 array of the space's shape for MultiBinary.
 
-        `info` is what came with the observation; only an environment that puts action masks there needs it. Raises
-        UsageError where either does not fit the environment's spaces.
+        `info` is the dict that came with the observation; it is needed only for action masks. Raises UsageError if
+        either does not fit the environment's spaces.
         """
         return self._spaces.decode(self.choose(self._seen(observation, info)))
 
     def choose(self, observation: Observation) -> Int[np.ndarray, "*branches"]:
-        """The best action, counted from 0, for an observation that is already as the agent sees it."""
+        """Return the greedy action, counted from 0, for an observation that `Spaces.encode` has already converted."""
         q, self._memory = self._values(self.params, observation, self._memory)
         return np.asarray(np.argmax(np.asarray(q), axis=-1))
 
     def q_values(self, observation: Any, info: Any = None) -> Float[np.ndarray, "*branches actions"]:
-        """The return that each action is thought to lead to, after what was seen before. It remembers nothing of this.
+        """Return the estimated return of each action. A recurrent agent uses its memory but does not update it.
 
-        In units of the return, also where value_rescaling made the agent learn another function of it.
+        Values are in units of the return, even if the agent was trained with `value_rescaling`.
         """
         q, _ = self._values(self.params, self._seen(observation, info), self._memory)
         return np.asarray(self._actor.worth(q))
@@ -78,14 +78,14 @@ class Policy:
             raise _unfit(observation, error) from error
 
     def save(self, path: Path | str) -> None:
-        """Write all that it needs to play to one file, which `qdojo.load` opens without the run.
+        """Write the agent to a single file, from which `qdojo.load` restores it without the run.
 
         `path` ends in .safetensors. The file holds the weights, the settings and a description of the environment's
-        spaces, and no code. Raises `UsageError` for another suffix, `QdojoError` where it cannot be written.
+        spaces, but no code. Raises `UsageError` for another suffix, `QdojoError` if it cannot be written.
         """
         path = Path(path)
         if path.suffix != SUFFIX:
-            raise UsageError(f"{path}: the file of an agent ends in {SUFFIX}, not in {path.suffix!r}.")
+            raise UsageError(f"{path}: an agent's file name must end in {SUFFIX}, not in {path.suffix!r}.")
         opened = self._opened
         entry = {
             "format": FORMAT,
@@ -111,21 +111,25 @@ class Policy:
 
 
 def _unfit(observation: Any, error: Exception) -> UsageError:
-    """Why an observation cannot be played."""
+    """Return the error that explains why an observation cannot be used."""
     if isinstance(observation, tuple) and len(observation) in (2, 5) and isinstance(observation[-1], dict):
         method = "reset" if len(observation) == 2 else "step"
         return UsageError(f"The observation is all that {method} returned; pass the first part of that tuple alone.")
-    given = str(error) if isinstance(error, BadValueError) else f"a {type(observation).__name__} that is no observation"
+    given = (
+        str(error)
+        if isinstance(error, BadValueError)
+        else f"a {type(observation).__name__}, which is not an observation"
+    )
     return UsageError(
-        f"The agent was given {given}; pass one observation, as reset and step of the environment give it."
+        f"The agent was given {given}; pass one observation, as the environment's reset and step return it."
     )
 
 
 def load_policy(path: Path, network: Any = None) -> Policy:
-    """The agent in a file that `Policy.save` wrote. No environment is built, and no code of the file is run.
+    """Load an agent from a file that `Policy.save` wrote. No environment is built, and no code from the file is run.
 
-    `network` is the Keras model that it was trained with, needed only where Keras cannot write it as data. Raises
-    `UsageError` where there is no file, and `DamagedFile` for any other file.
+    `network` is the Keras model that it was trained with, needed only if Keras cannot serialize it. Raises
+    `UsageError` if there is no file, and `DamagedFile` for any other file.
     """
     if not path.is_file():
         raise UsageError(
@@ -134,14 +138,14 @@ def load_policy(path: Path, network: Any = None) -> Policy:
     try:
         with safe_open(path, framework="np") as file:
             entry = json.loads((file.metadata() or {})[ENTRY])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if entry["format"] != FORMAT:
-            raise DamagedFile(f"{path} is not of format {FORMAT}, which this version reads; use a later version.")
+            raise DamagedFile(f"{path} is not in format {FORMAT}, which this version reads; use a later version.")
         config, member = stored_config(entry["config"]), int(entry["member"])
         opened = open_player(config, entry["player"], network=network)
     except OSError as error:
         raise DamagedFile(f"{path} cannot be read: {error.strerror or error}.") from error
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is no file of an agent; `Policy.save` writes one.") from error
+        raise DamagedFile(f"{path} is not an agent's file; `Policy.save` writes one.") from error
     template = jax.eval_shape(opened.player.network.init, jax.eval_shape(lambda: jax.random.key(0)))
     return Policy(config, opened, snapshot.from_arrays(template, arrays), member)

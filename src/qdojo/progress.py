@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on: a live display on a terminal, a line that is renewed in a notebook, else a
-plain line now and then on stderr.
+"""Progress of a run in training: a live display on a terminal, an updated line in a notebook, else an occasional plain
+line on stderr.
 
-Not the numbers of record: those are in the run's `metrics.sqlite`.
+The exact numbers are in the run's `metrics.sqlite`.
 """
 
 import os
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from qdojo.types import Report
 
 RECENT_EPISODES = 20
-"""Episodes of each member in the mean return that is shown."""
+"""Number of latest episodes of each member in the displayed mean return."""
 PLAIN_EVERY_SECONDS = 5.0
 NOTEBOOK_EVERY_SECONDS = 0.5
 EVALUATIONS_TOLD = 10
-"""How many evaluations of a run a plain log tells at most, beside its regular lines."""
+"""Maximum number of evaluations of a run that a plain log reports, in addition to its regular lines."""
 
 
 class Numbers:
-    """Where a run stands, gathered from its reports."""
+    """Current numbers of a run, collected from its reports."""
 
     def __init__(self, config: "Config") -> None:
         self._config = config
@@ -38,14 +38,14 @@ class Numbers:
         self._metrics: dict[str, float] = {}
         self._speed = 0.0
         self.greedy: float | None = None
-        """Mean score of the last greedy evaluation, over members."""
+        """Mean score of the last greedy evaluation over members."""
         self._steps: int | None = None
         self._began = (0.0, 0.0)
         self.fraction = 0.0
-        """Of the budget, in steps or in episodes, whichever is spent further."""
+        """Fraction of the budget that is used, in steps or in episodes, whichever is larger."""
 
     def add(self, report: "Report") -> None:
-        """Take in a report."""
+        """Update the numbers from a report."""
         for episode in report.episodes:
             self._recent[episode.member].append(episode.score)
             self._done[episode.member] = episode.episode
@@ -61,7 +61,7 @@ class Numbers:
         self._steps = report.steps
 
     def left(self) -> str:
-        """The time that the rest of the budget takes, if it goes on as it went."""
+        """Estimate the remaining time from the average speed so far."""
         moment, fraction = self._began
         if self.fraction <= fraction:
             return ""
@@ -71,7 +71,7 @@ class Numbers:
         return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
     def how_far(self) -> list[str]:
-        """What is done, and how fast."""
+        """Return the steps and episodes done, and the speed."""
         if self._steps is None:
             return []
         told = [f"{self._steps:,} of {self._config.steps:,} steps"]
@@ -83,7 +83,7 @@ class Numbers:
         return told
 
     def how_good(self) -> list[str]:
-        """What is learned, a mean over members."""
+        """Return the learning metrics, each a mean over members."""
         told = []
         returns = [fmean(scores) for scores in self._recent if scores]
         if returns:
@@ -98,12 +98,12 @@ class Numbers:
 
 
 def _told(numbers: Numbers) -> list[str]:
-    """All of it, for one line."""
+    """Return all numbers, for one line."""
     return [part for part in (*numbers.how_far(), *numbers.how_good(), numbers.left()) if part]
 
 
 def summary(result: "Result") -> str:
-    """The score of a finished run, in one line."""
+    """Return the score of a finished run in one line."""
     evaluation, solved = result["eval"], result["solved"]
     means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation["interval"])
     verdict = ""
@@ -117,26 +117,26 @@ def summary(result: "Result") -> str:
 
 
 class Display(Protocol):
-    """Where progress is shown."""
+    """A place where progress is displayed."""
 
     def phase(self, name: str) -> None:
-        """What the run does now."""
+        """Show what the run is doing now."""
 
     def detail(self, text: str) -> None:
-        """How far a long phase is."""
+        """Show how far a long phase has got."""
 
     def show(self, numbers: Numbers, evaluated: bool) -> None:
-        """The numbers have changed; `evaluated` says whether a greedy evaluation came with them."""
+        """Show changed numbers; `evaluated` says whether they include a new greedy evaluation."""
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the display."""
 
 
 class PlainDisplay:
-    """Lines on stderr, few enough for a log."""
+    """Occasional lines on stderr, suitable for a log."""
 
     def __init__(self) -> None:
         self._told_at = time.monotonic()
@@ -167,7 +167,7 @@ class PlainDisplay:
 
 
 class NotebookDisplay(PlainDisplay):
-    """One line under the cell, renewed in place; no widget is needed."""
+    """One line below the cell, updated in place; it needs no widget."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class NotebookDisplay(PlainDisplay):
 
 
 class LiveDisplay:
-    """A bar and two lines of numbers at the foot of the terminal, renewed in place."""
+    """A bar and two lines of numbers at the bottom of the terminal, updated in place."""
 
     def __init__(self) -> None:
         from rich.console import Console, Group
@@ -223,7 +223,7 @@ class LiveDisplay:
             console=console,
             transient=True,
             refresh_per_second=8,
-            # Episodes go to stdout: into a pipe they must not take the way around this display.
+            # Episodes are printed on stdout. If that is a pipe, they must not be redirected to this display.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._live.start()
@@ -249,22 +249,22 @@ class LiveDisplay:
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and hasattr(shell, "kernel")
 
 
 class Progress:
-    """An observer that shows how a run goes on, as a context manager: outside it nothing is shown."""
+    """An observer that displays the progress of a run, as a context manager that opens and closes the display."""
 
     name = "the progress display"
 
     def __init__(self, print_episodes: bool, tell_result: bool = False) -> None:
-        """`print_episodes`: the tutorial's line for each episode goes to stdout. `tell_result`: so does, at the end,
-        a line with the score to where progress was shown."""
+        """`print_episodes`: print the tutorial agent's line for each episode on stdout. `tell_result`: end with a line
+        with the score, printed where progress was shown."""
         self.run: RunDirectory | None = None
-        """The run directory, once there is one."""
+        """The run directory, once the run has started."""
         self._print_episodes, self._tell_result = print_episodes, tell_result
         self._config: Config
         self._numbers: Numbers
@@ -283,7 +283,7 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Clear the display; once more does no harm."""
+        """Clear the display; safe to call more than once."""
         self._display.close()
 
     def started(self, started: "Started") -> None:
@@ -295,7 +295,7 @@ class Progress:
         self._display.message(told)
 
     def compiling(self) -> None:
-        self._display.phase("compiling (kept on disk for the next time)")
+        self._display.phase("compiling (cached on disk for next time)")
 
     def reported(self, report: "Report") -> None:
         if not self._training:
@@ -314,7 +314,7 @@ class Progress:
         self._display.phase(f"evaluating on {episodes} unseen episodes")
 
     def evaluation_at(self, done: int, episodes: int, steps: int) -> None:
-        self._training = False  # the next report says so again
+        self._training = False  # so that the next report shows the training phase again
         self._display.detail(f"evaluating: {done:,} of {episodes:,} episodes, {steps:,} steps")
 
     def warned(self, message: str) -> None:
@@ -326,7 +326,7 @@ class Progress:
         self.close()
 
     def _print(self, report: "Report") -> None:
-        """The tutorial's own lines. A reader who has left ends the lines, not the run."""
+        """Print the tutorial's lines. If the reader of stdout has gone, printing stops but the run continues."""
         budget = self._config.episodes
         lines = [
             (f"Member {episode.member} " if self._config.members > 1 else "")

@@ -1,4 +1,4 @@
-"""What a person sees of a run in Python: in a REPL and in a notebook. Not for the command line: see `cli/`."""
+"""How a run is displayed in a REPL and in a notebook. For the command line, see `cli/`."""
 
 import base64
 import html
@@ -12,11 +12,11 @@ from qdojo.runs.directory import RunDirectory, read_result, status
 from qdojo.wording import printable, score, scores_of_members
 
 MOST_INLINE_BYTES = 20 * 2**20
-"""Size up to which a video is put into a notebook; a larger one is linked."""
+"""Size up to which a video is embedded in a notebook; of a larger one only the path is shown."""
 
 
 def facts(run: RunDirectory) -> list[tuple[str, str]]:
-    """Where a run stands, as names and values. What cannot be read is left out: looking at a run never fails."""
+    """Return the status of a run as names and values. It never fails: whatever cannot be read is left out."""
     told = [("run", run.name)]
     try:
         config = read_config(run.config_path.read_text(encoding="utf-8"), str(run.config_path))
@@ -41,7 +41,7 @@ def facts(run: RunDirectory) -> list[tuple[str, str]]:
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and values as HTML. Whatever they hold stays text."""
+    """Format names and values as an HTML table, with all markup escaped."""
     cells = "".join(
         f'<tr><th style="text-align:left">{html.escape(name)}</th>'
         f'<td style="text-align:left">{html.escape(value)}</td></tr>'
@@ -51,7 +51,7 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def picture(path: Path) -> str:
-    """A PNG file inline in HTML; nothing where there is none."""
+    """Return a PNG file as inline HTML; empty if there is no file."""
     try:
         content = base64.b64encode(path.read_bytes()).decode()
     except OSError:
@@ -60,7 +60,7 @@ def picture(path: Path) -> str:
 
 
 class Film(NamedTuple):
-    """A video of episodes. A notebook plays it."""
+    """A video of episodes, which a notebook plays."""
 
     path: Path
     returns: list[float]

@@ -1,14 +1,16 @@
-"""What the parts say to each other. Not for behaviour: only records of arrays, and of functions.
+"""The records that modules exchange: records of arrays and records of functions, without behaviour.
 
 Axis legend, used in every annotation:
 
-    time     rows of the tape                member    agents of a population, trained side by side
-    env      copies of the environment that feed one member
+    time     rows of the tape                member    agents of a population, trained in parallel
+    env      copies of the environment that generate data for one member
     batch    examples of one update          actions   discrete actions, or their values
-    words    uint32 words of randomness      branches  parts of a MultiDiscrete action; no axis for a Discrete one
+    words    random words (uint32)           branches  parts of a MultiDiscrete action; no axis for a Discrete one
     n        steps of a window
 
-Time in names: `obs_tm1, action_tm1` were seen and done; `reward_t, discount_t, obs_t` came of it.
+A random word is 32 random bits, and code that needs randomness takes an array of them, named `noise`.
+
+Time in names: an agent saw `obs_tm1` and chose `action_tm1`; `reward_t, discount_t, obs_t` followed.
 """
 
 from collections.abc import Callable
@@ -18,16 +20,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 AnyArray: TypeAlias = Array | np.ndarray
-"""On the device, or on the host."""
+"""An array on the device or on the host."""
 Params: TypeAlias = PyTree[Any]
 Memory: TypeAlias = PyTree[Any]
-"""What an agent carries through an episode; an empty tuple for most."""
+"""The recurrent state that an agent carries through an episode; an empty tuple for most agents."""
 Words = UInt32[Array, "words"]
 Metrics = dict[str, Float[Array, ""]]
 
 
 class Masked(NamedTuple):
-    """An observation, and which actions are legal where it is seen. Leading axes are free."""
+    """An observation with the mask of legal actions. Both may have leading axes."""
 
     observation: Shaped[AnyArray, "*rows_and_observation"]
     action_mask: Bool[AnyArray, "*rows_and_branches actions"]
@@ -37,10 +39,10 @@ Observation: TypeAlias = Shaped[AnyArray, "*observation"] | Masked
 
 
 class Step(NamedTuple):
-    """One row of the tape: what was seen, done and paid. Leading axes are free: [time, member, env] on the tape.
+    """One row of the tape: an observation, the action and its reward. Leading axes are [time, member, env] on the tape.
 
-    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is what is
-    stored of all that the agent carried when it saw the observation.
+    `last` marks a row that starts no transition: the final observation of an episode, or a pause. `memory` is the
+    stored part of the agent's memory when it saw the observation.
     """
 
     observation: Observation
@@ -52,10 +54,10 @@ class Step(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions read from the tape, `batch` of them, or one where the axis is `vmap`ped away.
+    """Transitions read from the tape: `batch` of them, or a single one under `vmap`.
 
-    `discount_t` is gamma**k * (1 - terminated), k being the steps that the window really covers. `weight` is what
-    the example counts in the mean: 0 for rows that start no transition.
+    `discount_t` is gamma**k * (1 - terminated), where k is the number of steps that the window actually covers.
+    `weight` is the weight of the example in the mean loss: 0 for rows that start no transition.
     """
 
     obs_tm1: Observation
@@ -67,18 +69,18 @@ class Batch(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """Successive rows of one env, oldest first, and the transitions that start at some of them: what a network with a
-    memory learns from. `time` rows, of which those from the first of `learned` on start a transition each.
+    """Successive rows of one env, oldest first, from which a recurrent network learns. There are `time` rows, and
+    `learned` consecutive ones of them, after the burn-in, are the starting rows of transitions.
 
-    `reward_t` and `discount_t` are as in `Batch`, one a transition; the value that follows is that of row `after_t`.
+    `reward_t` and `discount_t` are as in `Batch`, one per transition; its next observation is that of row `after_t`.
     """
 
     obs_tm1: Observation
-    """[time, ...], of all rows."""
+    """Observations of all rows, [time, ...]."""
     last: Bool[Array, "*batch time"]
-    """Rows after which an episode starts, and with it the memory."""
+    """Rows after which an episode starts, so that the memory is reset."""
     memory: Memory
-    """What the agent carried when it saw the first row."""
+    """The stored memory of the agent at the first row."""
     action_tm1: Int[Array, "*batch_learned_and_branches"]
     reward_t: Float[Array, "*batch learned"]
     discount_t: Float[Array, "*batch learned"]
@@ -89,10 +91,10 @@ class Sequence(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """How far a run is. Shared by all members and never batched, so that predicates on it stay real branches."""
+    """The progress of a run. All members share it and it is never batched, so that conditions on it stay branches."""
 
     rows: Int[Array, ""]
-    """Rows written to the tape since the start."""
+    """Rows written to the tape since the start of the run."""
     updates: Int[Array, ""]
     """Gradient steps taken by each member."""
 
@@ -102,49 +104,49 @@ def _as_it_is(x: Any) -> Any:
 
 
 class Actor(NamedTuple):
-    """How parameters play an episode: Q-values for one observation after the other, and what is kept between them."""
+    """How parameters play an episode: they give Q-values for one observation at a time and carry a memory."""
 
     values: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]
-    """(params, observation, memory) -> Q-values, memory; what is evaluated."""
+    """(params, observation, memory) -> Q-values, memory; used in evaluations."""
     exploring: Callable[[Params, Observation, Memory, Words], tuple[Float[Array, "*branches actions"], Memory]]
-    """The same with the agent's own way to explore in them, where it has one: noise, or a head that acts."""
+    """(params, observation, memory, noise) -> Q-values, memory; `values` with the actor's own exploration, if any."""
     memory: Callable[[], Memory] = tuple
-    """As it is when an episode starts."""
+    """() -> the memory at the start of an episode."""
     words: int = 0
-    """uint32 words that one `exploring` consumes."""
+    """Random words that one call of `exploring` consumes."""
     worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
-    """Q-values -> the returns that they stand for, in the same order. The two differ where values are rescaled."""
+    """Q-values -> the returns that they represent, in the same order. The two differ if values are rescaled."""
     stored: Callable[[Memory], Memory] = _as_it_is
-    """memory -> the part of it that the row of the tape keeps, for learning. It picks arrays and changes none: any
-    leading axes are allowed."""
+    """memory -> the part of it that a row of the tape keeps, for learning. It selects arrays without changing them, and
+    accepts any leading axes."""
 
 
 class Agent(NamedTuple):
     """Pure functions for one member and one example; the caller `vmap`s them. A state has its parameters in `params`.
 
-    The tape arrives whole, with `tape.member` saying which member reads: a gather from the shared array costs the
-    same at any capacity, a `vmap` over a tape axis may copy it.
+    The functions get the whole tape and read the rows of `tape.member`: a gather from the shared array has the same
+    cost at any capacity, while a `vmap` over an axis of the tape may copy it.
     """
 
     init: Callable[..., Any]
-    """(key, numbers) -> state of a new member. `numbers` are what its state holds of the settings, where the member has
-    numbers of its own; left out, or None, they are those of all."""
+    """(key, numbers) -> state of a new member. `numbers` are the numeric settings in its state; if omitted or None, the
+    member has the same as all others."""
     act: Callable[[Any, Observation, Memory, Words, Clock, Int[Array, ""]], tuple[Int[Array, "*branches"], Memory]]
-    """(state, observation, memory, noise, clock, env) -> exploring action, memory; `env` counts a member's copies."""
+    """(state, observation, memory, noise, clock, env) -> exploratory action, memory; `env` is the index of the copy."""
     values: Callable[[Params, Observation, Memory], tuple[Float[Array, "*branches actions"], Memory]]
     """(params, observation, memory) -> Q-values, memory; an evaluation takes the best action."""
     update: Callable[[Any, Any, Words, Clock], tuple[Any, Metrics]]
-    """(state, tape, noise, clock) -> state after one learning step, metrics."""
+    """(state, tape, noise, clock) -> state after one update, metrics."""
     exploration: Callable[[Any, Clock], Float[Array, ""]]
     """(state, clock) -> the probability of a random action."""
     memory: Callable[[], Memory]
-    """As it is when an episode starts."""
+    """() -> the memory at the start of an episode."""
     act_words: int
     update_words: int
     worth: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]] = _as_it_is
-    """As that of an `Actor`."""
+    """See `Actor.worth`."""
     stored: Callable[[Memory], Memory] = _as_it_is
-    """As that of an `Actor`."""
+    """See `Actor.stored`."""
 
 
 class Episode(NamedTuple):
@@ -152,17 +154,17 @@ class Episode(NamedTuple):
 
     member: int
     episode: int
-    """Counted from 1 for each member."""
+    """Number of the episode, counted from 1 for each member."""
     steps: int
-    """The schedule's position, in env steps, when it ended."""
+    """Position of the schedules, in env steps, when the episode ended."""
     score: float
     """Undiscounted, unclipped sum of rewards."""
     length: int
-    """Env steps survived."""
+    """Env steps in the episode."""
 
 
 class Report(NamedTuple):
-    """What a loop yields after each chunk. `steps` counts rows times envs, `env_steps` only true steps."""
+    """What a loop yields after each chunk. `steps` is rows times envs; `env_steps` counts only actual steps."""
 
     steps: int
     updates: int

@@ -1,4 +1,4 @@
-"""Watch an agent play, in a window or as a film. Not for measuring it: see `evaluate.py`."""
+"""Shows an agent playing, in a window or as a video. To measure it, see `qdojo.evaluate`."""
 
 import contextlib
 import os
@@ -18,22 +18,22 @@ from qdojo.envs.spaces import Observation, Spaces, seen
 from qdojo.errors import EnvironmentFailure, UsageError
 
 Act = Callable[[Observation], Any]
-"""From what the agent sees to an action, counted from 0: an int, or an integer array [branches]."""
+"""Maps an encoded observation to an action that counts from 0: an int, or an integer array [branches]."""
 Frame = UInt8[np.ndarray, "height width 3"]
 
 _USUAL_FPS = 30
 _WATCHED = 2**31
-"""The number of the copy that is watched: training has none so high, so its episodes are others."""
-# Viewers play a GIF whose frames are shorter than this at a tenth of a second a frame.
+"""Index of the watched copy. It is larger than any in training, so its episodes have different seeds."""
+# Viewers slow a GIF with frames shorter than this down to a tenth of a second per frame.
 _SHORTEST_GIF_FRAME_MS = 20
 
 
 class Watched(NamedTuple):
-    """One episode that was shown."""
+    """The result of one episode that was shown."""
 
     score: float
     cut: bool
-    """Whether it was cut at the bound; the score is then that of the steps before."""
+    """Whether it was cut at the step bound; the score then covers the steps up to there."""
 
 
 def watch(
@@ -47,14 +47,13 @@ def watch(
     fps: float | None = None,
     bound_steps: int | None = None,
 ) -> list[Watched]:
-    """Play `episodes` episodes with `act`, which sees what `spaces` makes of observations, and give back their returns.
-    Each is cut after `bound_steps` steps, where that is given.
+    """Play `episodes` episodes with `act`, which receives observations encoded by `spaces`, and return their results.
 
-    `begin` is called when an episode starts: an agent with a memory forgets.
-    Without `record` a window shows them; with it a film is written, `.mp4` or `.gif` by its suffix, aside and
-    renamed, so that a film with that name is always whole. `fps` is the environment's own where None.
-    Raises UsageError where there is no screen, the suffix is another, or the environment draws no pictures;
-    EnvironmentFailure where the environment fails.
+    Each episode is cut after `bound_steps` steps, if given. `begin` is called at the start of each episode, so that an
+    agent clears its memory. Without `record`, a window shows the episodes; with it, they are written to a video, `.mp4`
+    or `.gif`, under a temporary name that is renamed once the video is complete. `fps` defaults to the environment's
+    own. Raises UsageError if there is no screen, the suffix is unknown, or the environment cannot render, and
+    EnvironmentFailure if the environment fails.
     """
     if record is not None:
         _check_target(record)
@@ -67,7 +66,7 @@ def watch(
         watched: list[Watched] = []
         shown = _play(spec.name, copy, begin, act, episodes, seed, bound_steps, watched)
         if record is None:
-            # The environment's own window keeps the time, by this entry.
+            # The environment's own window takes its frame rate from this entry.
             env.unwrapped.metadata = {**env.metadata, "render_fps": speed}
             for _ in shown:
                 pass
@@ -81,16 +80,16 @@ def watch(
 
 def _check_target(record: Path) -> None:
     if record.suffix.lower() not in (".mp4", ".gif"):
-        raise UsageError(f"--record {record}: a film's name ends in .mp4 or .gif, not in {record.suffix!r}.")
+        raise UsageError(f"--record {record}: a video's name must end in .mp4 or .gif, not in {record.suffix!r}.")
     folder = record.parent
     if not folder.is_dir():
-        raise UsageError(f"--record {record}: there is no folder {folder}.")
+        raise UsageError(f"--record {record}: the folder {folder} does not exist.")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"--record {record}: the folder {folder} cannot be written to.")
 
 
 def has_screen() -> bool:
-    """Whether a window can be opened here, as far as the environment variables tell."""
+    """Return whether a window can be opened here, judging by environment variables."""
     if not sys.platform.startswith("linux"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
@@ -126,7 +125,7 @@ def _play(
     bound_steps: int | None,
     watched: list[Watched],
 ) -> Generator[None, None, None]:
-    """Yield whenever there is something new to see; append each episode's return as it ends."""
+    """Yield at every new frame; append each episode's result to `watched` when it ends."""
     for episode in range(episodes):
         begin()
         observation, info = copy.reset()
@@ -147,9 +146,9 @@ def _shoot(env: Any, name: str) -> Frame:
     try:
         frame = env.render()
     except (Exception, SystemExit) as error:
-        raise EnvironmentFailure(f"{name} failed to draw itself: {describe(error)}.") from error
+        raise EnvironmentFailure(f"{name} failed to render: {describe(error)}.") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
-        raise UsageError(f"{name}: render() gave no picture (uint8, height x width x 3), so no film can be made.")
+        raise UsageError(f"{name}: render() returned no image (uint8, height x width x 3), so no video can be made.")
     return frame
 
 
@@ -164,7 +163,7 @@ def _write_film(shots: Iterator[Frame], record: Path, fps: float) -> None:
 
 
 def _write_mp4(shots: Iterator[Frame], path: Path, fps: float) -> None:
-    # Else it forks by a way that JAX, which has threads, warns may end in a deadlock.
+    # Otherwise it forks, which JAX warns may deadlock because it is multithreaded.
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     import imageio_ffmpeg
 
@@ -181,7 +180,7 @@ def _write_mp4(shots: Iterator[Frame], path: Path, fps: float) -> None:
 
 
 def _even(frame: Frame) -> UInt8[np.ndarray, "even_height even_width 3"]:
-    """The pixel format that every player knows, yuv420p, wants even sides."""
+    """Crop a frame to even sides, as yuv420p requires, the pixel format that every player supports."""
     height, width, _ = frame.shape
     return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])
 

@@ -1,6 +1,6 @@
-"""How scores and texts from files are written for a person. Not for JSON, which has every digit.
+"""Formats scores and text from files for display. JSON output does not use this and keeps every digit.
 
-Imports nothing of qdojo, so that help is quick.
+Imports nothing from qdojo, so that `--help` is fast.
 """
 
 import math
@@ -10,10 +10,10 @@ from unicodedata import category
 
 
 def score(value: float) -> str:
-    """A return or a mean of returns with at least three significant digits: 0.312, 9.35, 195.3, -200, 1,234.
+    """Format a return, or a mean of returns, with at least three significant digits: 0.312, 9.35, 195.3, -200, 1,234.
 
-    Digits before the point are never dropped, and below 1,000 a tenth is kept where there is one: thresholds of
-    environments such as 195 or 475 are that close.
+    Digits before the point are never dropped. Below 1,000 one decimal is kept if it is not zero, because scores can be
+    that close to an environment's threshold, such as 195 or 475.
     """
     if not math.isfinite(value):
         return str(float(value))
@@ -26,17 +26,17 @@ def score(value: float) -> str:
 
 
 def combination(numbers: dict[str, float]) -> str:
-    """What a group of members has of its own: `learning_rate=0.0003, discount=0.9`."""
+    """Format the settings of one group of members: `learning_rate=0.0003, discount=0.9`."""
     return ", ".join(f"{name}={value:g}" for name, value in numbers.items())
 
 
 def scores_of_members(
     means: list[float], middle: float, interval: tuple[float, float] | list[float] | None = None, first: int = 0
 ) -> str:
-    """Greedy means in words: each where there are few members, else their spread.
+    """Describe greedy means in words: every mean for up to eight members, else the lowest and the highest.
 
-    The members are numbered from `first` on; `middle` is the interquartile mean, and `interval` its 95 % interval over
-    members, where there are enough of them.
+    Members are numbered from `first`; `middle` is the interquartile mean, and `interval` its 95 % interval over
+    members, if there are enough of them.
     """
     if len(means) == 1:
         return f"greedy mean {score(means[0])}"
@@ -52,24 +52,24 @@ def scores_of_members(
 
 
 def cut_clause(cut: Sequence[int], episodes: int, bound: int) -> str:
-    """How many of the `episodes` of each member were cut at `bound` steps; nothing where none was."""
+    """Say how many episodes were cut at `bound` steps, `episodes` per member; empty if none was."""
     count = sum(cut)
     verb = "was" if count == 1 else "were"
     return f"{count:,} of {len(cut) * episodes:,} episodes {verb} cut at {bound:,} steps" if count else ""
 
 
 def printable(text: str) -> str:
-    """The text with every control character but line ends and tabs spelled out, as in `\\x1b`.
+    """Return the text with every control character except newlines and tabs escaped, as in `\\x1b`.
 
-    Names, settings and errors are read from files of runs, which may come from elsewhere: none of them may move the
-    cursor, retitle the window or hide a line.
+    Names, settings and errors are read from the files of runs, which may come from strangers: none of them may move
+    the cursor, change the window's title or hide a line.
     """
     return "".join(_spelled(sign) if category(sign) in _CONTROLS and sign not in "\n\t" else sign for sign in text)
 
 
 _CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of controls, of invisible format characters (direction among them), of halves of a surrogate
-pair, and of line and paragraph separators."""
+"""Unicode categories of control characters, invisible format characters (such as text direction), surrogates, and line
+and paragraph separators."""
 
 
 def _spelled(sign: str) -> str:
@@ -77,5 +77,5 @@ def _spelled(sign: str) -> str:
 
 
 def say(message: str) -> None:
-    """A line for a person, on stderr."""
+    """Print a message on stderr."""
     print(printable(message), file=sys.stderr, flush=True)

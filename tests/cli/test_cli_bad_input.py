@@ -16,8 +16,8 @@ BAD_TRAINING = {
     "no environment": ([], "environment"),
     "unknown environment": (["CartPol-v1"], "did you mean CartPole-v1"),
     "deprecated environment": (["LunarLander-v2"], "LunarLander-v3"),
-    "nothing before the colon": ([":x"], "env is ':x', but a colon stands between two names"),
-    "nothing after the colon": (["math:"], "env is 'math:', but a colon stands between two names"),
+    "nothing before the colon": ([":x"], "env is ':x', but a colon needs a name on each side"),
+    "nothing after the colon": (["math:"], "env is 'math:', but a colon needs a name on each side"),
     "module that is not there": (["nowhere:Env"], "nowhere"),
     "continuous actions": (["Pendulum-v1"], "actor-critic"),
     "observations": (["written:Words"], "observation space Text"),
@@ -150,7 +150,7 @@ def test_a_damaged_run_names_the_file(capsys: pytest.CaptureFixture[str], traine
     assert run(["eval", "copy"]) == 2
     err = capsys.readouterr().err
     assert str(arrays) in err
-    assert f"`qdojo resume {copy}` writes it anew" in err
+    assert f"`qdojo resume {copy}` writes it again" in err
     assert run(["resume", "copy", "--json"]) == 0
     assert run(["eval", "copy", "--episodes", "1", "--json"]) == 0
     capsys.readouterr()

@@ -153,7 +153,7 @@ def test_presets_say_what_they_extend(capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["presets", "rainbow"]) == 0
     first, second, *rest = capsys.readouterr().out.splitlines()
     assert first == f"rainbow: {rainbow['about']}"
-    assert second == "It begins with the settings of c51."
+    assert second == "It extends the settings of c51."
     assert any(line.split() == ["any", "n_step", "3"] for line in rest)
 
 

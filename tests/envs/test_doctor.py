@@ -228,7 +228,7 @@ def test_masked_environments_are_played_by_their_masks() -> None:
     assert failed(vector) == {}
     found = failed(examine(lambda: gym.vector.SyncVectorEnv([Masked, NoWayOut])))["step"]
     assert "copy 1" in found
-    assert "To mend it, give a mask of 0 and 1" in found
+    assert "To fix it, give a mask of 0 and 1" in found
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_masked_environments_are_played_by_their_masks() -> None:
         (Continuous, "spaces", "continuous"),
         (OldReset, "reset", "define reset(self, *, seed=None, options=None)"),
         (BareReset, "reset", "reset returned a ndarray; define reset"),
-        (WrongShape, "reset", "has shape (2,), its space (1,)"),
-        (WrongDtype, "reset", "is float64, its space float32; return .astype(np.float32)"),
+        (WrongShape, "reset", "has shape (2,), but its space has (1,)"),
+        (WrongDtype, "reset", "is float64, but its space float32; return .astype(np.float32)"),
         (AList, "reset", "is a list; return np.asarray(..., dtype=np.float32)"),
         (Outside, "reset", "observation[0] is 500, outside its space's -100 .. 100"),
         (OldStep, "step", "a tuple of 4; return (observation, reward, terminated, truncated, info)"),
@@ -249,11 +249,11 @@ def test_masked_environments_are_played_by_their_masks() -> None:
         (NoInfo, "step", "info is a NoneType; return a dict"),
         (NanLater, "step", "step 7: the observation holds NaN or inf"),
         (Raises, "step", "KeyError: 'door'"),
-        (Exits, "step", "it raised SystemExit: no licence; a step after reset() must work"),
+        (Exits, "step", "it raised SystemExit: no licence; step() after reset() must work"),
         (ExitsOnTheSecondReset, "step", "it raised SystemExit: 3"),
         (NeverBuilt, "resolves", "NeverBuilt could not be built: it raised SystemExit: 3."),
         (Unseeded, "seed", "two resets with the same seed start differently); call super().reset(seed=seed)"),
-        (UnseededSteps, "seed", "they part at step 1); call super().reset(seed=seed)"),
+        (UnseededSteps, "seed", "they differ from step 1); call super().reset(seed=seed)"),
         (BadPart, "reset", "in part 'place', observation[0] is 500, outside its space's -100 .. 100"),
         (NoWayOut, "step", "step 4: it gave an action mask that allows no action in branch 1; give a mask of 0 and 1"),
         (ForgetsMask, "step", "step 1: it gave no action mask, although its first reset gave one; give a mask"),

@@ -210,7 +210,7 @@ def test_a_vector_that_ignores_the_reset_mask_is_found_out() -> None:
 
 
 def test_a_vector_of_another_size_and_a_failing_one_are_named() -> None:
-    with pytest.raises(UsageError, match="a vector of 2 environments, but 3 are asked"):
+    with pytest.raises(UsageError, match="a vector of 2 environments, but 3 are needed"):
         host_of(corridors(AutoresetMode.NEXT_STEP), 3)
     host = host_of(lambda: SyncVectorEnv([Corridor, lambda: Broken("nan")]), 2)
     host.reset()
@@ -283,7 +283,7 @@ def test_what_cannot_be_rebuilt_is_reported_and_starts_its_next_episode() -> Non
     assert second.step(np.array([0])).applied.tolist() == [True]
     longer = first.state() | {"length": np.array([9]), "actions": np.zeros((1, 9), np.int32)}
     assert host_of(Corridor).restore(longer) == [0]
-    with pytest.raises(UsageError, match="1 copies, this run 2"):
+    with pytest.raises(UsageError, match="1 copies, but this run has 2"):
         host_of(Corridor, 2).restore(first.state())
 
 
@@ -311,7 +311,7 @@ def test_a_ready_made_vector_says_that_it_cannot_be_restored() -> None:
         ("word as reward", "it gave the reward 'high' where one number is needed"),
         (
             "four values",
-            r"it gave a tuple of 4, as of old Gym, at its step where a tuple \(observation, .* is needed: split done",
+            r"it gave a tuple of 4, as in old Gym, at its step where a tuple \(observation, .* is needed: split done",
         ),
     ],
 )
@@ -362,7 +362,7 @@ def test_a_broken_promise_points_to_the_doctor(kind: Any, words: str, vectorizat
     name = f"{kind.__module__}:{kind.__name__}"
     with (
         contextlib.closing(host_of(kind, vectorization=vectorization)) as host,
-        pytest.raises(EnvironmentFailure, match=rf"{words}; `qdojo doctor {name}` says how to mend it\.$"),
+        pytest.raises(EnvironmentFailure, match=rf"{words}; `qdojo doctor {name}` says how to fix it\.$"),
     ):
         first_step(host)
 

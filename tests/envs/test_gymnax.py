@@ -121,9 +121,9 @@ class Parts(Line):
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (Old, "Line has no is_truncated(state, params), as of gymnax 1.0; use that version."),
+        (Old, "Line has no is_truncated(state, params), which gymnax has since 1.0; use that or later."),
         (Continuous, "Line: its actions are a SimpleNamespace, but they must be Discrete."),
-        (Parts, "Line: its observations are a SimpleNamespace; make a Box of them."),
+        (Parts, "Line: its observations are a SimpleNamespace; convert them to a Box."),
     ],
 )
 def test_what_does_not_fit_is_named(env: Any, words: str) -> None:

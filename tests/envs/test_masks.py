@@ -154,7 +154,7 @@ class Free(Stairs):
 WRONG = [
     (wrong_later(np.zeros(3, np.int8)), "it gave an action mask that allows no action."),
     (wrong_later(np.ones(4, bool)), "it gave an action mask of shape (4,) where (3,) is needed."),
-    (wrong_later(np.array([0, 1, 2])), "it gave an action mask that holds other numbers than 0 and 1."),
+    (wrong_later(np.array([0, 1, 2])), "it gave an action mask that holds numbers other than 0 and 1."),
     (wrong_later(np.array(["a"] * 3)), "it gave an action mask of dtype <U1 where bool or numbers are needed."),
 ]
 

@@ -250,20 +250,23 @@ def _changed(**fields: Any) -> Any:
         ({"observation_shape": (16,)}, "is uint8[4, 4], but observation_dtype and observation_shape say uint8[16]"),
         ({"masked": False}, "the observation of reset is a Masked, but masked is False; set masked=True."),
         ({"num_actions": 3}, "the mask of reset has shape (4,), but num_actions is 3."),
-        ({"reset": lambda noise: reset(noise)[0].at}, "reset gave one array; return (state, observation)."),
+        ({"reset": lambda noise: reset(noise)[0].at}, "reset returned one array; return (state, observation)."),
         ({"reset": lambda noise: 1 / 0}, "tracing its reset raised ZeroDivisionError: division by zero; write it in"),
-        ({"step": lambda *_: (1, 2)}, "step gave a tuple of 2; return (state, Transition)."),
-        ({"step": _four}, "step gave a tuple of 5; return (state, Transition)."),
-        ({"step": lambda *given: (jnp.zeros(3), step(*given)[1])}, "a state of another structure than reset"),
+        ({"step": lambda *_: (1, 2)}, "step returned a tuple of 2; return (state, Transition)."),
+        ({"step": _four}, "step returned a tuple of 5; return (state, Transition)."),
+        ({"step": lambda *given: (jnp.zeros(3), step(*given)[1])}, "a state of a different structure than reset"),
         (
             {"step": lambda *given: (Walker(jnp.zeros(3), 0), step(*given)[1])},
-            ".at has shape (2,) after reset and (3,) after step.",
+            ".at has shape (2,) after reset, but (3,) after step; make them equal.",
         ),
-        ({"step": _changed(reward=jnp.zeros(1))}, "reward has shape (1,), but one copy has one; return a scalar."),
-        ({"step": _changed(terminated=None)}, "terminated has shape None, but one copy has one; return a scalar."),
-        ({"step": _changed(observation=jnp.zeros((4, 4)))}, "the observation of step is no Masked, but masked is True"),
-        ({"reset": lambda noise: (jax.random.key(0), reset(noise)[1])}, "holds a random key, which no file can hold"),
-        ({"name": "CartPole-v1"}, "name CartPole-v1 is that of another in Gymnasium; give it one of its own."),
+        ({"step": _changed(reward=jnp.zeros(1))}, "reward has shape (1,), but step handles one copy; return a scalar."),
+        ({"step": _changed(terminated=None)}, "terminated has shape None, but step handles one copy; return a scalar."),
+        (
+            {"step": _changed(observation=jnp.zeros((4, 4)))},
+            "the observation of step is not a Masked, but masked is True",
+        ),
+        ({"reset": lambda noise: (jax.random.key(0), reset(noise)[1])}, "holds a random key, which cannot be stored"),
+        ({"name": "CartPole-v1"}, "name CartPole-v1 already belongs to a Gymnasium environment; choose another."),
     ],
 )
 def test_what_the_record_gets_wrong_is_named_before_anything_is_compiled(fields: Any, words: str) -> None:
@@ -275,9 +278,9 @@ def test_what_the_record_gets_wrong_is_named_before_anything_is_compiled(fields:
 
 def test_what_cannot_be_drawn_is_not_filmed(tmp_path: Path) -> None:
     blind = GRID._replace(render=None)
-    with pytest.raises(UsageError, match="Grid-v0 cannot be drawn; give its NativeEnvironment a `render`"):
+    with pytest.raises(UsageError, match="Grid-v0 cannot be rendered; give its NativeEnvironment a `render`"):
         resolve(blind).make(render_mode="rgb_array")
-    with pytest.raises(UsageError, match="Grid-v0 opens no window; record a film instead"):
+    with pytest.raises(UsageError, match="Grid-v0 cannot open a window; record a film instead"):
         resolve(GRID).make(render_mode="human")
     assert resolve(blind).make().render() is None
 

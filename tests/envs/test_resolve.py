@@ -227,7 +227,7 @@ def test_an_observation_outside_its_space_is_described(space: Any, given: Any, w
 @pytest.mark.parametrize(
     ("observation", "action", "words"),
     [
-        (spaces.Discrete(2), spaces.Box(-1, 1, (1,)), r"continuous .*\(e.g. SAC, PPO\) that qdojo does not do"),
+        (spaces.Discrete(2), spaces.Box(-1, 1, (1,)), r"continuous .*\(e.g. SAC, PPO\) that qdojo does not have"),
         (spaces.Discrete(2), spaces.MultiDiscrete([[2, 3]]), r"nvec of shape \(1, 2\), .* with a flat nvec"),
         (spaces.Discrete(2), spaces.Text(2), r"Text is not supported \(Discrete, .* and MultiBinary are\); wrap"),
         (spaces.Text(3), None, r"Text is not supported \(Box, .* are\); wrap .*ObservationWrapper that returns a Box"),

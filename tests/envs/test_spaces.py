@@ -132,7 +132,7 @@ def test_samples_have_the_promised_form_and_distinct_ones_stay_distinct(space: s
 @pytest.mark.parametrize(
     ("space", "value", "words"),
     [
-        (spaces.MultiBinary(2), np.array([0, 2]), "other numbers than the 0 and 1"),
+        (spaces.MultiBinary(2), np.array([0, 2]), "numbers other than the 0 and 1"),
         (spaces.MultiBinary(2), np.array([0, 1, 0]), r"shape \(3,\) and dtype int64 where its MultiBinary .*\(2,\)"),
         (spaces.MultiBinary(2), np.array([0.0, 1.0]), "dtype float64 where its MultiBinary"),
         (spaces.MultiDiscrete([2, 3]), np.array([1, 3]), "element 1 is 3, outside its MultiDiscrete"),
@@ -179,7 +179,7 @@ def test_only_categories_can_be_embedded() -> None:
     with pytest.raises(UsageError) as error:
         checked(spaces.Box(0, 1, (2,)), name="Room", embedded=True)
     assert str(error.value) == (
-        "embedding is set, but the observations of Room are no Discrete or MultiDiscrete; leave it out."
+        "embedding is set, but the observations of Room are not Discrete or MultiDiscrete; leave it out."
     )
 
 
@@ -348,13 +348,13 @@ def test_parts_are_chosen_beside_a_mask() -> None:
         (
             GRID,
             None,
-            "'mission' is not supported .* take the others .*`--observe image direction`\\), or wrap it",
+            "'mission' is not supported .* use the others .*`--observe image direction`\\), or wrap it",
         ),
-        (GRID, ["image", "mission"], "its part 'mission' is not supported .* take the others \\(observe=\\['image'\\]"),
+        (GRID, ["image", "mission"], "its part 'mission' is not supported .* use the others \\(observe=\\['image'\\]"),
         (GRID, ["imag"], "have no key 'imag'; the keys are image, direction, mission."),
         (GRID, [], r"observe is \[\]; name one or more of image, direction, mission, each once."),
         (GRID, ["image", "image"], "name one or more of image, direction, mission, each once."),
-        (spaces.Discrete(2), ["image"], "observe is set, but the observations of Shown are no Dict; leave it out."),
+        (spaces.Discrete(2), ["image"], "observe is set, but the observations of Shown are not a Dict; leave it out."),
         (spaces.Dict(mission=spaces.Text(3)), None, "its part 'mission' is not supported .* are\\); wrap it in"),
     ],
 )

@@ -117,8 +117,8 @@ def vector_of(make: Any) -> Any:
     ("make", "words"),
     [
         (CannotClose, "close() raised RuntimeError: the window is; make close() work"),
-        (OldStep, "fails at its first step (action 0): it gave a tuple of 4, as of old Gym, at its step where"),
-        (RaisingStep, "fails at its first step (action 0): it raised KeyError: 'door'; a step after reset() must work"),
+        (OldStep, "fails at its first step (action 0): it gave a tuple of 4, as in old Gym, at its step where"),
+        (RaisingStep, "fails at its first step (action 0): it raised KeyError: 'door'; step() after reset() must work"),
         (OldReset, "fails at its first reset: it raised TypeError"),
         (BareReset, "fails at its first reset: it gave a ndarray at its reset where a tuple (observation, info)"),
         (NanAtStep, "fails at its first step (action 0): it gave an observation that holds NaN or inf"),
@@ -154,7 +154,7 @@ def test_an_environment_of_which_there_can_be_only_one_at_a_time_is_refused() ->
             super().__init__()
 
     spec = resolve(Port)
-    words = "its factory, called while another copy was open, raised OSError: the port is; evaluations play beside"
+    words = "its factory, called while another copy was open, raised OSError: the port is; evaluations run during"
     with pytest.raises(UsageError, match=words):
         try_out(spec, check_spaces(spec))
     assert Port.opened == 0
@@ -167,7 +167,7 @@ def test_a_factory_that_gives_the_same_environment_again_is_refused(wrapped: Any
 
     env = wrapped(Same)()
     spec = resolve(lambda: env)
-    with pytest.raises(UsageError, match="gave that copy again; make it build a fresh environment at each call"):
+    with pytest.raises(UsageError, match="returned that same copy; make it build a fresh environment on each call"):
         try_out(spec, check_spaces(spec))
 
 
@@ -226,7 +226,7 @@ def test_a_vector_that_is_refused_is_closed() -> None:
         pass
 
     spec = resolve(vector_of(Counted))
-    with pytest.raises(UsageError, match="a vector of 2 environments, but 3 are asked"):
+    with pytest.raises(UsageError, match="a vector of 2 environments, but 3 are needed"):
         HostEnvironment(spec, [1], 3)
     assert Counted.opened == 0
 

@@ -346,7 +346,7 @@ def test_a_state_reopened_in_mid_episode_goes_on_to_the_same_bits(alone: list[Tr
 
 def test_a_vector_of_another_size_is_refused() -> None:
     loop = host_loop(functools.partial(same_step_vector, 3), small_agent(ZERO))
-    with pytest.raises(UsageError, match="vector of 3 environments, but 2 are asked"):
+    with pytest.raises(UsageError, match="vector of 3 environments, but 2 are needed"):
         loop.init()
 
 

@@ -180,7 +180,7 @@ def test_a_lost_episode_of_an_unfinished_chunk_is_not_counted() -> None:
 def test_an_unfinished_chunk_of_other_settings_is_refused() -> None:
     loop = on_host(SLOW)
     for partial in ({"device plan": plan(5, SLOW)}, {"host plan": plan(6, SLOW)}):
-        with pytest.raises(UsageError, match="stopped between two reports; resume it unchanged"):
+        with pytest.raises(UsageError, match="stopped between two reports; first resume it unchanged"):
             loop.check_partial(partial)
     loop.check_partial({"host plan": plan(5, SLOW)})
     loop.check_partial({})

@@ -187,10 +187,10 @@ def test_dropout_is_off() -> None:
 @pytest.mark.parametrize(
     ("model", "shape", "words"),
     [
-        (lambda: small(outputs=3), (4,), ["gives 3 values", "2 actions"]),
+        (lambda: small(outputs=3), (4,), ["returns 3 values", "2 actions"]),
         (lambda: small(), (6,), ["shape (4,)", "shape (6,)"]),
         (lambda: small(), (2, 4), ["shape (4,)", "shape (2, 4)"]),
-        (lambda: small(inputs=(8, 8, 1)), (8, 8, 1), ["gives 128 values", "2 actions"]),
+        (lambda: small(inputs=(8, 8, 1)), (8, 8, 1), ["returns 128 values", "2 actions"]),
         (lambda: keras.Model(i := keras.Input((4,)), [layers.Dense(2)(i), layers.Dense(2)(i)]), (4,), ["several"]),
         (lambda: keras.Sequential([layers.Conv2D(3, 3), layers.Dense(2)]), (4,), ["cannot take", "(4,)"]),
         (lambda: keras.Sequential([layers.Input((4,)), layers.Lambda(lambda x: x[:, :2])]), (4,), ["Lambda"]),

@@ -180,7 +180,7 @@ def test_noise_is_on_dense_layers_alone() -> None:
 
 
 def test_a_small_picture_needs_impala() -> None:
-    with pytest.raises(UsageError, match=r"a picture of 35 x 36 is too small .* use torso='impala'"):
+    with pytest.raises(UsageError, match=r"an image of 35 x 36 is too small; .* use torso='impala'"):
         torsos.features("nature", (35, 36, 3), 1)
 
 
@@ -188,7 +188,7 @@ def test_convolutions_have_no_keras_form() -> None:
     network = mlp(design((9, 8, 3), torso="impala"))
     with pytest.raises(UsageError, match="begins with convolutions"):
         keras_model(weights(network), (9, 8, 3))
-    with pytest.raises(UsageError, match="weights is set, but they are of dense layers alone"):
+    with pytest.raises(UsageError, match="weights is a Keras file of dense layers only"):
         read_weights("any.h5", network)
 
 

@@ -304,7 +304,7 @@ def test_a_failed_save_prunes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(QdojoError, match="the ones before it are kept"):
+    with pytest.raises(QdojoError, match="earlier ones are kept"):
         save_steps(tmp_path, 4)
     assert names(tmp_path) == [step_name(steps) for steps in (1, 2, 3)]
     assert [whole(tmp_path / step_name(steps)) for steps in (1, 2, 3)] == [1, 2, 3]

@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError, match=r"new/runs: No space left on device; name a directory"):
+    with pytest.raises(UsageError, match=r"new/runs: No space left on device; choose a writable"):
         make(tmp_path / "new" / "runs")
     assert list(tmp_path.iterdir()) == []
 

@@ -106,7 +106,7 @@ def test_truncate_and_write_again_doubles_and_loses_nothing(tmp_path: Path) -> N
 def test_a_doubled_row_fails_loudly_and_changes_nothing(tmp_path: Path, again) -> None:
     path = tmp_path / "metrics.sqlite"
     fill(path)
-    with pytest.raises(QdojoError, match=r"metrics\.sqlite refuses a row"), MetricsWriter(path) as writer:
+    with pytest.raises(QdojoError, match=r"metrics\.sqlite rejects a row"), MetricsWriter(path) as writer:
         again(writer)
     assert learning_curve(path)[0].steps.tolist() == [10, 30]
 

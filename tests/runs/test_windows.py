@@ -40,4 +40,4 @@ def test_the_package_is_imported_and_runs_are_locked_without_posix(tmp_path: Pat
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert "is being written by another process; stop that one first." in ran.stdout
+    assert "is being written by another process; stop that process first." in ran.stdout

@@ -1,7 +1,7 @@
-"""Bootstrapped DQN: an ensemble of networks, one of which acts for a whole episode. Not for the prior that keeps them
-apart where nothing was seen: see `networks/prior.py`.
+"""Bootstrapped DQN: an ensemble of networks, one of which acts for a whole episode. `networks/prior.py` has the prior
+that keeps the heads diverse in states without data.
 
-Every part takes the network or the loss of one head, of any kind. Parameters have a leading axis of heads.
+Every function takes the network or the loss of one head, of any kind. Parameters have a leading head axis.
 """
 
 import jax
@@ -14,14 +14,14 @@ from qdojo.noise import integer
 from qdojo.types import Actor, Batch, Memory, Metrics, Observation, Params, Words
 
 NO_HEAD = -1
-"""The memory at an episode's start: no head acts yet."""
+"""Memory at the start of an episode, before a head is drawn."""
 
 
 def bootstrapped(network: Network, heads: int) -> Network:
-    """`heads` networks that share nothing, each with weights and noise of its own; Q-values are their mean.
+    """`heads` separate networks, each with its own weights and noise; the Q-values are their mean.
 
-    Separate networks, as Osband et al. (2018) have them, section 4; Osband et al. (2016) share a torso (figure 1a) and
-    evaluate by the heads' majority vote (section 6.2). `network` gives Q-values.
+    The networks are separate as in Osband et al. (2018), section 4. In Osband et al. (2016) they share a torso (figure
+    1a) and evaluate by majority vote (section 6.2). `network` must return Q-values.
     """
 
     def apply(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
@@ -40,10 +40,10 @@ def bootstrapped(network: Network, heads: int) -> Network:
 
 
 def bootstrapped_loss(loss: Loss, heads: int) -> Loss:
-    """The mean over heads of a loss, each with its own target parameters and noise; priority and metrics are means too.
+    """A loss averaged over heads, each with its own target parameters and noise; so are the priority and the metrics.
 
-    All heads learn from all data: masks with p = 1 (Osband et al., 2016, algorithm 1 and section 6.1), so that they
-    differ by their initial weights and by their own targets.
+    All heads learn from all data: masks with p = 1 (Osband et al., 2016, algorithm 1 and section 6.1). They differ
+    only in their initial weights and their own targets.
     """
 
     def ensemble(
@@ -57,9 +57,10 @@ def bootstrapped_loss(loss: Loss, heads: int) -> Loss:
 
 
 def bootstrapped_actor(network: Network, heads: int) -> Actor:
-    """One head, drawn uniformly when an episode starts, acts through all of it. Osband et al. (2016), algorithm 1.
+    """An actor that draws one head uniformly at the start of an episode and acts with it throughout the episode.
 
-    The memory is its index. `values`, by which an agent is evaluated, are the mean over heads.
+    Osband et al. (2016), algorithm 1. The memory is the head's index. `values`, used in evaluations, is the mean over
+    heads.
     """
     mean = bootstrapped(network, heads).apply
 

@@ -1,4 +1,4 @@
-"""C51: the distribution of the return on fixed atoms, learned by cross-entropy. Not for quantiles: `quantile.py`."""
+"""C51: the return distribution on fixed atoms, learned by cross-entropy. Quantile methods are in `quantile.py`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from qdojo.types import Batch, Metrics, Observation, Params, Words
 
 
 def c51_network(logits: Network, support: Float[Array, "atoms"]) -> Network:
-    """Q-values, sum_i p_i z_i, where the network gives logits `[*branches, actions, atoms]`. Bellemare et al. (2017),
-    algorithm 1."""
+    """A network that returns Q-values, sum_i p_i z_i, computed from logits `[*branches, actions, atoms]`. Bellemare et
+    al. (2017), algorithm 1."""
 
     def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
         return legal_only(jax.nn.softmax(logits.apply(params, observation)) @ support, observation)
@@ -24,16 +24,16 @@ def c51_network(logits: Network, support: Float[Array, "atoms"]) -> Network:
 
 
 def c51_loss(logits: Network, support: Float[Array, "atoms"], double: bool, munchausen: Munchausen | None) -> Loss:
-    """The cross-entropy of the chosen action's distribution with the projected one of reward and next state.
+    """The cross-entropy between the chosen action's distribution and the projected target distribution.
 
-    Bellemare et al. (2017), algorithm 1. The next action is the target network's choice, or with `double` the online
-    network's (Hessel et al., 2018, section 3). With `munchausen` the reward has its bonus and the next distribution is
-    the mixture, over the actions of the soft policy, of atoms shifted by -tau log pi (for C51 in no paper; the mean is
-    that of Vieillard et al., 2020, equation 6). The branches of a MultiDiscrete action share one target: the mixture of
-    theirs, which has the mean of Tavakoli et al. (2018), equation 6.
+    Bellemare et al. (2017), algorithm 1. The target network chooses the next action, or with `double` the online
+    network (Hessel et al., 2018, section 3). With `munchausen`, the reward includes the bonus and the next distribution
+    is a mixture over the actions of the soft policy, with atoms shifted by -tau log pi; no paper does this for C51, but
+    its mean equals Vieillard et al. (2020), equation 6. The branches of a MultiDiscrete action share one target, the
+    mixture of their distributions, whose mean is that of Tavakoli et al. (2018), equation 6.
 
-    The priority is the cross-entropy; Hessel et al. take the divergence, which is less by the target's own entropy.
-    The metric `clipped` is the share of the target's mass that lay outside the support and was moved to its ends.
+    The priority is the cross-entropy; Hessel et al. use the KL divergence, which is smaller by the target's entropy.
+    The metric `clipped` is the fraction of the target's mass that lay outside the support and was moved to its ends.
     """
     q_network = c51_network(logits, support)
 

@@ -1,5 +1,5 @@
-"""Conservative Q-learning: a loss and what keeps the values of actions low that the data do not have. Not for reading
-data that others collected."""
+"""Conservative Q-learning: adds a penalty to a loss that keeps the values of actions outside the data low. `dataset.py`
+reads such data."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from qdojo.types import Batch, Metrics, Params, Words
 def conservative(loss: Loss, network: Network, alpha: Scalar) -> Loss:
     """`loss` + `alpha` * (log sum_a exp Q(s, a) - Q(s, a_data)): CQL(H). Kumar et al. (2020), equation 4.
 
-    `network` gives the Q-values of the parameters that `loss` learns: of a distribution, its means. The metric
-    `conservative` is the gap, in units of these Q-values; at least 0.
+    `network` returns Q-values for the parameters that `loss` trains; for a return distribution they are its means. The
+    metric `conservative` is the bracketed gap, at least 0, in units of these Q-values.
     """
 
     def penalised(
@@ -30,6 +30,6 @@ def conservative(loss: Loss, network: Network, alpha: Scalar) -> Loss:
 
 
 def optimism(q: Float[Array, "*branches actions"], action: Int[Array, "*branches"]) -> Float[Array, ""]:
-    """log sum_a' exp Q(s, a') - Q(s, a), the mean over branches. Illegal actions lie so low that they have no share."""
+    """log sum_a' exp Q(s, a') - Q(s, a), averaged over branches. Illegal actions have too low Q-values to count."""
     q = q.reshape(-1, q.shape[-1])
     return jnp.mean(jax.nn.logsumexp(q, axis=-1) - jax.vmap(chosen)(q, action.reshape(-1)))

@@ -1,4 +1,4 @@
-"""The DQN loss: Q-learning against a target network, with Double selection where asked. One formula, one example."""
+"""The DQN loss for one example: Q-learning with a target network and, optionally, Double DQN's action selection."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,26 +20,26 @@ ERRORS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
 
 
 class Rule(NamedTuple):
-    """What a plain value's target is made of, and how its error counts."""
+    """The options of the target and the error of a scalar Q-value."""
 
     double: bool
-    """a* is the online network's choice (van Hasselt et al., 2016), and not the target network's."""
+    """Whether the online network chooses a* (van Hasselt et al., 2016) instead of the target network."""
     error: str
-    """Which of `ERRORS`."""
+    """A key of `ERRORS`."""
     munchausen: Munchausen | None = None
     rescaled: bool = False
-    """Q-values are those of the returns after `targets.rescaled` (Kapturowski et al., 2019, section 2.3)."""
+    """Whether Q-values estimate returns transformed by `targets.rescaled` (Kapturowski et al., 2019, section 2.3)."""
 
 
 class Values(NamedTuple):
-    """Q-values of one transition, of which a target is made."""
+    """Q-values of one transition that determine its target."""
 
     q_t: Float[Array, "*branches actions"]
-    """The target network's of the next observation."""
+    """Target network's Q-values of the next observation."""
     selector_t: Float[Array, "*branches actions"]
-    """Those by which the next action is chosen: the online network's with Double."""
+    """Q-values that select the next action: the online network's with Double DQN, else `q_t`."""
     q_before: Float[Array, "*branches actions"]
-    """The target network's of the observation itself, for Munchausen."""
+    """Target network's Q-values of the first observation, for Munchausen; otherwise not used."""
 
 
 def dqn_loss(network: Network, rule: Rule) -> Loss:
@@ -68,11 +68,11 @@ def target_value(
     reward_t: Float[Array, ""],
     discount_t: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """r + discount * V(s'), without gradient. With `munchausen` a bonus for the policy's own choice joins the reward,
-    and the maximum becomes a soft one (Vieillard et al., 2020, equation 6).
+    """r + discount * V(s'), without gradient. With `munchausen`, the Munchausen bonus is added to the reward and a soft
+    maximum replaces the maximum (Vieillard et al., 2020, equation 6).
 
-    The branches of a MultiDiscrete action share one target, of their mean value (Tavakoli et al., 2018, equation 6); a
-    Discrete action is one branch.
+    The branches of a MultiDiscrete action share one target with their mean value (Tavakoli et al., 2018, equation 6);
+    a Discrete action is a single branch.
     """
     q_t, selector_t = (q.reshape(-1, q.shape[-1]) for q in (values.q_t, values.selector_t))
     if rule.munchausen is None:
@@ -90,7 +90,7 @@ def target_value(
 def munchausen_bonus(
     q_tm1: Float[Array, "*branches actions"], action_tm1: Int[Array, "*branches"], munchausen: Munchausen
 ) -> Float[Array, ""]:
-    """What joins the reward; the mean over branches. `q_tm1` is the target network's."""
+    """The bonus added to the reward, averaged over branches. `q_tm1` comes from the target network."""
     each = jax.vmap(targets.munchausen_bonus, in_axes=(0, 0, None, None, None))
     return jnp.mean(each(q_tm1.reshape(-1, q_tm1.shape[-1]), action_tm1.reshape(-1), *munchausen))
 
@@ -98,9 +98,9 @@ def munchausen_bonus(
 def distance(
     rule: Rule, q_tm1: Float[Array, "*branches actions"], action_tm1: Int[Array, "*branches"], target: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-    """Loss, priority and metrics of the chosen action's value, or of the mean over branches.
+    """Loss, priority and metrics of the chosen action's value, averaged over branches.
 
-    The metric `q_mean` is in units of the return, also where Q-values are rescaled.
+    The metric `q_mean` is in units of the return, even if Q-values are rescaled.
     """
     q = jax.vmap(targets.chosen)(q_tm1.reshape(-1, q_tm1.shape[-1]), action_tm1.reshape(-1))
     error = target - q

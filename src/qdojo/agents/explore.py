@@ -1,4 +1,4 @@
-"""How an agent acts while it learns: Q-values, and when something else than the best is tried. Not for learning."""
+"""How an agent acts during training: epsilon-greedy or Boltzmann exploration over Q-values, and their schedules."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -14,39 +14,39 @@ Scalar: TypeAlias = Float[Array, ""] | float
 
 
 class Exploration(NamedTuple):
-    """Numbers of exploration that change no shape; part of the state, so members may differ."""
+    """Numeric settings of exploration. They are part of the state, so members may differ in them."""
 
     epsilon_start: Scalar
     epsilon_end: Scalar
     decay_steps: Scalar
-    """Env steps from start to end, of epsilon and of the temperature."""
+    """Env steps in which epsilon and the temperature go from their start to their end values."""
     ladder: Scalar = 0.0
-    """Env i of N has epsilon**(1 + ladder * i / (N - 1)): Horgan et al. (2018), section 4.1, has 7."""
+    """Env i of N uses epsilon**(1 + ladder * i / (N - 1)); Horgan et al. (2018), section 4.1, use 7."""
     temperature_start: Scalar = 1.0
     temperature_end: Scalar = 1.0
 
 
 class Choosing(NamedTuple):
-    """What the compiled choice of an action is built around."""
+    """Options of action selection that are compiled in."""
 
     num_actions: int
     action_shape: tuple[int, ...] = ()
     """() for a Discrete action, (branches,) for a MultiDiscrete one."""
     num_envs: int = 1
     exponential: bool = False
-    """Whether epsilon and temperature fall by the same factor each step, or by the same difference."""
+    """Whether epsilon and the temperature decay exponentially instead of linearly."""
     boltzmann: bool = False
-    """Whether actions are drawn in proportion to exp(Q / temperature), where the best would be taken."""
+    """Whether to draw actions in proportion to exp(Q / temperature) instead of taking the best one."""
 
     @property
     def words(self) -> int:
-        """uint32 words that `choose` consumes: whether to explore, and for each branch an action."""
+        """Random words that `choose` consumes: one to decide whether to explore, and the rest to draw actions."""
         branches = self.action_shape[0] if self.action_shape else 1
         return 1 + branches * (1 + self.num_actions * self.boltzmann)
 
 
 class Acting(NamedTuple):
-    """The functions of an `Agent` that play. Its states have `params` and `hyper.exploration`."""
+    """The acting functions of an `Agent`. The agent's state must have `params` and `hyper.exploration`."""
 
     act: Callable[[Any, Observation, Memory, Words, Clock, Int[Array, ""]], tuple[Int[Array, "*branches"], Memory]]
     exploration: Callable[[Any, Clock], Float[Array, ""]]
@@ -54,7 +54,7 @@ class Acting(NamedTuple):
 
 
 def acting(actor: Actor, choosing: Choosing) -> Acting:
-    """Epsilon-greedy or Boltzmann acting, with what the actor itself explores by."""
+    """Epsilon-greedy or Boltzmann acting, in addition to the actor's own exploration."""
 
     def act(
         state: Any, observation: Observation, memory: Memory, noise: Words, clock: Clock, env: Int[Array, ""]
@@ -84,7 +84,7 @@ def acting(actor: Actor, choosing: Choosing) -> Acting:
 
 
 def actor_of(network: Network) -> Actor:
-    """A network of Q-values plays by them, with its noise while it explores, and with its memory where it has one."""
+    """The actor of a network that returns Q-values. `exploring` adds the noise of a noisy network."""
 
     def values(params: Params, observation: Observation, memory: Memory) -> tuple[Float[Array, "*q"], Memory]:
         seen, memory = network.features(params, observation, memory)
@@ -99,24 +99,24 @@ def actor_of(network: Network) -> Actor:
 
 
 def position(clock: Clock, num_envs: int) -> Float[Array, ""]:
-    """How far schedules are, in env steps."""
+    """The position of all schedules, in env steps."""
     return clock.rows.astype(jnp.float32) * num_envs
 
 
 def linear(start: Scalar, end: Scalar, duration: Scalar, position: Scalar) -> Float[Array, ""]:
-    """From `start` at 0 to `end` at `duration` and there ever after, all in absolute env steps."""
+    """Linear interpolation from `start` at 0 to `end` at `duration`, and `end` from there on, in absolute env steps."""
     return start + (end - start) * jnp.clip(position / duration, 0.0, 1.0)
 
 
 def exponential(start: Scalar, end: Scalar, duration: Scalar, position: Scalar) -> Float[Array, ""]:
-    """The same way by equal factors; both ends above 0, or both 0."""
+    """Exponential interpolation, otherwise like `linear`. `start` and `end` are both above 0, or both 0."""
     start = jnp.asarray(start, jnp.float32)
     factor = end / jnp.where(start > 0.0, start, 1.0)
     return start * jnp.power(factor, jnp.clip(position / duration, 0.0, 1.0))
 
 
 def legal_actions(observation: Observation) -> Bool[Array, "*branches actions"] | None:
-    """The mask that came with an observation, if one did."""
+    """The action mask of an observation; None if it has none."""
     return jnp.asarray(observation.action_mask) if isinstance(observation, Masked) else None
 
 
@@ -128,19 +128,19 @@ def choose(
     temperature: Scalar,
     noise: Words,
 ) -> Int[Array, "*branches"]:
-    """The best action, or one drawn by exp(Q / temperature); or with probability `epsilon` any legal action.
+    """With probability `epsilon` a random legal action, else the best one or one drawn by exp(Q / temperature).
 
-    Drawn for this env alone. The branches of a MultiDiscrete action explore together and draw apart.
+    It chooses for a single env. All branches of a MultiDiscrete action explore at once, and each draws its own action.
     """
     coin, noise = noise[0], noise[1:]
     branches = choosing.action_shape
     drawing, noise = noise[: q[..., 0].size].reshape(branches), noise[q[..., 0].size :]
     preferred = q
     if choosing.boltzmann:
-        # The largest of Q / temperature + Gumbel noise is such a draw (Maddison et al., 2014, section 2).
+        # The argmax of Q / temperature + Gumbel noise is such a draw (Maddison et al., 2014, section 2).
         preferred = q / temperature + gumbel(noise.reshape(q.shape))
     if legal is not None:
-        # Illegal actions have very low Q-values already; a high temperature would lift them.
+        # Illegal actions already have very low Q-values, but a high temperature would raise them.
         preferred = jnp.where(legal, preferred, -jnp.inf)
     best = jnp.argmax(preferred, axis=-1).astype(jnp.int32)
     return jnp.where(uniform(coin) < epsilon, any_action(drawing, choosing.num_actions, legal), best)
@@ -149,7 +149,7 @@ def choose(
 def any_action(
     noise: UInt32[Array, "*branches"], num_actions: int, legal: Bool[Array, "*branches actions"] | None
 ) -> Int[Array, "*branches"]:
-    """A legal action, each as likely as the others; one word a branch."""
+    """A legal action drawn uniformly, with one random word per branch."""
     if legal is None:
         return integer(noise, num_actions)
     nth = integer(noise, jnp.sum(legal, axis=-1))

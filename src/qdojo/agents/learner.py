@@ -1,7 +1,7 @@
-"""The update that all replay agents share: sample, loss, gradient, optimizer, target. Not for a variant's formula.
+"""The update that all replay agents share: sampling, loss, gradient, optimizer step, target network.
 
-A variant is one `Loss` (see `dqn.py`), handed to `replay_agent`; and where it plays or reads the tape in a way of its
-own, an `Actor` and a `Window`.
+A variant passes its `Loss` (see `dqn.py`) to `replay_agent`, and an `Actor` or a `Window` if it acts or reads the tape
+differently.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,22 +23,22 @@ from qdojo.types import Actor, Agent, Clock, Metrics, Params, Words
 
 
 class Loss(NamedTuple):
-    """The formula of a variant, for one example. Online and target parameters come with their noise in them."""
+    """The loss of a variant for one example. Noisy parameters, online and target, are already perturbed."""
 
     of: Callable[[Params, Params, Any, Words], tuple[Float[Array, ""], Float[Array, ""], Metrics]]
-    """(params, target_params, example, noise) -> loss, priority, metrics. An example is a `Batch` of one, or what
-    another `Window` reads; the priority says how wrong the value was."""
+    """(params, target_params, example, noise) -> loss, priority, metrics. An example is a `Batch` without its batch
+    axis, or what another `Window` reads; the priority is an absolute error."""
     words: int = 0
-    """uint32 words that one example consumes."""
+    """Random words that one example consumes."""
 
 
 Own: TypeAlias = Mapping[str, Scalar]
-"""Numbers that members differ in, by name."""
+"""Settings in which members differ, by name."""
 NONE: Own = {}
 
 
 class Hyper(NamedTuple):
-    """Numbers that change no shape. They are part of the state, so members may differ and none is compiled in."""
+    """Numeric settings. They are part of the state rather than compiled in, so members may differ in them."""
 
     learning_rate_start: Scalar
     learning_rate_end: Scalar
@@ -51,19 +51,19 @@ class Hyper(NamedTuple):
     priority_beta_steps: Scalar = 1.0
     """Env steps in which beta rises to 1."""
     own: Own = NONE
-    """Others that members differ in: `adam_beta1`, `adam_beta2`, `adam_epsilon`, `max_grad_norm` in place of those of
-    the `Structure`, and whatever the loss reads."""
+    """Other settings in which members differ: `adam_beta1`, `adam_beta2`, `adam_epsilon` and `max_grad_norm`, which
+    override the `Structure`, and settings that the loss reads."""
 
 
 class LearnerState(NamedTuple):
-    """All that one member of a replay agent learns and carries."""
+    """The state of one member of a replay agent."""
 
     params: Params
     target_params: Params
     optimizer: optax.OptState
     hyper: Hyper
     priorities: Any
-    """What the sampler keeps of the rows of the tape."""
+    """The sampler's state, such as a sum tree of priorities."""
 
 
 class Adam(NamedTuple):
@@ -74,11 +74,11 @@ class Adam(NamedTuple):
     beta2: float = 0.999
     """Decay rate of the mean squared gradient."""
     epsilon: float = 1e-8
-    """Added to the root of that mean."""
+    """Added to the square root of the mean squared gradient."""
 
 
 class Structure(NamedTuple):
-    """What the compiled program is built around: the same for all members."""
+    """Settings that are compiled into the program, so all members share them."""
 
     choosing: Choosing
     batch_size: int
@@ -97,10 +97,10 @@ def replay_agent(
     initial_params: Params | None = None,
     actor: Actor | None = None,
 ) -> Agent:
-    """An agent that learns from samples of the tape with a target network, and acts by `actor` or else by the network.
+    """An agent that learns from samples of the tape with a target network, and acts with `actor` or with the network.
 
-    `loss` makes the formula of a member's own numbers. Every member starts from `initial_params` where they are given,
-    else from weights of its own.
+    `loss` returns the loss for the settings in which a member differs. Every member starts from `initial_params` if
+    given, otherwise from its own random weights.
     """
     loss_words = loss(hyper.own).words
     actor = actor_of(network) if actor is None else actor
@@ -131,7 +131,7 @@ def replay_agent(
         of = loss(own).of
         losses, errors, metrics = jax.vmap(of, in_axes=(None, None, 0, 0))(params, target, batch, words)
         mean = jnp.mean(batch.weight * losses)
-        # Rows that start no transition tell nothing; importance weights are for the loss.
+        # Metrics ignore rows that start no transition. Importance weights apply to the loss only.
         real = (batch.weight > 0.0).astype(jnp.float32)
         share = real / jnp.maximum(jnp.sum(real), 1.0)
         return mean, (errors, {"loss": mean} | jax.tree.map(lambda each: jnp.dot(share, each), metrics))
@@ -158,7 +158,7 @@ def replay_agent(
         rate = learning_rate(numbers, now)
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
         params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
-        # Both networks have seen the same observations, whatever else is synced, and when.
+        # Both networks keep the same observation statistics, independent of target syncs.
         before = network.observe(state.target_params, batch.obs_tm1)
         target_params = sync_target(params, before, numbers, clock)
         priorities = sampler.update(priorities, tape, drawn, errors, exponents)
@@ -193,5 +193,5 @@ def replay_agent(
 
 
 def learning_rate(hyper: Any, position: Float[Array, ""]) -> Float[Array, ""]:
-    """The step size of the optimizer at a position in env steps, by three numbers that every agent's `hyper` has."""
+    """The learning rate at a position in env steps, from three fields that the `hyper` of every agent has."""
     return linear(hyper.learning_rate_start, hyper.learning_rate_end, hyper.learning_rate_decay_steps, position)

@@ -1,4 +1,4 @@
-"""A loss of the user's own, tried before anything is compiled. Not for those of qdojo: see `dqn.py`."""
+"""Checks a user's own loss before anything is compiled. The built-in losses are in `dqn.py` and its neighbours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ from qdojo.types import Batch
 def own_loss(
     make: Callable[[Network, Rule], Loss], network: Network, rule: Rule, observation: Any, action_shape: tuple[int, ...]
 ) -> Loss:
-    """The loss that `make` returns for a network and a rule. It is traced for one transition, and not run.
+    """The loss that `make` returns for a network and a rule. It is traced for one transition but not run.
 
-    `observation` has the shape and dtype of each array of one observation; where it is None nothing is traced. Raises
-    UsageError, one sentence that says what to mend, where it is no `Loss` or does not give (loss, priority, metrics),
-    each a number.
+    `observation` has the shape and dtype of each array of one observation; if it is None, nothing is traced. Raises
+    UsageError, in one sentence with the fix, if `make` returns no `Loss` or the loss does not return (loss, priority,
+    metrics) as scalars.
     """
     name = getattr(make, "__qualname__", type(make).__name__)
     loss = tried(f"loss {name}", lambda: make(network, rule))
@@ -37,7 +37,7 @@ def own_loss(
     fits = isinstance(given, tuple) and len(given) == 3 and isinstance(given[2], dict)
     if not fits or any(leaf.shape != () for leaf in jax.tree.leaves(given)):
         raise UsageError(
-            f"loss {name} gives {jax.tree.map(lambda leaf: list(leaf.shape), given)} for one transition; return "
-            "(loss, priority, metrics): two numbers, and a dict of numbers by name."
+            f"loss {name} returns shapes {jax.tree.map(lambda leaf: list(leaf.shape), given)} for one transition; "
+            "return (loss, priority, metrics): two scalars and a dict of scalars by name."
         )
     return loss

@@ -1,7 +1,7 @@
-"""PQN: Q(lambda) from the rows just collected, without a target network or a replay. Not for replay: see `learner.py`.
+"""PQN: Q(lambda) on the rows just collected, without a target network or replay. `learner.py` has the replay agents.
 
-Gallici et al. (2025), "Simplifying Deep Temporal Difference Learning", algorithm 1. What stands in for the target
-network is LayerNorm (`mlp(..., layer_norm=True)`). The loop's rhythm is `rollout` rows, one update.
+Gallici et al. (2025), "Simplifying Deep Temporal Difference Learning", algorithm 1. LayerNorm (`Design.layer_norm`)
+replaces the target network. The loop collects `rollout` rows per update.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from qdojo.types import Agent, Clock, Metrics, Observation, Params, Words
 
 
 class PqnHyper(NamedTuple):
-    """Numbers that change no shape. They are part of the state, so members may differ and none is compiled in."""
+    """Numeric settings. They are part of the state rather than compiled in, so members may differ in them."""
 
     learning_rate_start: Scalar
     learning_rate_end: Scalar
@@ -31,23 +31,23 @@ class PqnHyper(NamedTuple):
     lambda_: Scalar
     exploration: Exploration
     own: Own = NONE
-    """`max_grad_norm`, where members differ in it, in place of that of the structure."""
+    """Holds `max_grad_norm` if members differ in it; it overrides the `PqnStructure`."""
 
 
 class PqnStructure(NamedTuple):
-    """What the compiled program is built around: the same for all members."""
+    """Settings that are compiled into the program, so all members share them."""
 
     choosing: Choosing
     rollout: int
-    """Rows that one learning phase learns from: those that the loop collects a cycle."""
+    """Rows in one learning phase, which is the number of rows that the loop collects per cycle."""
     epochs: int
     minibatches: int
-    """Gradient steps an epoch, each on its share of the phase's transitions."""
+    """Gradient steps per epoch, each on an equal part of the phase's transitions."""
     max_grad_norm: float
 
 
 class PqnState(NamedTuple):
-    """All that one member learns and carries."""
+    """The state of one member."""
 
     params: Params
     optimizer: optax.OptState
@@ -55,7 +55,7 @@ class PqnState(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """What a learning phase learns from. `weight` is 0 for rows that start no transition."""
+    """The training data of a learning phase. `weight` is 0 for rows that start no transition."""
 
     observation: Observation
     action: Int[Array, "*transitions"]
@@ -64,20 +64,20 @@ class Transitions(NamedTuple):
 
 
 def capacity_rows(rollout: int) -> int:
-    """The tape's length: whole blocks of `rollout` rows that hold the newest block and the row before it."""
+    """Length of the tape: two blocks of `rollout` rows, to hold the newest block and the row before it."""
     return 2 * rollout
 
 
 def pqn_agent(
     network: Network, hyper: PqnHyper, structure: PqnStructure, initial_params: Params | None = None
 ) -> Agent:
-    """An epsilon-greedy agent whose one `update` a cycle is a whole learning phase on the newest rows of the tape.
+    """An agent with one `update` per cycle, a whole learning phase on the newest rows of the tape.
 
-    The tape needs `capacity_rows(rollout)`. Every member starts from `initial_params` where they are given, else from
-    weights of its own. Raises `ValueError` where the minibatches do not divide the transitions evenly.
+    The tape needs `capacity_rows(rollout)` rows. Every member starts from `initial_params` if given, otherwise from its
+    own random weights. Raises `ValueError` if the minibatches do not divide the transitions evenly.
 
-    Deviations from the paper's own code: the learning rate falls by env steps and not by gradient steps, and the
-    newest row, whose successor is not there yet, waits for the next phase.
+    Deviations from the authors' code: the learning rate decays with env steps instead of gradient steps, and the newest
+    row, whose successor is not written yet, is used in the next phase.
     """
     num_envs = structure.choosing.num_envs
     transitions = structure.rollout * num_envs
@@ -145,17 +145,17 @@ def pqn_agent(
 
 
 def shuffled(noise: UInt32[Array, "epochs transitions"]) -> Int[Array, "epochs transitions"]:
-    """The transitions in random order, another one each epoch."""
+    """Indices of the transitions in a new random order for each epoch."""
     return jnp.argsort(noise, axis=1)
 
 
 def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnHyper) -> Transitions:
     """The newest `rollout` rows that have a successor, as transitions, flattened over `[rollout, env]`, oldest first.
 
-    The successor of the newest of them is the newest row of all, which only tells what comes next.
+    The newest row of the tape starts no transition here; it only serves as the successor of the row before it.
     """
     age, env = jnp.meshgrid(jnp.arange(rollout, -1, -1), jnp.arange(tape.num_envs), indexing="ij")
-    # At the start of a run the oldest of them was never written; the one after it stands in its place.
+    # At the start of a run the oldest of these rows does not exist yet; the next one replaces it, with weight 0.
     rows = jax.tree.map(jnp.asarray, take(tape, newest(tape, jnp.minimum(age, tape.size - 1)), env))
     q = jax.vmap(jax.vmap(network.apply, in_axes=(None, 0)), in_axes=(None, 0))(params, rows.observation)
     # The branches of a MultiDiscrete action share one value, their mean (Tavakoli et al., 2018, equation 6).

@@ -1,8 +1,8 @@
-"""QR-DQN, IQN and FQF: the distribution of the return by its quantiles. Not for fixed atoms: see `categorical.py`.
+"""QR-DQN, IQN and FQF: the return distribution as quantiles. `categorical.py` uses fixed atoms.
 
-They differ in where the quantile function is asked: at even fractions, at random ones, at proposed ones. With
-`munchausen` the next quantiles are averaged over the actions of the soft policy, each less tau log pi, as in Vieillard
-et al. (2020), appendix B.1.
+They evaluate the quantile function at even, random and proposed fractions, respectively. With `munchausen`, the next
+quantiles are averaged over the actions of the soft policy after subtracting tau log pi from each, as in Vieillard et
+al. (2020), appendix B.1.
 """
 
 import jax
@@ -27,12 +27,12 @@ from qdojo.noise import uniform
 from qdojo.types import Batch, Metrics, Observation, Params, Words
 
 ACTING_FRACTIONS = 32
-"""K of Dabney et al. (2018b), section 4; FQF proposes its own."""
+"""K of Dabney et al. (2018b), section 4. FQF ignores it and uses its proposed fractions."""
 
 
 def qrdqn_network(quantiles: Network) -> Network:
-    """Q-values, the mean quantiles, of a network that gives `[*branches, actions, n]`. Dabney et al. (2018a), algorithm
-    1."""
+    """A network that returns Q-values: the means of the quantiles `[*branches, actions, n]` of another network. Dabney
+    et al. (2018a), algorithm 1."""
 
     def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
         return legal_only(jnp.mean(quantiles.apply(params, observation), axis=-1), observation)
@@ -65,11 +65,11 @@ def iqn_loss(
     acting_fractions: int = 8,
     cvar: float = 1.0,
 ) -> Loss:
-    """Quantile regression at random fractions, new ones for each example and network.
+    """Quantile regression at random fractions, drawn separately for each example and network.
 
-    Dabney et al. (2018b), equation 3. The target's action has the largest mean of the target's own samples, for which
-    the paper draws others: each costs a pass for each example. Where another mean chooses (`double`: the online
-    network's; `cvar` below 1: that of the worst returns), it is that of `acting(network, acting_fractions, cvar)`.
+    Dabney et al. (2018b), equation 3. The next action maximises the mean of the target's own samples; the paper draws
+    others for this, which costs a forward pass per sample. With `double` (the online network's mean) or `cvar` below 1
+    (the mean of the worst returns), the Q-values of `acting(network, acting_fractions, cvar)` choose the next action.
     """
     q_network = acting(network, acting_fractions, cvar)
 
@@ -90,12 +90,12 @@ def iqn_loss(
 
 
 def fqf_loss(network: Network, double: bool, munchausen: Munchausen | None) -> Loss:
-    """Quantile regression at the middles of the proposed parts, plus the loss of the proposal.
+    """Quantile regression at the midpoints of the proposed intervals, plus the loss of the proposal.
 
-    Yang et al. (2019), algorithm 1. The fractions are those of the example's own observation for both networks, and
-    come from the online one. The target's action has the largest mean of the same quantiles (with `double`: of the
-    online network at its own fractions). The paper gives the proposal an optimizer of its own; here it moves slowly
-    because its logits are scaled (see `implicit.py`). Raises ValueError for a network that proposes nothing.
+    Yang et al. (2019), algorithm 1. The online network proposes the fractions from the first observation, and both
+    networks use them. The next action maximises the mean of the target's quantiles (with `double`, the mean of the
+    online network at its own fractions). The paper uses a separate optimizer for the proposal; here it learns slowly
+    because its logits are scaled (see `implicit.py`). Raises ValueError for a network without a proposal.
     """
     if network.proposal is None:
         raise ValueError("FQF needs a network with a proposal: build it with implicit(..., proposed=n).")
@@ -122,7 +122,7 @@ def fqf_loss(network: Network, double: bool, munchausen: Munchausen | None) -> L
 def _at(
     network: Network, params: Params, observation: Observation, fractions: Float[Array, "n"]
 ) -> Float[Array, "*branches actions n"]:
-    """The quantiles with their fractions last, as a network of fixed ones has them."""
+    """The quantiles with the fraction axis last, as a QR-DQN network returns them."""
     return jnp.moveaxis(network.apply(params, observation, fractions), 0, -1)
 
 
@@ -134,10 +134,10 @@ def _targets(
     batch: Batch,
     munchausen: Munchausen | None,
 ) -> Float[Array, "branches m"]:
-    """r + discount * the quantiles, of the target network's `following`, that the next action has; without gradient.
+    """r + discount * the next action's quantiles in the target network's `following`, without gradient.
 
-    That action is the one with the largest `selector`: with Double Q-values of the online network (van Hasselt et al.,
-    2016), else of the target network.
+    The next action is the one with the largest `selector`: Q-values of the online network with Double DQN (van Hasselt
+    et al., 2016), else of the target network.
     """
     following = by_branch(following)
     selector = selector.reshape(following.shape[:2])
@@ -158,10 +158,10 @@ def _regression(
     goal: Float[Array, "branches m"],
     widths: Float[Array, "n"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
-    """Loss, priority, metrics. Where the parts of [0, 1] differ in width, means are weighted by `widths`.
+    """Loss, priority, metrics. If the intervals of [0, 1] differ in width, means are weighted by `widths`.
 
-    The branches of a MultiDiscrete action share one target: the mixture of theirs, whose quantiles are all of `goal`,
-    and whose mean is that of Tavakoli et al. (2018), equation 6.
+    The branches of a MultiDiscrete action share one target, the mixture of their distributions. It consists of all
+    quantiles in `goal`, and its mean is that of Tavakoli et al. (2018), equation 6.
     """
     mean, goal_mean = (jnp.mean(x if widths is None else x @ widths) for x in (quantiles, goal))
     loss = jnp.mean(jax.vmap(quantile_huber, in_axes=(0, None, None))(quantiles, fractions, goal.reshape(-1)))

@@ -1,7 +1,7 @@
-"""DRQN and R2D2: any loss on sequences, by a network with a memory. Not for the cells: see `networks/recurrent.py`.
+"""DRQN and R2D2: any loss on sequences, with a recurrent network. `networks/recurrent.py` has the networks.
 
-Hausknecht and Stone (2015) start each sequence from an empty memory; Kapturowski et al. (2019) from the one that the
-agent had when it saw the first row, and let the network warm up over some rows before it learns.
+Hausknecht and Stone (2015) start each sequence with an empty memory. Kapturowski et al. (2019) start with the memory
+that the agent had at the first row, and burn in the network on some rows before it learns.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from qdojo.networks.network import Network
 from qdojo.types import Batch, Memory, Metrics, Observation, Params, Sequence, Words
 
 LARGEST_SHARE = 0.9
-"""eta of Kapturowski et al. (2019), section 2.3: the share of the largest error in a sequence's priority."""
+"""eta of Kapturowski et al. (2019), section 2.3: the weight of the largest error in a sequence's priority."""
 
 
 class Target(NamedTuple):
-    """The target network's parameters, so marked that its head reads features of its own."""
+    """Marks parameters as the target network's, so that its head reads the target network's features."""
 
     params: Params
 
 
 def reading(network: Network) -> Network:
-    """A network with a memory as losses see it: any of the family learns from sequences by it.
+    """A recurrent network in the form that losses take, so that any loss of the family works on sequences.
 
-    What each of the two networks makes of all that came before is not the same, so its observation is the features of
-    both, `[2, *features]`, the online network's first. A `Target` reads the second.
+    Online and target network compute different features from the same history, so the observation of this network is
+    the features of both, `[2, *features]`. Parameters marked `Target` read the second, all others the first.
     """
 
     def own(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +50,7 @@ def unrolled(
 ) -> tuple[Float[Array, "time *features"], Memory]:
     """Features of successive observations `[time, ...]`, and the memory after them.
 
-    An episode starts after each row that is `last`, and with it the memory, as it does when the loops act.
+    The memory is reset after each row that is `last`, where an episode starts, just as when the loops act.
     """
 
     def row(memory: Memory, seen: tuple[Observation, Bool[Array, ""]]) -> tuple[Memory, Float[Array, "*features"]]:
@@ -63,12 +63,12 @@ def unrolled(
 
 
 def recurrent_loss(loss: Loss, network: Network, length: int, burn_in: int, stored_state: bool) -> Loss:
-    """The mean of `loss` over the transitions of a `Sequence`, `length` rows that come after `burn_in` others, which
-    only make the memory. `loss` is built on `reading(network)`.
+    """The mean of `loss` over the transitions of a `Sequence`: `length` rows after `burn_in` rows that only update the
+    memory. `loss` must be built on `reading(network)`.
 
-    Online and target network each go over all rows, from the stored memory or from an empty one; no gradient goes
-    through the burn-in, nor through what follows a transition. Kapturowski et al. (2019), sections 2.3 and 3; from an
-    empty memory and without burn-in, the "bootstrapped random updates" of Hausknecht and Stone (2015).
+    Online and target network each process all rows, from the stored memory or from an empty one. No gradient flows
+    through the burn-in or through next observations. Kapturowski et al. (2019), sections 2.3 and 3; with an empty
+    memory and no burn-in, these are the "bootstrapped random updates" of Hausknecht and Stone (2015).
     """
     burnt, learned = slice(burn_in), slice(burn_in, None)
 
@@ -76,7 +76,7 @@ def recurrent_loss(loss: Loss, network: Network, length: int, burn_in: int, stor
         return jax.tree.map(lambda leaf: leaf[rows], observations)
 
     def features(params: Params, sequence: Sequence) -> Float[Array, "time *features"]:
-        """Of all rows after the burn-in."""
+        """Features of all rows after the burn-in."""
         memory = sequence.memory if stored_state else network.memory()
         seen, last = sequence.obs_tm1, sequence.last
         _, memory = unrolled(network, jax.lax.stop_gradient(params), at(seen, burnt), last[burnt], memory)
@@ -101,7 +101,7 @@ def recurrent_loss(loss: Loss, network: Network, length: int, burn_in: int, stor
         )
 
         def mean(x: Float[Array, "learned"]) -> Float[Array, ""]:
-            """Over the rows that start a transition."""
+            """The mean over the rows that start a transition."""
             return jnp.sum(real * x) / jnp.maximum(jnp.sum(real), 1.0)
 
         priority = LARGEST_SHARE * jnp.max(real * errors) + (1.0 - LARGEST_SHARE) * mean(errors)

@@ -1,7 +1,7 @@
-"""The tutorial's agent, true to its numbers: one replay at the end of each episode, fitted one sample at a time.
+"""A faithful copy of the tutorial's agent: one replay at the end of each episode, fitted one sample at a time.
 
-Not a good DQN (see `dqn.py`): no target network, and the end by a time limit counts as an end. One env a member; the
-loop's rhythm is one row, one update.
+It is not a good DQN (see `dqn.py`): it has no target network and treats a time limit as termination. Each member has
+one env; the loop calls `update` after every row.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults
 
 
 class Adam(NamedTuple):
-    """The running moments of the gradient, and how many gradients went into them."""
+    """The running moments of the gradient, and the number of gradients in them."""
 
     mean: Params
     square: Params
@@ -32,7 +32,7 @@ class Adam(NamedTuple):
 
 
 class TutorialState(NamedTuple):
-    """All that one member learns and carries. `loss` and `q_mean` are those of the latest replay."""
+    """The state of one member. `loss` and `q_mean` are the metrics of the latest replay."""
 
     params: Params
     adam: Adam
@@ -41,14 +41,14 @@ class TutorialState(NamedTuple):
     loss: Float[Array, ""]
     q_mean: Float[Array, ""]
     own: Own = NONE
-    """Numbers that members differ in, by the names of settings."""
+    """Settings in which members differ, by name."""
 
 
 Replay = Callable[[TutorialState, Tape, Words], TutorialState]
 
 
 def capacity_rows(memory_steps: int) -> int:
-    """Rows that hold the last `memory_steps` steps however short the episodes are: each ends with one row more."""
+    """Rows that hold the last `memory_steps` steps even if all episodes last one step: each ends with an extra row."""
     return 2 * memory_steps
 
 
@@ -66,10 +66,10 @@ def tutorial_agent(
     max_episodes: int = 10_000,
     initial_params: Params | None = None,
 ) -> Agent:
-    """The agent of the tutorial; its tape needs `capacity_rows(memory_steps)`, and one env a member.
+    """The tutorial's agent. It needs a tape of `capacity_rows(memory_steps)` rows and one env per member.
 
-    With `initial_params` every member starts from them, and explores at the minimum. After `max_episodes` a member
-    learns no more.
+    With `initial_params`, every member starts from them and explores with `epsilon_min`. A member stops learning after
+    `max_episodes`.
     """
 
     choosing = Choosing(num_actions)
@@ -91,7 +91,7 @@ def tutorial_agent(
         return choose(choosing, q, legal_actions(observation), state.epsilon, 1.0, noise), memory
 
     def squared_error(trainable: Params, frozen: Params, sample: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Keras' MSE of the whole output against itself with the taken action's entry replaced by the target."""
+        """Keras' MSE between the output and a copy of it with the target at the chosen action; and Q of that action."""
         params = eqx.combine(trainable, frozen)
         value_t = jnp.max(network.apply(params, sample.obs_t))
         target = jax.lax.stop_gradient(sample.reward_t + sample.discount_t * value_t)
@@ -99,7 +99,7 @@ def tutorial_agent(
         return jnp.square(chosen - target) / num_actions, chosen
 
     def replay(state: TutorialState, tape: Tape, noise: Words) -> TutorialState:
-        # Episodes of the warm-up end without an update, so only the tape knows how many steps it holds.
+        # Episodes end during the warm-up without an update, so the steps must be counted on the tape.
         enough = steps_by_age(tape, memory_steps)[-1] >= batch_size
         return jax.lax.cond(enough, learn, lambda state, tape, noise: state, state, tape, noise)
 
@@ -141,10 +141,10 @@ def tutorial_agent(
 
 
 def where_due(replay: Replay) -> Callable[[Bool[Array, ""], TutorialState, Tape, Words], TutorialState]:
-    """`replay` where `due`, else the state as it is.
+    """Runs `replay` if `due`, otherwise returns the state unchanged.
 
-    Under `vmap` a `cond` becomes a `select`, and all members would replay on every row. So the members that are due
-    take their turns in a loop, whose other turns are never run.
+    Under `vmap`, `cond` becomes `select`, and all members would replay on every row. So a loop runs over the members
+    that are due, and only over those.
     """
 
     @jax.custom_batching.custom_vmap
@@ -177,9 +177,9 @@ def where_due(replay: Replay) -> Callable[[Bool[Array, ""], TutorialState, Tape,
 
 
 def memories(tape: Tape, noise: Words, memory_steps: int, discount: Scalar) -> Batch:
-    """As many different transitions as there are words of noise, in random order, of the last `memory_steps` steps.
+    """Distinct transitions from the last `memory_steps` steps, in random order, one per random word of `noise`.
 
-    The tape holds at least so many.
+    The tape must hold at least that many.
     """
     steps = steps_by_age(tape, memory_steps)
     chosen = distinct(noise, jnp.minimum(steps[-1], memory_steps))
@@ -187,28 +187,28 @@ def memories(tape: Tape, noise: Words, memory_steps: int, discount: Scalar) -> B
     age = jnp.searchsorted(steps, chosen + 1, method="scan_unrolled")
     env = jnp.zeros_like(age)
     batch = windows.read(windows.transitions(1), tape, age, env, discount)
-    # The tutorial's `done` is that of old gym: it is also true at the time limit, and nothing is bootstrapped there.
+    # The tutorial uses old gym's `done`, which is also true at the time limit, so it does not bootstrap there.
     done = last(tape, age - 1, env)
     return batch._replace(discount_t=jnp.where(done, 0.0, batch.discount_t))
 
 
 def steps_by_age(tape: Tape, memory_steps: int) -> Int[Array, "ages"]:
-    """How many of the rows up to each age start a transition; the last number is of all that can be drawn from."""
+    """Number of rows up to each age that start a transition; the last entry counts all that can be drawn."""
     ages = jnp.arange(min(tape.capacity, capacity_rows(memory_steps)))
     written = (ages > 0) & (ages < tape.size)
     return jnp.cumsum(written & ~last(tape, ages, jnp.zeros_like(ages)))
 
 
 def last(tape: Tape, age: Int[Array, "*ages"], env: Int[Array, "*ages"]) -> Bool[Array, "*ages"]:
-    """Whether those rows start no transition."""
+    """The `last` flags of these rows, which start no transition."""
     return jnp.asarray(take(tape, newest(tape, age), env).last)
 
 
 def distinct(noise: Words, bound: Int[Array, ""]) -> Int[Array, "batch"]:
-    """Different integers in [0, bound), one a word, in random order. `bound` is at least the number of words.
+    """Distinct integers in [0, bound), one per word, in random order. `bound` must be at least the number of words.
 
-    The first turns of a Fisher-Yates shuffle (Knuth, volume 2, algorithm P) of an array that is never made: only the
-    places that were swapped are kept.
+    These are the first steps of a Fisher-Yates shuffle (Knuth, volume 2, algorithm P) of an array that is never
+    allocated: only the swapped positions are stored.
     """
     count = noise.shape[0]
     turns = jnp.arange(count)
@@ -230,7 +230,7 @@ def distinct(noise: Words, bound: Int[Array, ""]) -> Int[Array, "batch"]:
 def adam_step(params: Params, adam: Adam, gradient: Params, learning_rate: Scalar) -> tuple[Params, Adam]:
     """One step of Keras' Adam: Kingma and Ba (2015), the form before section 2.1, whose epsilon is "epsilon hat".
 
-    Optax puts epsilon beside the corrected moment instead, which is another number.
+    Optax adds epsilon to the root of the bias-corrected moment instead, which gives different results.
     """
     updates = adam.updates + 1
     power = updates.astype(jnp.float32)

@@ -1,5 +1,4 @@
-"""Distributions of returns, for one example: on fixed atoms, or as quantiles. Not for which action is best: see
-`targets.py`."""
+"""Return distributions for one example: on fixed atoms, or as quantiles. `targets.py` handles scalar values."""
 
 import functools
 
@@ -9,34 +8,34 @@ from jaxtyping import Array, Float, Int
 
 
 def chosen(values: Float[Array, "actions n"], action: Int[Array, ""]) -> Float[Array, "n"]:
-    """The row of one action, as a mask: the gradient of a gather would be a scatter, which is slow on a CPU."""
+    """The row of one action, as a masked sum: the gradient of a gather is a scatter, which is slow on a CPU."""
     return jnp.sum(jnp.where((jnp.arange(values.shape[0]) == action)[:, None], values, 0.0), axis=0)
 
 
 def by_branch(values: Float[Array, "*branches actions n"]) -> Float[Array, "branches actions n"]:
-    """With an axis for the branches of a MultiDiscrete action; a Discrete one is one branch."""
+    """`values` with a branch axis; a Discrete action has a single branch."""
     return values.reshape(-1, *values.shape[-2:])
 
 
 def chosen_by_branch(
     values: Float[Array, "*branches actions n"], action: Int[Array, "*branches"]
 ) -> Float[Array, "branches n"]:
-    """The row of the action in each branch."""
+    """The row of the chosen action in each branch."""
     return jax.vmap(chosen)(by_branch(values), action.reshape(-1))
 
 
 def categorical_projection(
     atoms_t: Float[Array, "atoms"], probabilities_t: Float[Array, "atoms"], support: Float[Array, "atoms"]
 ) -> Float[Array, "atoms"]:
-    """The distribution that has `probabilities_t` at `atoms_t`, moved onto the evenly spaced, rising `support`.
+    """Projects the distribution with `probabilities_t` at `atoms_t` onto the evenly spaced, increasing `support`.
 
-    Each atom's mass goes to its two neighbours in the support, more to the nearer one; what lies outside goes to
-    the end. No mass is lost, and inside the support the mean is kept. Two atoms at least.
-    Bellemare et al. (2017), algorithm 1 and equation 7: its hat functions as one dense product, not a scatter.
+    The mass of each atom is split between its two neighbours in the support, in linear proportion; mass outside the
+    support moves to the nearest end. The total mass is preserved, and so is the mean inside the support. `support`
+    needs at least two atoms. Bellemare et al. (2017), algorithm 1 and equation 7, as a dense product, not a scatter.
     """
     last = support.shape[0] - 1
     spacing = (support[-1] - support[0]) / last
-    # Cut where positions count atoms, so that the ends are exact.
+    # Clip positions, which count atoms, rather than values, so that the ends are exact.
     position = jnp.clip((atoms_t - support[0]) / spacing, 0.0, last)
     distance = jnp.abs(position[:, None] - jnp.arange(last + 1, dtype=position.dtype)[None, :])
     return jnp.dot(probabilities_t, jnp.maximum(1.0 - distance, 0.0))
@@ -52,7 +51,7 @@ def quantile_huber(
 ) -> Float[Array, ""]:
     """sum_i mean_j |tau_i - 1{u_ij < 0}| L_kappa(u_ij) / kappa, where u_ij = targets_j - quantiles_i; `kappa` above 0.
 
-    Its minimum has each quantile near the tau_i-quantile of the targets. Dabney et al. (2018a), equations 9 and 10.
+    At its minimum, each quantile is near the tau_i-quantile of the targets. Dabney et al. (2018a), equations 9 and 10.
     """
     return _quantile_huber(quantiles, fractions, jax.lax.stop_gradient(targets), kappa)
 
@@ -61,8 +60,8 @@ def quantile_huber(
 def _quantile_huber(
     quantiles: Float[Array, "n"], fractions: Float[Array, "n"], targets: Float[Array, "m"], kappa: float
 ) -> Float[Array, ""]:
-    """With a gradient of its own, for the quantiles alone: of the one that JAX derives, and of sums that are not dot
-    products, XLA's CPU backend makes kernels five times as slow."""
+    """`quantile_huber` with a hand-written gradient for the quantiles only, and sums as dot products. JAX's derived
+    gradient and plain sums would take five times as long on XLA's CPU backend."""
     return _quantile_huber_forward(quantiles, fractions, targets, kappa)[0]
 
 
@@ -73,7 +72,7 @@ def _quantile_huber_forward(
     asymmetry = jnp.abs(fractions[:, None] - (error < 0.0).astype(error.dtype))
     clipped = jnp.clip(error, -kappa, kappa)
     over_targets = jnp.full(targets.shape, 1.0 / (targets.shape[0] * kappa))
-    # Huber's loss is c (u - c / 2), and its slope c, where c is the clipped error.
+    # With the clipped error c, the Huber loss is c (u - c / 2) and its slope is c.
     loss = jnp.dot(asymmetry * clipped * (error - 0.5 * clipped), over_targets)
     slope = -jnp.dot(asymmetry * clipped, over_targets)
     return jnp.dot(loss, jnp.ones_like(loss)), slope
@@ -89,7 +88,7 @@ _quantile_huber.defvjp(_quantile_huber_forward, _quantile_huber_backward)
 
 
 def midpoints(count: int) -> Float[Array, "count"]:
-    """(2i + 1) / (2 count): the middles of `count` equal parts of [0, 1]. Dabney et al. (2018a), lemma 2."""
+    """(2i + 1) / (2 count): the midpoints of `count` equal parts of [0, 1]. Dabney et al. (2018a), lemma 2."""
     return (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
 
 
@@ -101,9 +100,10 @@ def fraction_loss(
 ) -> Float[Array, ""]:
     """A loss whose gradient with respect to fraction i is 2 F^-1(tau_i) - F^-1(tauhat_i) - F^-1(tauhat_{i-1}).
 
-    That is how the Wasserstein distance between the quantile function and its staircase changes with the i-th of the
-    inner fractions tau_1 .. tau_{n-1}. `at_fractions` are the quantiles there, `below` and `above` those at the middles
-    of the two parts that meet there. The value means nothing and is 0. Yang et al. (2019), proposition 1.
+    This is the derivative of the Wasserstein distance between the quantile function and its step approximation with
+    respect to the inner fractions tau_1 .. tau_{n-1}. `at_fractions` are the quantiles at these fractions; `below` and
+    `above` are the quantiles at the midpoints of the two adjacent intervals. The value itself is always 0 and has no
+    meaning. Yang et al. (2019), proposition 1.
     """
     slope = jax.lax.stop_gradient(2.0 * at_fractions - above - below)
     return jnp.sum(slope * (fractions - jax.lax.stop_gradient(fractions)))

@@ -1,11 +1,11 @@
-"""How far a value is from its target, for one example. Not for targets: see `targets.py`."""
+"""Loss functions of the error between a value and its target, for one example. `targets.py` computes targets."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
 def squared_error(error: Float[Array, ""]) -> Float[Array, ""]:
-    """error**2, whose gradient is 2 * error, as Keras' MSE has it."""
+    """error**2, whose gradient is 2 * error, as in Keras' MSE."""
     return jnp.square(error)
 
 

@@ -1,4 +1,4 @@
-"""Returns of successive rewards. Not for reading the tape: see `tape/windows.py`."""
+"""Returns computed from successive rewards. `tape/windows.py` reads the rewards from the tape."""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ def n_step_return(
     alive: Bool[Array, "n"],
     gamma: Float[Array, ""] | float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The discounted sum of a window's rewards, and the discount of the value that follows it.
+    """The discounted sum of a window's rewards, and the discount of the next value.
 
-    `alive[i]` says that step i belongs to the window; it is true for a prefix of length k >= 1. Returns
+    `alive[i]` says whether step i belongs to the window; it is true for a prefix of length k >= 1. Returns
     sum_i gamma**i r_i over that prefix, and gamma**k * (1 - terminated). Sutton and Barto (2018), equation 7.1.
     """
     total, discount = jnp.zeros_like(reward_t[0]), jnp.ones_like(reward_t[0])
-    # Unrolled: n is small, and these few scalars fuse into the kernel that gathers the rows.
+    # Unrolled, because n is small and these few scalars fuse into the kernel that gathers the rows.
     for i in range(reward_t.shape[0]):
         total = total + jnp.where(alive[i], discount * reward_t[i], 0.0)
         after = jnp.where(terminated_t[i], 0.0, discount * gamma)
@@ -34,9 +34,9 @@ def lambda_return(
 ) -> Float[Array, "n"]:
     """The Q(lambda) return of each of n successive steps, computed backwards.
 
-    G_i = r_i + discount_i * ((1 - lambda) v_i + lambda G_{i+1}), where v_i is the value of the observation that step i
-    led to. After the newest step, and where the next row is not the step that follows (`followed` is false: an episode
-    ended there), v_i stands for all that comes. Gallici et al. (2025), section 3.3; Peng and Williams (1996).
+    G_i = r_i + discount_i * ((1 - lambda) v_i + lambda G_{i+1}), where v_i is the value of the observation after step
+    i. For the newest step, and where `followed` is false because the episode ended and no step follows, v_i replaces
+    the whole bracket. Gallici et al. (2025), section 3.3; Peng and Williams (1996).
     """
 
     def step(

@@ -1,7 +1,7 @@
-"""The value that a transition's action should have had, for one example. Not for losses: see `losses.py`.
+"""Bellman targets for the value of a transition's action, for one example. `losses.py` has the loss functions.
 
-The functions named `_value` take Q-values of the next observation and give an estimate of its state value; the caller
-forms `reward_t + discount_t * value_t`. `discount_t` is the only thing that ends the future.
+The functions named `*_value` take Q-values of the next observation and return an estimate of its state value; the
+caller computes `reward_t + discount_t * value_t`. Termination enters only through `discount_t`.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 RESCALING_SLOPE = 1e-3
-"""epsilon of Pohlen et al. (2018), equation 7: keeps the inverse Lipschitz continuous."""
+"""epsilon of Pohlen et al. (2018), equation 7, which makes the inverse Lipschitz continuous."""
 
 
 def chosen(q: Float[Array, "actions"], action: Int[Array, ""]) -> Float[Array, ""]:
-    """Q(s, a), as a masked sum: the gradient of a gather would be a scatter, which is slow on a CPU."""
+    """Q(s, a), as a masked sum: the gradient of a gather is a scatter, which is slow on a CPU."""
     return jnp.sum(jnp.where(jnp.arange(q.shape[0]) == action, q, 0.0))
 
 
@@ -25,9 +25,9 @@ def greedy_value(q_t: Float[Array, "actions"]) -> Float[Array, ""]:
 
 
 def double_value(q_t: Float[Array, "actions"], q_t_selector: Float[Array, "actions"]) -> Float[Array, ""]:
-    """Q(s', argmax_a Q_selector(s', a)): one network chooses, the other says what it is worth.
+    """Q(s', argmax_a Q_selector(s', a)): one network selects the action, the other evaluates it.
 
-    van Hasselt et al. (2016), equation 4. The selector is the online network, `q_t` the target network's.
+    van Hasselt et al. (2016), equation 4. The online network gives `q_t_selector`, the target network `q_t`.
     """
     return chosen(q_t, jnp.argmax(q_t_selector))
 
@@ -40,20 +40,20 @@ def bellman_target(
 
 
 class Munchausen(NamedTuple):
-    """The numbers of Munchausen RL. Vieillard et al. (2020), section 3, use 0.9, 0.03 and -1."""
+    """The constants of Munchausen RL. Vieillard et al. (2020), section 3, use 0.9, 0.03 and -1."""
 
     alpha: Float[Array, ""] | float
-    """The share of the scaled log-policy that is added to the reward."""
+    """Scale of the bonus: the factor of the scaled log-policy that is added to the reward."""
     temperature: Float[Array, ""] | float
     """tau of the softmax policy, above 0, in units of reward."""
     floor: Float[Array, ""] | float
-    """l_0: the log-policy is cut there, at or below 0."""
+    """l_0: lower limit of the scaled log-policy, at most 0."""
 
 
 def log_policy(q: Float[Array, "actions"], temperature: Float[Array, ""] | float) -> Float[Array, "actions"]:
     """tau log pi, where pi = softmax(Q / tau): at most 0, and finite at any temperature above 0.
 
-    Vieillard et al. (2020), appendix B.1: the maximum is taken out first, so no exponential overflows.
+    Vieillard et al. (2020), appendix B.1: the maximum is subtracted first, so no exponential overflows.
     """
     below = q - jnp.max(q)
     return below - temperature * jax.nn.logsumexp(below / temperature)
@@ -66,9 +66,10 @@ def munchausen_bonus(
     temperature: Float[Array, ""] | float,
     floor: Float[Array, ""] | float,
 ) -> Float[Array, ""]:
-    """alpha [tau log pi(a|s)], cut to [floor, 0], to be added to the reward. `q_tm1` is the target network's.
+    """alpha * tau log pi(a|s), with tau log pi clipped to [floor, 0]. `q_tm1` comes from the target network.
 
-    Vieillard et al. (2020), equation 6 and section 3. With n-step returns it counts for the window's first step only.
+    Vieillard et al. (2020), equation 6 and section 3. It is added to the reward; with n-step returns, only to that of
+    the window's first step.
     """
     scaled = log_policy(q_tm1, temperature)
     return alpha * jnp.clip(chosen(scaled, action_tm1), floor, 0.0)
@@ -77,25 +78,25 @@ def munchausen_bonus(
 def double_soft_value(
     q_t: Float[Array, "actions"], q_t_selector: Float[Array, "actions"], temperature: Float[Array, ""] | float
 ) -> Float[Array, ""]:
-    """sum_a pi(a|s') (Q(s', a) - tau log pi(a|s')), pi being softmax(Q_selector / tau).
+    """sum_a pi(a|s') (Q(s', a) - tau log pi(a|s')), where pi = softmax(Q_selector / tau).
 
-    Vieillard et al. (2020), equation 6, where the selector is `q_t` itself; another one is in no paper. It goes to
-    `double_value` as the temperature goes to 0.
+    Vieillard et al. (2020), equation 6, where the selector is `q_t` itself; no paper uses another selector. The value
+    converges to `double_value` as the temperature goes to 0.
     """
     scaled = log_policy(q_t_selector, temperature)
     return jnp.sum(jnp.exp(scaled / temperature) * (q_t - scaled))
 
 
 def rescaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, which makes large returns small. Pohlen et al. (2018), eq. 7."""
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, which compresses large returns. Pohlen et al. (2018), eq. 7."""
     return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + RESCALING_SLOPE * x
 
 
 def unrescaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The inverse of `rescaled`. Pohlen et al. (2018), proposition A.2 (iii).
 
-    With u = sqrt(|h^-1(x)| + 1), epsilon u^2 + u = |x| + 1 + epsilon. Its root is taken in the form whose terms do not
-    cancel in float32.
+    With u = sqrt(|h^-1(x)| + 1), epsilon u^2 + u = |x| + 1 + epsilon. The root is computed in a form that avoids
+    cancellation in float32.
     """
     e = RESCALING_SLOPE
     size = jnp.abs(x)

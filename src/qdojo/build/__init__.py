@@ -1,1 +1,1 @@
-"""From a config to objects. The one package where a name becomes an object."""
+"""Builds objects from a config. Only this package turns names into objects."""

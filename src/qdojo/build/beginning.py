@@ -1,5 +1,5 @@
-"""The weights that members begin with where they do not draw their own: those of a Keras file, or of a run's delivered
-agent."""
+"""Initial weights that members load instead of drawing their own: from a Keras file or from the delivered agent of a
+run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,17 +18,18 @@ from qdojo.types import Params
 
 
 class Beginning(NamedTuple):
-    """The parameters that every member begins with."""
+    """The initial parameters of every member."""
 
     params: Params
     told: str | None
-    """A sentence on what is carried over and what is not, where a person may expect more."""
+    """A sentence for the user about what is carried over and what is not, or None if nothing needs saying."""
 
 
 def beginning(config: Config, network: Network) -> Beginning | None:
-    """What `weights` names; None where each member draws its own.
+    """The weights that the setting `weights` names; None if each member draws its own.
 
-    Raises UsageError where it does not fit the network, or is no run; DamagedFile where the run's agent cannot be read.
+    Raises UsageError if they do not fit the network or the run does not exist, DamagedFile if the run's agent cannot be
+    read.
     """
     if config.weights is None:
         return None
@@ -38,7 +39,7 @@ def beginning(config: Config, network: Network) -> Beginning | None:
 
 
 def _of_run(run: RunDirectory, network: Network) -> Beginning:
-    """The best member that a run delivered."""
+    """The weights of the best member that a run delivered."""
     if not run.best_path.is_dir():
         raise UsageError(f"weights is {run.path}, which has delivered no agent; name a run, or a Keras file (.h5).")
     arrays, _ = checkpoint.load(run.best_path)
@@ -57,6 +58,6 @@ def _of_run(run: RunDirectory, network: Network) -> Beginning:
     judged = f" (greedy score {wording.score(score)})" if np.isfinite(score) else ""
     return Beginning(
         params,
-        f"every member begins with the weights of {of}{judged} and nothing else of it: the replay memory is empty, the "
-        "optimizer starts anew, and exploration starts at its final value.",
+        f"every member starts from the weights of {of}{judged} and from nothing else: the replay memory is empty, the "
+        "optimizer is new, and exploration starts at its final value.",
     )

@@ -1,5 +1,5 @@
-"""What an agent declares beside its functions: checks of its metrics that warn, and files of what it learned. Training
-calls them without knowing which agent they are of."""
+"""What an agent declares besides its functions: checks of its metrics that warn, and files with its weights. Training
+calls them without knowing the agent."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,48 +15,48 @@ from qdojo.loops.state import Tally
 from qdojo.types import Params, Report
 
 Check = Callable[[Report, Tally], str | None]
-"""A sentence for a person, where the metrics of a report call for one."""
+"""(report, tally) -> a warning for the user, or None if the metrics need none."""
 Export = Callable[[Path, Params], None]
-"""Writes files into a run directory, of the parameters of all members."""
+"""(folder, params) -> None; writes files with the parameters of all members into a run directory."""
 CLIPPED_SHARE = 0.05
-"""Share of the mass of categorical targets that may lie outside the atoms without a warning."""
+"""Fraction of the mass of categorical targets that may lie outside the atoms without a warning."""
 BELIEVABLE_TIMES, BELIEVABLE_VALUE = 2.0, 10.0
-"""Q-values are believed up to so many times what the rewards seen justify, and up to this value in any case: those of
-an untrained network mean nothing yet."""
+"""Q-values are plausible up to `BELIEVABLE_TIMES` the value that the rewards seen so far justify, and always up to
+`BELIEVABLE_VALUE`, because the outputs of an untrained network mean nothing yet."""
 
 
 def checks(config: Config, spaces: Spaces) -> tuple[Check, ...]:
-    """The checks of the agent that the settings choose."""
+    """The checks of the configured agent."""
     found = [_believable(config, spaces)]
     return (*found, _within_support(config)) if config.distribution == "c51" else tuple(found)
 
 
 def exports(config: Config, spaces: Spaces, model: Any) -> tuple[Export, ...]:
-    """The files of the agent that the settings choose."""
+    """The file writers of the configured agent."""
     wanted = config.agent == "tutorial" and not takes_spaces(model)
     return (_tutorial_weights(config, spaces, model),) if wanted else ()
 
 
 def _within_support(config: Config) -> Check:
-    """Whether the returns lie within the atoms of a categorical distribution."""
+    """Warns if returns lie outside the atoms of a categorical distribution."""
 
     def check(report: Report, tally: Tally) -> str | None:
         clipped = float(np.max(report.metrics.get("clipped", 0.0)))
         if clipped <= CLIPPED_SHARE:
             return None
         return (
-            f"{clipped:.0%} of the returns' distribution lies outside vmin={config.vmin:g} to vmax={config.vmax:g}; "
-            "widen them."
+            f"{clipped:.0%} of the return distribution lies outside vmin={config.vmin:g} to vmax={config.vmax:g}; "
+            "widen this range."
         )
 
     return check
 
 
 def _believable(config: Config, spaces: Spaces) -> Check:
-    """Whether Q-values are at most what the rewards seen so far justify.
+    """Warns if Q-values are larger than the rewards seen so far justify.
 
-    No discounted return is larger than the largest reward times 1 / (1 - discount), or times the steps of the longest
-    episode where nothing is discounted.
+    No discounted return exceeds the largest reward times 1 / (1 - discount), or without discounting, the largest reward
+    times the length of the longest episode.
     """
     discount, untrained = config.discount, BELIEVABLE_VALUE * (1.0 + config.prior_scale)
     bonus = 0.0
@@ -76,25 +76,25 @@ def _believable(config: Config, spaces: Spaces) -> Check:
         member = int(np.argmax(np.abs(value) - most))
         return (
             f"the Q-values of member {member} average {value[member]:,.4g} at step {report.steps:,}, but rewards of at "
-            f"most {tally.largest_reward[member]:g} a step justify no more than {justified[member]:,.4g}: the agent "
-            f"believes in returns that do not exist, and may never recover; {_remedies(config)}."
+            f"most {tally.largest_reward[member]:g} per step justify no more than {justified[member]:,.4g}: the agent "
+            f"overestimates its returns and may never recover; {_remedies(config)}."
         )
 
     return check
 
 
 def _remedies(config: Config) -> str:
-    """The settings to look at where Q-values grow without end."""
+    """The settings to change if Q-values diverge."""
     found = []
     if config.agent == "dqn":
         found += ["error='mse'"] if config.error == "huber" and config.distribution is None else []
         found += [] if config.double else ["double=True"]
-        found += ["a greater target_sync_updates" if config.target_tau == 1.0 else "a smaller target_tau"]
+        found += ["a larger target_sync_updates" if config.target_tau == 1.0 else "a smaller target_tau"]
     return f"try {', '.join([*found, f'a learning_rate below {config.learning_rate:g}', 'a smaller discount'])}"
 
 
 def _tutorial_weights(config: Config, spaces: Spaces, model: Any) -> Export:
-    """The tutorial's weight file, one a member."""
+    """Writes the tutorial's weight file, one per member."""
 
     def export(folder: Path, params: Params) -> None:
         from qdojo.export.keras import export as write

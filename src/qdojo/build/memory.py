@@ -1,4 +1,4 @@
-"""The memory that a run needs, and the memory there is. Not for what lies in it."""
+"""Estimates the memory that a run needs and checks it against the free memory of the host and the device."""
 
 import math
 import os
@@ -17,18 +17,18 @@ from qdojo.tape import priority, ring
 from qdojo.types import Agent
 
 MEMORY_SHARE = 0.8
-"""Of the memory that is free, what a run may take."""
+"""Fraction of the free memory that a run may use."""
 LARGE_WEIGHTS = 20_000_000
-"""Weights of one member from which on an update takes seconds on a CPU. Those of the papers have up to 7 million."""
+"""Weights per member from which an update takes seconds on a CPU. The networks in the papers have up to 7 million."""
 CONTROL_GROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
-"""Where a container says how much memory it may use, and does: a folder, and names of files in it."""
+"""Where a container reports its memory limit and its memory usage: a folder and the names of two files in it."""
 
 
 def capacity_rows(config: Config) -> int:
-    """Rows of the tape."""
+    """Number of rows of the tape: at least `capacity_steps`, rounded up to whole cycles."""
     if config.agent == "tutorial":
         return tutorial_rows(config.capacity_steps)
     if config.agent == "pqn":
@@ -41,21 +41,21 @@ def capacity_rows(config: Config) -> int:
 
 
 class Needed(NamedTuple):
-    """An estimate of the bytes that a run takes."""
+    """An estimate of the bytes that a run needs."""
 
     tape: int
     """The rows of the replay memory and their priorities."""
     learning: int
-    """All else: see `needed_bytes`."""
+    """Everything else: see `needed_bytes`."""
 
 
 def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> Needed:
-    """What a run takes: its tape, and for each member the agent's state, copies of its weights and one batch.
+    """Bytes that a run needs: its tape, and for each member the agent's state, copies of its weights and one batch.
 
-    The state has the weights, those of the target and the optimizer's moments. There are four copies of
-    the weights more: the best agent so far and the one that replaces it, the gradient, and the step made of it. A
-    batch has two observations an example, as float32. Activations and compiled programs are not counted. Saving and
-    resuming add no copy of the tape on the CPU: they write and read it in place, or in blocks.
+    The state holds the weights, the target network's weights and the optimizer's moments. Four more copies of the
+    weights are counted: the best agent so far and the one that replaces it, the gradient, and the optimizer's step. A
+    batch holds two observations per example, as float32. Activations and compiled programs are not counted. Saving and
+    resuming copy no tape on the CPU: they write and read it in place, or in blocks.
     """
     memory = stored_shapes(agent)
     # Members that learn from a data set share its rows.
@@ -70,9 +70,9 @@ def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tupl
 
 
 def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
-    """Raises UsageError where a run does not fit into the memory that is free.
+    """Raises UsageError if a run does not fit into the free memory.
 
-    The tape and the agents lie on the device; on one with a memory of its own, a checkpoint takes a copy on the host.
+    The tape and the agents are on the device. If the device has its own memory, a checkpoint needs a copy on the host.
     """
     needed = needed_bytes(config, rows, observation, action_shape, agent)
     on_device = free_on_device()
@@ -81,15 +81,15 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
         usable = free * MEMORY_SHARE
         if needed.tape + needed.learning <= usable:
             continue
-        there = f"{usable / 1e9:,.1f} of the {free / 1e9:,.1f} GB that are free{where} may be used"
+        there = f"only {usable / 1e9:,.1f} of the {free / 1e9:,.1f} GB free{where} may be used"
         if needed.learning > usable / 2 and needed.learning > needed.tape:
             raise UsageError(
                 f"The {weights(agent):,} weights of the network need {needed.learning / 1e9:,.1f} GB for "
                 f"{config.members} member(s), with optimizer, copies and a batch of {config.batch_size:,}, but "
-                f"{there}; use fewer seeds, a smaller hidden or batch_size, or a smaller observation (resize it, make "
-                "it grey)."
+                f"{there}; use fewer seeds, a smaller hidden or batch_size, or smaller observations (resize images or "
+                "convert them to greyscale)."
             )
-        # Whole blocks are held, so a size at the very limit would be rounded up past it.
+        # The tape is rounded up to whole cycles, so a size at the exact limit would exceed it.
         fits = int(config.capacity_steps * (usable - needed.learning) / needed.tape) - config.collect_steps
         raise UsageError(
             f"capacity_steps={config.capacity_steps:,} for {config.members} member(s) needs "
@@ -99,25 +99,25 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
 
 
 def weights(agent: Agent) -> int:
-    """Numbers that one member learns."""
+    """Number of weights of one member."""
     state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
 
 
 def told_of_size(agent: Agent, observation_shape: tuple[int, ...]) -> str | None:
-    """What a person should know of a network so large that an update takes seconds; None where it is not."""
+    """A notice for the user if the network is so large that an update takes seconds, else None."""
     count = weights(agent)
     if count < LARGE_WEIGHTS:
         return None
     return (
-        f"the network has {count:,} weights for observations of shape {list(observation_shape)}, and each update will "
-        "take long; of a picture, use a smaller one (gymnasium.wrappers.ResizeObservation, GrayscaleObservation) of "
-        "dtype uint8 and shape [height, width, channels], which convolutions read, or use a smaller hidden."
+        f"the network has {count:,} weights for observations of shape {list(observation_shape)}, so each update will "
+        "be slow; make images smaller (gymnasium.wrappers.ResizeObservation, GrayscaleObservation), with dtype uint8 "
+        "and shape [height, width, channels] so that convolutions process them, or use a smaller hidden."
     )
 
 
 def free_on_device() -> int | None:
-    """Of the memory of the device where arrays lie; None where that is the host's."""
+    """Free bytes of memory on the default device; None if it uses the host's memory."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" not in stats:
         return None
@@ -125,7 +125,7 @@ def free_on_device() -> int | None:
 
 
 def free_bytes() -> int:
-    """Of the host's memory, and of what the container that this process runs in may take of it."""
+    """Free bytes of host memory, limited by the container that this process runs in."""
     return min([_free_of_host(), *_free_of_container()])
 
 
@@ -136,18 +136,18 @@ def _free_of_host() -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         if not hasattr(os, "sysconf"):
-            return sys.maxsize  # Windows, where nothing in the standard library tells
+            return sys.maxsize  # Windows, where the standard library cannot tell
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _free_of_container() -> list[int]:
-    """What is free under the limit of each control group, of version 2 or 1, that has one."""
+    """Free bytes under the limit of each control group (version 2 or 1) that sets one."""
     found = []
     for folder, limit, usage in CONTROL_GROUPS:
         try:
             most, used = ((folder / name).read_text(encoding="ascii").strip() for name in (limit, usage))
             stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-            # Pages of files that nobody uses are given back when memory is asked for.
+            # The kernel frees inactive file pages when memory is needed.
             cached = int(stat.get("inactive_file", 0))
             found += [] if most == "max" else [max(0, int(most) - int(used) + cached)]
         except (OSError, ValueError):

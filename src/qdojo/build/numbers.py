@@ -1,4 +1,4 @@
-"""The numbers that members of a population may differ in: from settings to what each member's state holds of them."""
+"""The numeric settings in which members of a population may differ, and how each member's state stores them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,13 +42,13 @@ WHERE_GIVEN = (
     "munchausen_floor",
     "conservative",
 )
-"""Settings that it holds where members differ in them; else they are compiled in."""
+"""Settings that the state holds only if members differ in them; otherwise they are compiled in as constants."""
 TUTORIAL = ("learning_rate", "discount", "epsilon_start", "epsilon_end", "epsilon_decay_factor")
-"""Those of the tutorial's agent, held likewise."""
+"""The same for the `tutorial` agent: held only if members differ in them."""
 
 
 def replay_numbers(config: Config, own: Sequence[str] = ()) -> Hyper:
-    """What the state of an agent with replay holds; `own` are those of `WHERE_GIVEN` that members differ in."""
+    """The numbers in the state of a replay agent; `own` lists the settings of `WHERE_GIVEN` in which members differ."""
     return Hyper(
         learning_rate_start=config.learning_rate,
         learning_rate_end=_learning_rate_end(config),
@@ -64,7 +64,7 @@ def replay_numbers(config: Config, own: Sequence[str] = ()) -> Hyper:
 
 
 def pqn_numbers(config: Config, own: Sequence[str] = ()) -> PqnHyper:
-    """The same of PQN."""
+    """The numbers in the state of a PQN agent; `own` as in `replay_numbers`."""
     return PqnHyper(
         learning_rate_start=config.learning_rate,
         learning_rate_end=_learning_rate_end(config),
@@ -77,15 +77,15 @@ def pqn_numbers(config: Config, own: Sequence[str] = ()) -> PqnHyper:
 
 
 def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
-    """What the states of all members hold, `[member]` each, where each member has some settings of its own.
+    """The numbers in the states of all members, each of shape `[member]`, if members have different settings.
 
-    `given` has a mapping a member, from names of settings to its numbers; what it leaves out is the config's. A step
-    size that is constant in the config stays so. Raises UsageError where there are not as many mappings as members,
-    where a setting is no such number or is out of its range, or where nothing reads it.
+    `given` has one mapping per member from names of settings to numbers; missing settings come from the config. A
+    learning rate that is constant in the config stays constant. Raises UsageError if the number of mappings is not the
+    number of members, if members cannot differ in a setting, if a value is out of range, or if nothing reads it.
     """
     if len(given) != config.members:
         raise UsageError(
-            f"hyper has numbers for {len(given)} members, but there are {config.members}; give one for each."
+            f"hyper has numbers for {len(given)} members, but there are {config.members}; give one mapping per member."
         )
     names = sorted({name for one in given for name in one})
     possible = TUTORIAL if config.agent == "tutorial" else (*ALWAYS, *WHERE_GIVEN)
@@ -94,7 +94,7 @@ def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
         if name in idle:
             raise UsageError(f"{unread_message(config, name, idle[name])}.")
         if name not in possible:
-            raise UsageError(f"Members cannot differ in {name}; they may in {', '.join(possible)}.")
+            raise UsageError(f"Members cannot differ in {name}; they may differ in {', '.join(possible)}.")
     configs = [stored_config(config.model_dump() | _with_constant_rate(config, one)) for one in given]
     if config.agent == "tutorial":
         each: list[Any] = [{name: getattr(own, name) for name in names} for own in configs]
@@ -116,7 +116,7 @@ def _learning_rate_end(config: Config) -> float:
 
 
 def _exploration(config: Config) -> Exploration:
-    """Weights that were learned before explore no more than at the end."""
+    """The exploration schedule. With loaded weights it stays at its final value from the start."""
     fresh = config.weights is None
     return Exploration(
         epsilon_start=config.epsilon_start if fresh else config.epsilon_end,

@@ -1,5 +1,5 @@
-"""From what a run delivered to what plays it: by the description beside the weights, without building an environment,
-sizing a tape, or asking for the objects of Python that it was trained with."""
+"""Builds a player from what a run delivered. The description beside the weights suffices: no environment is built, no
+tape is sized, and the Python objects used in training are not needed."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,23 +18,23 @@ from qdojo.networks.keras import model_from_json, model_to_json
 from qdojo.processor import prepare
 
 FORMAT = 1
-"""Of the description; a greater one was written by a later version."""
+"""Version of the description's format; a later qdojo may write a higher one."""
 
 
 class Opened(NamedTuple):
-    """A trained network and what it plays in. No environment has been built."""
+    """A trained network and a description of its environment, which has not been built."""
 
     spec: EnvSpec
     spaces: Spaces
     player: Player
     model: Any
-    """The Keras model, or the function that builds it, where the network is one; else None."""
+    """The Keras model, or the function that builds a network, if one was given; else None."""
 
 
 def description(config: Config, spec: EnvSpec, spaces: Spaces, model: Any) -> dict[str, Any]:
-    """What the delivered weights need to play, beside the settings: the environment, and the Keras model if any.
+    """What a player needs besides weights and settings: the environment, and the Keras model if there is one.
 
-    A model that cannot be written as JSON is left out, and has to be given again.
+    A model that cannot be written as JSON is omitted, and must be passed again.
     """
     architecture = None
     if model is not None and config.network != "tutorial" and not takes_spaces(model):
@@ -43,10 +43,10 @@ def description(config: Config, spec: EnvSpec, spaces: Spaces, model: Any) -> di
 
 
 def open_player(config: Config, data: Mapping[str, Any] | None, env: Any = None, network: Any = None) -> Opened:
-    """The player of a description, or, for runs of earlier versions, which have none, of the settings alone.
+    """The player that a description defines. Runs of earlier versions have none; then the settings alone define it.
 
-    `env` and `network` are the objects that the run was trained with, where they are at hand; without a description of
-    them they are needed. Raises UsageError where they do not fit, DamagedFile where the description cannot be read.
+    `env` and `network` are the objects that the run was trained with, if available; they are required if the
+    description lacks them. Raises UsageError if they do not fit, DamagedFile if the description cannot be read.
     """
     if data is None:
         spec = resolve(env if env is not None else config.env)

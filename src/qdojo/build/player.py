@@ -1,4 +1,4 @@
-"""From a config and spaces to what plays: a network and an actor. Nothing here needs an environment, or learns."""
+"""Builds a player, a network and an actor, from a config and spaces. It needs no environment and no training parts."""
 
 import functools
 from typing import Any, NamedTuple
@@ -32,21 +32,21 @@ from qdojo.types import Actor
 
 
 class Player(NamedTuple):
-    """What plays an episode, and what of it a loss reads."""
+    """The network and actor that play an episode, and the outputs that a loss reads."""
 
     network: Network
-    """All that one member learns, as Q-values."""
+    """The whole network of one member, which returns Q-values."""
     actor: Actor
     outputs: Network
-    """Of one head, what the loss reads: Q-values, or what describes the distribution of returns."""
+    """One head as the loss reads it: Q-values, or the parameters of the return distribution."""
     q: Network
-    """The Q-values of `outputs`."""
+    """The Q-values computed from `outputs`."""
 
 
 def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
-    """The network that the settings name, or the Keras `model`, and how it plays in `spaces`.
+    """A player with the network that the settings describe, or with the user's `model`, for these `spaces`.
 
-    Raises UsageError for whatever does not fit together.
+    Raises UsageError if settings, model and spaces do not fit together.
     """
     check_model(config, spaces, model)
     player = _player(config, _network(config, spaces, model))
@@ -66,7 +66,7 @@ def _player(config: Config, outputs: Network) -> Player:
 
 
 def network_design(config: Config, spaces: Spaces) -> Design:
-    """What the layers of a network have to fit."""
+    """The sizes and options of a network for this config and these spaces."""
     return Design(
         observation_shape=spaces.observation_shape,
         num_actions=spaces.num_actions,
@@ -86,40 +86,40 @@ def network_design(config: Config, spaces: Spaces) -> Design:
 
 
 LEAST_PICTURE = 8
-"""The shortest side of what `auto` takes for a picture."""
+"""Shortest side of an observation that `torso='auto'` treats as an image."""
 
 
 def torso_kind(config: Config, spaces: Spaces) -> Kind:
-    """What reads the observations. Raises UsageError where it cannot, or where nothing reads its settings."""
+    """The torso for these observations. Raises UsageError if it cannot process them or ignores a setting of torsos."""
     shape = spaces.observation_shape
     has_axes = len(shape) in (2, 3)
     *sides, _ = torsos.sides_and_channels(shape) if has_axes else (0, 0)
     is_picture = spaces.observation_dtype == "uint8" and min(sides) >= LEAST_PICTURE
     by_size: Kind = "nature" if min(sides) >= torsos.LEAST_SIDE else "impala"
-    # What a preset has for pictures is idle elsewhere.
+    # A preset's torso applies to images only.
     chosen = config.torso if is_picture or beyond_preset(config, ("torso",)) else "auto"
     torso = chosen if chosen != "auto" else by_size if is_picture else "dense"
     if torso != "dense" and not has_axes:
         raise UsageError(
-            f"torso is {torso!r}, but observations of shape {shape} are no pictures, which have two axes or three; "
-            "leave it out."
+            f"torso is {torso!r}, but observations of shape {shape} are not images, which have two or three axes; "
+            "leave torso out."
         )
     if torso != "dense" and config.normalize_observations:
         raise UsageError(
-            f"normalize_observations is set, but pictures are not normalised by torso={torso!r}; "
-            "leave it out, or use torso='dense'."
+            f"normalize_observations is set, but torso={torso!r} does not normalise images; "
+            "leave normalize_observations out, or use torso='dense'."
         )
     torsos.features(torso, shape, config.torso_width)
     if torso != "impala" and (unread := beyond_preset(config, ("torso_width", "spectral_norm"))):
         raise UsageError(
-            f"{unread[0]} is set, but only torso='impala' reads it, and observations of shape {shape} are read by "
-            f"{torso!r}; leave {unread[0]} out."
+            f"{unread[0]} is set, but only torso='impala' reads it, and observations of shape {shape} use "
+            f"torso={torso!r}; leave {unread[0]} out."
         )
     return torso
 
 
 def _network(config: Config, spaces: Spaces, model: Any) -> Network:
-    """What one member, or one head of an ensemble, learns."""
+    """The network of one member, or of one head of an ensemble."""
     design = network_design(config, spaces)
     if takes_spaces(model):
         network = own_network(
@@ -141,18 +141,18 @@ def _network(config: Config, spaces: Spaces, model: Any) -> Network:
 
 
 IMPLICIT = ("iqn", "fqf")
-"""Distributions that a quantile function describes."""
+"""Values of `distribution` that use an implicit quantile network."""
 
 
 def _outputs(config: Config, design: Design) -> Network:
-    """Layers that give Q-values, or what describes the distribution of returns."""
+    """A network that returns Q-values, or the parameters of the return distribution."""
     if config.distribution in IMPLICIT:
         return implicit(design, config.quantiles if config.distribution == "fqf" else None)
     return mlp(design, {"c51": config.atoms, "qrdqn": config.quantiles}.get(config.distribution or ""))
 
 
 def _q_values(config: Config, outputs: Network) -> Network:
-    """The Q-values of what a network gives."""
+    """A network that returns the Q-values computed from `outputs`."""
     if config.distribution in IMPLICIT:
         return acting(outputs, config.iqn_acting_fractions, config.cvar)
     if config.distribution == "c51":
@@ -163,12 +163,12 @@ def _q_values(config: Config, outputs: Network) -> Network:
 
 
 def support(config: Config) -> Float[Array, "atoms"]:
-    """The atoms of C51. Made before anything is traced: elsewhere they would be other bits."""
+    """The atoms of C51. Call it outside any trace: compiled code might round them differently."""
     return jnp.linspace(config.vmin, config.vmax, config.atoms)
 
 
 def check_model(config: Config, spaces: Spaces, model: Any) -> None:
-    """Whether a network of the user's own, or the tutorial's agent, can do what is asked."""
+    """Raises UsageError if a user's network, or the tutorial agent, does not support the settings or the spaces."""
     kind = "an Equinox module" if takes_spaces(model) else "a Keras model"
     if model is not None and config.parts_of_the_mlp:
         raise UsageError(f"{config.parts_of_the_mlp[0]} is set, but the network is {kind}; leave one of them out.")
@@ -178,11 +178,11 @@ def check_model(config: Config, spaces: Spaces, model: Any) -> None:
         return
     unable = "agent='tutorial'" if config.agent == "tutorial" else "a Keras model"
     if model is not None:
-        raise UsageError(f"{unable} has one value an action, but the actions are MultiDiscrete; leave it out.")
+        raise UsageError(f"{unable} has one value per action, but the actions are MultiDiscrete; leave it out.")
 
 
 def network_model(config: Config, spaces: Spaces, given: Any) -> Any:
-    """The Keras model, or the function that builds it or an Equinox module, where the network is one; else None."""
+    """The Keras model, or the function that builds a Keras model or an Equinox module, if one is used; else None."""
     if given is not None or config.network == "mlp":
         return given
     if config.network == "tutorial":

@@ -1,4 +1,4 @@
-"""From a config and an environment's description to what steps it: in training, and in evaluations alone."""
+"""Builds what steps an environment, in training and in separate evaluations, from a config and an environment spec."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ from qdojo.loops.host_evaluation import HostEvaluator
 from qdojo.loops.state import member_seeds
 
 EVALUATION_ENVS = 10
-"""Copies that play a member's evaluation episodes, on the host loop."""
+"""Number of copies of the environment that play one member's evaluation episodes on the host loop."""
 
 
 def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | None:
-    """The environment that the device loop steps; None where the host loop does. Raises UsageError where a device loop
-    is asked for that there is none for."""
+    """The environment that the device loop steps; None if the host loop is used. Raises UsageError if the settings ask
+    for the device loop but the environment has no JAX version."""
     environment = native(spec.native_id) if spec.native_id is not None else spec.native
     if environment is None and spec.is_native:
         try:
@@ -40,7 +40,7 @@ def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[li
     with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
 
     def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
-        # Evaluation plays from seeds of its own, and is not shown.
+        # Evaluations use other seeds and are not displayed.
         shown = config.render == "human" and member_seeds == training_seeds
         chosen = with_window if shown else spec
         return HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
@@ -49,14 +49,14 @@ def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[li
 
 
 def evaluation_envs(config: Config, spec: EnvSpec) -> int:
-    """Copies that play a member's evaluation episodes, on the host loop."""
-    # A ready-made vector has the size it has, and processes are dear: only copies in this process are free to be many.
+    """Number of copies of the environment that play one member's evaluation episodes on the host loop."""
+    # A user's vector environment has a fixed size and processes are expensive, so only copies in this process get more.
     free = config.vectorization == "sync" and not spec.is_vector
     return EVALUATION_ENVS if free else config.num_envs
 
 
 def build_evaluator(config: Config, spec: EnvSpec, spaces: Spaces, player: Plays) -> DeviceEvaluator | HostEvaluator:
-    """What plays greedy episodes of all members, as the run's own evaluations do. It needs nothing of training."""
+    """An evaluator that plays greedy episodes of all members, as the run's evaluations do, without training parts."""
     environment = device_environment(config, spec)
     if environment is not None:
         return DeviceEvaluator(environment, player, config.seed, config.members, distinct_seeds=config.distinct_seeds)

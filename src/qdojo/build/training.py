@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: a player, and all that teaches it."""
+"""Builds the parts of a training run from a config: environment, network, agent and loop."""
 
 import functools
 import math
@@ -51,7 +51,7 @@ Loop: TypeAlias = DeviceLoop | HostLoop | OfflineLoop
 
 
 class Parts(NamedTuple):
-    """What a run is made of."""
+    """The parts of a run."""
 
     spec: EnvSpec
     spaces: Spaces
@@ -60,17 +60,17 @@ class Parts(NamedTuple):
     loop: Loop
     solved_at: float | None
     model: Any
-    """The Keras model, or the function that builds it, where the network is one; else None."""
+    """The Keras model, or the function that builds a network, if one was given; else None."""
     description: dict[str, Any]
-    """What the delivered weights need to play, in data."""
+    """What a player needs besides the delivered weights, as JSON data."""
     told: str | None
-    """A sentence for a person before training begins."""
+    """A notice for the user before training begins, or None."""
     checks: tuple[Check, ...]
-    """What is looked for in each report, and told once."""
+    """Checks of every report; each warns at most once."""
     numbers: Any
-    """What each member's state holds of the settings, `[member]`, where members have numbers of their own, or None."""
+    """The numeric settings in each member's state, of shape `[member]`, if members differ in them; else None."""
     exports: tuple[Export, ...]
-    """Files that the run directory gets of what was learned, however the run ends."""
+    """Writers of files with the learned weights for the run directory, called however the run ends."""
 
 
 MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_floor")
@@ -84,12 +84,12 @@ def build(
     resumed: bool = False,
     hyper: Sequence[Mapping[str, float]] | None = None,
 ) -> Parts:
-    """All parts of a run. `env`, `network` and `loss` stand in for the config's names where a caller has the objects.
+    """All parts of a run. `env`, `network` and `loss` are objects that replace the names in the config.
 
-    A run that is `resumed` has its weights, and does not read those that it began with. `hyper` gives each member
-    settings of its own in place of those that `vary` gives, by name: see `member_numbers`.
+    A `resumed` run already has weights and does not load initial ones. `hyper` gives each member its own settings by
+    name, in place of the setting `vary`: see `member_numbers`.
 
-    Raises UsageError, before anything is compiled, for whatever does not fit together.
+    Raises UsageError, before anything is compiled, if the settings and objects do not fit together.
     """
     spec = resolve(env if env is not None else config.env)
     spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
@@ -98,8 +98,8 @@ def build(
         raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
     if config.recurrent is not None and spec.pauses:
         raise UsageError(
-            f"recurrent is set, but copies of {spec.name} wait while others restart, which no sequence shows; "
-            "give the vector AutoresetMode.NEXT_STEP."
+            f"recurrent is set, but copies of {spec.name} wait while others restart, which breaks sequences; "
+            "give the vector environment AutoresetMode.NEXT_STEP."
         )
     if device_environment(config, spec) is None:
         try_out(spec, spaces)
@@ -130,7 +130,7 @@ def build(
 
 
 def refuse_unread(config: Config, parts: Parts) -> None:
-    """Raises UsageError for a setting that nothing reads in this environment, which only its parts tell."""
+    """Raises UsageError for a setting that the built parts do not read in this environment."""
     playing = parts.loop.inner if isinstance(parts.loop, OfflineLoop) else parts.loop
     if config.vectorization == "async" and isinstance(playing, DeviceLoop):
         raise UsageError(
@@ -142,7 +142,7 @@ def refuse_unread(config: Config, parts: Parts) -> None:
 def _loss(
     config: Config, spaces: Spaces, player: Player, atoms: Float[Array, "atoms"] | None, make_loss: Any, own: Own
 ) -> Loss:
-    """The formula that the config names, or that the user's `make_loss` makes, with a member's own numbers."""
+    """The loss that the config or the user's `make_loss` defines, with the numbers in which members differ."""
     munchausen = None
     if config.munchausen:
         munchausen = Munchausen(*(own.get(name, getattr(config, name)) for name in MUNCHAUSEN))
@@ -150,7 +150,7 @@ def _loss(
     if make_loss is None:
         loss = _formula(config, player.outputs, rule, atoms)
     else:
-        # A network with a memory has features in the observation's place.
+        # The loss of a recurrent network gets features instead of observations.
         shown = None if config.recurrent is not None else _shown(spaces)
         loss = own_loss(make_loss, player.outputs, rule, shown, spaces.action_shape)
     if config.conservative or "conservative" in own:
@@ -161,7 +161,7 @@ def _loss(
 
 
 def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "atoms"] | None) -> Loss:
-    """The place for another variant."""
+    """The built-in loss that the config selects. New variants are added here."""
     if config.distribution == "fqf":
         return fqf_loss(network, rule.double, rule.munchausen)
     if config.distribution == "iqn":
@@ -175,7 +175,7 @@ def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "
 
 
 def build_window(config: Config) -> Window:
-    """What the loss reads of the tape."""
+    """The window through which the loss reads the tape."""
     if config.recurrent is not None:
         return windows.sequences(config.burn_in_steps, config.sequence_steps, config.n_step)
     return windows.transitions(config.n_step)
@@ -184,8 +184,8 @@ def build_window(config: Config) -> Window:
 def build_agent(
     config: Config, spaces: Spaces, player: Player, begun: Beginning | None = None, make_loss: Any = None
 ) -> Agent:
-    """What learns: a player, the formula it learns by, an optimizer; and the weights it begins with and the
-    function that makes its loss, where these are given."""
+    """The agent of a player, with its loss and optimizer. `begun` gives initial weights and `make_loss` a user's
+    loss, if there are any."""
     network = player.network
     initial = None if begun is None else begun.params
     if config.agent == "tutorial":
@@ -240,8 +240,8 @@ def build_agent(
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int, numbers: Any) -> Loop:
-    """What steps the environment and learns; `example_rows` of the tape make the first example. `numbers` are those of
-    each member, or None."""
+    """The loop that steps the environment and learns. The first example needs `example_rows` rows of the tape;
+    `numbers` are each member's own, or None."""
     environment = device_environment(config, spec)
     rows = capacity_rows(config)
     observation = _shown(spaces)

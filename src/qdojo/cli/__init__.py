@@ -1,7 +1,7 @@
-"""The command line: finds the verb and turns how it ended into an exit code. Each verb has a file of its own.
+"""The command line: dispatches to a verb and maps its outcome to an exit code. Each verb has a file of its own.
 
-A verb's file is imported when the verb is used, and imports jax and keras only where it needs them: `qdojo --help`
-has to answer at once.
+A verb's file is imported when the verb is used, and imports jax and keras only when it needs them, because
+`qdojo --help` has to answer at once.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ VERBS = (
     ("doctor", "qdojo.cli.doctor:doctor", "Check an environment and say how to fix what is wrong."),
     ("export", "qdojo.cli.export:export", "Export a trained network as a Keras model or weights."),
 )
-"""Each verb, where it is, and what it is for."""
+"""Each verb, the function that implements it, and its line of help."""
 
 app = App(
     name="qdojo",
@@ -42,15 +42,15 @@ for place, (verb, home, about) in enumerate(VERBS):
 
 
 def main() -> None:
-    """The console script `qdojo`."""
+    """Entry point of the console script `qdojo`."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a run's name is no reason to lose the run.
+        # A run must not fail because the terminal cannot encode its name.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Carry out one command line and return its exit code; only what nobody expected is raised."""
+    """Run one command line and return its exit code; only unexpected errors are raised."""
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -68,14 +68,14 @@ def run(tokens: Sequence[str]) -> int:
         say("Interrupted.")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter would complain once more when it exits.
+        # The reader closed the pipe. Without this the interpreter would report the error again on exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 
 
 def _meant(error: CycloptsError) -> str | None:
-    """What a flag of another library is called here; None for any other error."""
+    """Return the message that names qdojo's flag for a flag of another library; None for any other error."""
     from qdojo.config.words import meant_by
 
     if not isinstance(error, UnknownOptionError):

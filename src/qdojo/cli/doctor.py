@@ -1,4 +1,4 @@
-"""`qdojo doctor`: what is wrong with an environment and how to mend it. Not for repairing anything itself."""
+"""`qdojo doctor`: report what is wrong with an environment and how to fix it. It changes nothing itself."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Check an environment's contract. Exit code 1 where a check fails."""
+    """Check an environment and return exit code 1 if a check fails."""
     from qdojo.envs.doctor import examine
 
     findings = examine(env, observe)

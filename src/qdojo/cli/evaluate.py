@@ -1,4 +1,4 @@
-"""`qdojo eval`: greedy scores of what a run delivered. Not for looking at it play: see `watch.py`."""
+"""`qdojo eval`: greedy scores of the agents that a run delivered. To see them play, see `watch.py`."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ def evaluate(
     /,
     *,
     episodes: Annotated[Count, Parameter(help="Episodes that each member plays.")] = 100,
-    seed: Annotated[Seed, Parameter(help="Seed of the starting states; none gives one that training has seen.")] = 0,
+    seed: Annotated[Seed, Parameter(help="Seed of the starting states, all of them unseen in training.")] = 0,
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> None:

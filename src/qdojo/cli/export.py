@@ -1,4 +1,4 @@
-"""`qdojo export`: a trained network as a Keras file. Not the conversion: see `qdojo.export`."""
+"""`qdojo export`: write a trained network as a Keras file. For the conversion, see `qdojo.export`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The scores of members with settings of their own, a line a group. Not for runs whose members differ by seed alone."""
+"""Formats the scores of a run whose members differ in settings (`vary`), one line per combination."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from qdojo.wording import combination, scores_of_members
 
 
 def scores_by_combination(config: Config, means: Sequence[float]) -> list[str]:
-    """Greedy means of each combination of `vary`; nothing where there is none."""
+    """Return one line of greedy means for each combination of `vary`; empty if the run has none."""
     if not config.vary:
         return []
     lines = []

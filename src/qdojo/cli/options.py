@@ -1,4 +1,4 @@
-"""Options that several verbs share, and the flags made from the fields of Config. Not for what a verb does."""
+"""Options shared by several verbs, and the flags generated from the fields of Config."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from qdojo.config import FIRST, GROUPS, Config, needed
 
 
 def _unrounded(annotation: Any) -> Callable[[Any, Sequence[Token]], Any]:
-    """The converter of a flag for integers: one with a fraction is refused, where cyclopts would round it."""
+    """Return a converter for an integer flag that rejects fractions, which cyclopts would round."""
 
     def converted(_: Any, tokens: Sequence[Token]) -> Any:
         for token in tokens:
@@ -29,7 +29,7 @@ def _unrounded(annotation: Any) -> Callable[[Any, Sequence[Token]], Any]:
 
 
 def _listed(convert_one: Callable[[Any, Sequence[Token]], Any]) -> Callable[[Any, Sequence[Token]], Any]:
-    """The converter of a flag for a number, which takes several too: `1e-4,3e-4` gives groups of members one each."""
+    """Return a converter for a float flag that also accepts a list: `1e-4,3e-4` gives one value to each group."""
 
     def converted(kind: Any, tokens: Sequence[Token]) -> Any:
         if len(tokens) != 1 or "," not in tokens[0].value:
@@ -59,27 +59,27 @@ Seed = Annotated[int, Parameter(converter=_unrounded(int), validator=validators.
 
 RUNS = Path("runs")
 NAMED = ("env", "preset", "vary")
-"""Fields that `train` takes by a parameter of its own, or by lists of other fields."""
+"""Fields without a generated flag: `train` has parameters for them, or derives them from lists of other fields."""
 FIRST_PANEL = Group(
     "1. Settings that matter most",
-    help="Each setting is also read from an environment variable, QDOJO_<NAME>. A flag overrides the variable, the "
-    "variable the file of --config, and that the preset. In brackets: the default, where the preset has no other. "
-    "FLOAT may be several, as in 1e-4,3e-4: `seeds` members are trained with each.",
+    help="Each setting can also be given by an environment variable, QDOJO_<NAME>. A flag overrides the variable, the "
+    "variable overrides the --config file, and the file overrides the preset. Brackets show the default, unless the "
+    "preset sets another. FLOAT may be a list, as in 1e-4,3e-4: `seeds` members are trained with each value.",
     sort_key=1,
 )
 PANELS = {group: Group(f"{number}. {group.title}", sort_key=number) for number, group in enumerate(GROUPS, start=2)}
-"""Each group of settings, and its panel in the help."""
+"""The help panel of each group of settings."""
 
 
 def env_var(field: str) -> str:
-    """The environment variable that gives a field."""
+    """Return the environment variable that sets a field."""
     return f"QDOJO_{field.upper()}"
 
 
 def _flag(name: str, field: FieldInfo, panel: Group) -> Any:
     default = field.default
     told = "none" if default is None else " ".join(map(str, default)) if isinstance(default, tuple) else default
-    # What holds by default goes without saying here; docs/settings.md has all of it.
+    # Requirements that hold by default are left out here; docs/settings.md lists all of them.
     unusual = [
         need.told() for need in needed(Config, name) if not need.is_met(Config.model_fields[need.setting].default)
     ]
@@ -111,7 +111,7 @@ def _converter(annotation: Any) -> Callable[[Any, Sequence[Token]], Any] | None:
 
 
 def _flags() -> dict[str, Any]:
-    """A flag for each setting, in the order of the help."""
+    """Return a flag for each setting, in the order of the help."""
     panels = dict.fromkeys(FIRST, FIRST_PANEL)
     for group, panel in PANELS.items():
         panels |= {name: panel for name in group.model_fields if name not in (*NAMED, *FIRST)}
@@ -119,7 +119,7 @@ def _flags() -> dict[str, Any]:
 
 
 def _bare(annotation: Any) -> Any:
-    """A type without its ranges: those are for Config to check, in one place and in the same words everywhere."""
+    """Return a type without its ranges, because Config checks them in one place, with the same message everywhere."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _bare(arguments[0])
@@ -134,4 +134,4 @@ if typing.TYPE_CHECKING:
     Fields = dict[str, Any]
 else:
     Fields = TypedDict("Fields", _flags(), total=False)
-"""Those fields of Config that were given, by flag or by environment variable; the others have no entry."""
+"""The fields of Config that a flag or an environment variable sets; the others have no entry."""

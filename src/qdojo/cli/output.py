@@ -1,4 +1,4 @@
-"""How verbs speak: data on stdout, messages on stderr, JSON for programs. Not what they say."""
+"""Output helpers for the verbs: data on stdout, messages on stderr, JSON for programs."""
 
 import json
 import math
@@ -13,16 +13,16 @@ from qdojo.wording import printable
 from qdojo.wording import say as say
 
 BEGAN = time.perf_counter()
-"""When the command began, but for the start of Python itself."""
+"""Time at which the command began, not counting the start of Python itself."""
 
 
 def tell(line: str = "") -> None:
-    """A line of data for a person, on stdout."""
+    """Print a line of human-readable data on stdout."""
     print(printable(line))
 
 
 def emit(content: Mapping[str, Any]) -> None:
-    """One JSON object on stdout. NumPy arrays become lists, and what is not finite null: JSON has no NaN."""
+    """Print one JSON object on stdout. NumPy arrays become lists, and NaN and inf become null, as JSON has neither."""
     print(json.dumps(_plain(content), allow_nan=False))
 
 
@@ -39,7 +39,7 @@ def _plain(value: Any) -> Any:
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout. Into a pipe it goes unwrapped, whatever its width."""
+    """Print a table on stdout. It is not wrapped if stdout is a pipe."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -54,5 +54,5 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def command(verb: str, path: Path) -> str:
-    """`qdojo VERB PATH`, ready to be pasted into a shell."""
+    """Return `qdojo VERB PATH`, quoted for a shell."""
     return f"qdojo {verb} {shlex.quote(str(path))}"

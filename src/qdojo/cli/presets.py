@@ -1,4 +1,4 @@
-"""`qdojo presets`: where settings can begin. Not for checking them: see `qdojo.config`."""
+"""`qdojo presets`: list the presets, or show one. Settings are checked in `qdojo.config`."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ def presets(
 ) -> None:
     """List the presets, or show one."""
     if name is not None:
-        make_config("any", name)  # refuses an unknown name, with the near ones
+        make_config("any", name)  # rejects an unknown name and suggests similar ones
         _show(name, json)
     elif json:
         emit({"presets": [_entry(known) for known in preset_tables()]})
@@ -39,7 +39,7 @@ def _show(name: str, json: bool) -> None:
         emit(entry)
         return
     tell(f"{name}: {entry['about']}")
-    tell(f"It begins with the settings of {entry['extends']}.\n" if entry["extends"] else "")
+    tell(f"It extends the settings of {entry['extends']}.\n" if entry["extends"] else "")
     rows = [("any", field, str(value)) for field, value in entry["settings"].items()]
     for env, table in entry["tuned"].items():
         rows += [(env, field, str(value)) for field, value in table.items()]

@@ -1,4 +1,4 @@
-"""`qdojo resume`: go on with a run from its last checkpoint. Not for changing its settings: see `train --config`."""
+"""`qdojo resume`: continue a run from its last checkpoint. To change its settings, see `train --config`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ def resume(
     /,
     *,
     steps: Annotated[
-        Count | None, Parameter(help="New training budget in environment steps, which the run keeps.")
+        Count | None, Parameter(help="New training budget in environment steps; it is stored in the run.")
     ] = None,
     fork: Annotated[
         bool,
@@ -28,7 +28,7 @@ def resume(
     json: Json = False,
 ) -> int:
     """Continue a run from its last checkpoint, exactly as if it had not stopped."""
-    found = find(runs, run)  # a wrong name is refused before jax is imported, which takes seconds
+    found = find(runs, run)  # rejects a wrong name before jax is imported, which takes seconds
 
     def work(progress: Progress) -> "Run":
         from qdojo import api

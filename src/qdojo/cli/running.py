@@ -1,4 +1,4 @@
-"""What `train` and `resume` share: progress while the run goes on, then what came of it. Not the run itself."""
+"""Code shared by `train` and `resume`: progress during the run, then its result."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
-    """Do `work` under a progress display, then tell its result; the exit code."""
+    """Run `work` under a progress display, print its result, and return the exit code."""
     with Progress(print_episodes=not as_json) as progress:
         try:
             run = work(progress)
@@ -30,7 +30,7 @@ def carry_out(work: Callable[[Progress], "Run"], *, as_json: bool) -> int:
 
     for line in scores_by_combination(run.config, result["eval"]["mean"]):
         tell(line)
-    say(f"The run lies in {run.path}; watch it play or look at how it learned:")
+    say(f"The run is saved in {run.path}; watch the agent play or see how it learned:")
     say(f"  {command('watch', run.path)}\n  {command('show', run.path)}")
     return 0
 
@@ -41,7 +41,9 @@ def _interrupted(progress: Progress, stop: KeyboardInterrupt) -> int:
     if progress.run is None or not progress.run.path.exists():
         raise stop
     how = (
-        "Interrupted, and saved." if isinstance(stop, Interrupted) else "Stopped at once; the last checkpoint is whole."
+        "Interrupted, and saved."
+        if isinstance(stop, Interrupted)
+        else "Stopped at once; the last checkpoint is intact."
     )
-    say(f"{how} Go on with:\n  {command('resume', progress.run.path)}")
+    say(f"{how} Continue with:\n  {command('resume', progress.run.path)}")
     return INTERRUPTED

@@ -1,4 +1,4 @@
-"""`qdojo runs`: what runs there are and how each ended. Not what is in one: see `show.py`."""
+"""`qdojo runs`: list all runs and how each ended. For the details of one run, see `show.py`."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def _greedy(middle: float | None, interval: list[float] | None) -> str:
 
 
 def _row(run: RunDirectory) -> dict[str, Any]:
-    """What can be read of a run; a damaged one is listed as such, for it is here that one would look for it."""
+    """Return the readable facts of a run; a damaged run is listed as damaged, so that a user can find it here."""
     row: dict[str, Any] = {
         "run": run.path,
         "name": run.name,

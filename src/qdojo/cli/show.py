@@ -1,4 +1,4 @@
-"""`qdojo show`: one run, its settings, where it stands and its curve. Not for changing or playing it."""
+"""`qdojo show`: the settings, metrics, scores and learning curve of one run."""
 
 from typing import Any
 
@@ -55,11 +55,11 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
 
 
 def _result(run: RunDirectory) -> Result | None:
-    """How it ended; a damaged file is no reason to show nothing else."""
+    """Return how the run ended. A damaged file only prints a message, so that everything else is still shown."""
     try:
         return read_result(run)
     except DamagedFile as error:
-        say(f"{str(error).removesuffix('.')}; {command('resume', run.path)} writes it anew.")
+        say(f"{str(error).removesuffix('.')}; `{command('resume', run.path)}` writes it again.")
         return None
 
 
@@ -71,7 +71,7 @@ def _config(run: RunDirectory) -> Config:
 
 
 def _unusual(config: Config) -> list[tuple[str, str, str]]:
-    """Settings that are not Config's own defaults, whoever set them."""
+    """Return the settings that differ from the defaults of Config, whatever set them."""
     rows = []
     for name, field in Config.model_fields.items():
         value = getattr(config, name)
@@ -85,7 +85,7 @@ def _told(value: Any) -> str:
 
 
 def _by_steps(scores: dict[int, Curve]) -> list[dict[str, Any]]:
-    """One entry an evaluation, with the mean of each member."""
+    """Return one entry per evaluation, with the mean of each member."""
     found: dict[int, list[float]] = {}
     for member in sorted(scores):
         for steps, mean in zip(scores[member].steps.tolist(), scores[member].values.tolist(), strict=True):

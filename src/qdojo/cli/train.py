@@ -1,4 +1,4 @@
-"""`qdojo train`: settings from flags, environment, file and preset, and then a run. Not the training: see `api`."""
+"""`qdojo train`: merge settings from flags, environment, file and preset, then start a run. For training, see `api`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,12 +36,12 @@ def train(
             help="Named collection of settings to start from; `qdojo presets` lists them.",
         ),
     ] = None,
-    config: Annotated[Path | None, Parameter(help="TOML file of settings, such as the config.toml of a run.")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file with settings, such as the config.toml of a run.")] = None,
     runs: RunsFolder = RUNS,
     json: Json = False,
     fields: Annotated[Fields, Parameter(name="*")] = NO_FIELDS,
 ) -> int:
-    """Train an agent: flags override environment variables, those the file, and that the preset."""
+    """Train an agent. Flags override environment variables, which override the file, which overrides the preset."""
     settings = ({} if config is None else read_settings(config)) | fields
     name = env or settings.pop("env", None)
     settings.pop("env", None)
@@ -49,7 +49,7 @@ def train(
     settings.pop("preset", None)
     if name is None:
         raise UsageError("Name an environment, as in `qdojo train CartPole-v1`.")
-    make_config(name, beginning, **settings)  # refuses what is wrong before jax is imported, which takes seconds
+    make_config(name, beginning, **settings)  # rejects bad settings before jax is imported, which takes seconds
 
     def work(progress: Progress) -> "Run":
         from qdojo import api

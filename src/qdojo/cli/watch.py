@@ -1,4 +1,4 @@
-"""`qdojo watch`: see a trained agent play, in a window or as a film. Not for measuring it: see `evaluate.py`."""
+"""`qdojo watch`: show a trained agent playing, in a window or as a video. To measure it, see `evaluate.py`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,4 +35,4 @@ def watch(
     for number, episode in enumerate(shown, start=1):
         tell(f"episode {number}: return {score(episode.score)}" + (f", cut at {bound:,} steps" if episode.cut else ""))
     if record is not None:
-        say(f"The film is {record}.")
+        say(f"The video was written to {record}.")

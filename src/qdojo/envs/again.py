@@ -1,6 +1,6 @@
-"""From an environment that someone has made to what makes it again. Not for names and callables: see `resolve.py`.
+"""Turns an environment object into a factory that makes copies of it. For names and callables, see `resolve.py`.
 
-Training steps many copies, each from its own first reset, so an environment object is never stepped itself.
+Training steps many fresh copies, so the given object itself is never stepped.
 """
 
 import copy
@@ -15,20 +15,20 @@ from gymnasium.vector import VectorEnv
 from qdojo.errors import UsageError
 
 _OF_VECTORS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
-"""Arguments of `gymnasium.make_vec` that it keeps among those of the environment."""
+"""Arguments of `gymnasium.make_vec` that it stores among the environment's own arguments."""
 
 
 class Again(NamedTuple):
-    """What an environment object stands for."""
+    """How to make an environment object again."""
 
     env: str | Callable[..., Any]
-    """The id where it is a registered environment as it is registered; else what makes a fresh copy."""
+    """The id, if the object equals a registered environment; else a callable that makes a fresh copy."""
     num_envs: int | None
-    """Its number of copies, where it is a vector."""
+    """Number of copies in a vector; None for a single environment."""
 
 
 GIVEN = " (as it was given)"
-"""Ends the name of an environment that was given as an object: no id, so that none is mistaken for it."""
+"""Suffix of the name of an environment that was given as an object, so that the name is never mistaken for an id."""
 
 
 class MadeAgain:
@@ -40,21 +40,21 @@ class MadeAgain:
 
     @classmethod
     def from_json(cls, told: str) -> "MadeAgain":
-        """From what `spec_json` wrote."""
+        """Read a spec written by `spec_json`."""
         return cls(registration.EnvSpec.from_json(told))
 
     def __call__(self, **kwargs: Any) -> gym.Env[Any, Any]:
-        """A fresh copy. `kwargs`, such as `render_mode`, go over those of the spec."""
+        """Make a fresh copy. `kwargs`, such as `render_mode`, override those of the spec."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return gym.make(copy.deepcopy(self._spec), disable_env_checker=True, **kwargs)
 
 
 def again(env: gym.Env[Any, Any] | VectorEnv) -> Again:
-    """What makes an environment, or each copy of a vector, again. The object itself is left alone.
+    """Return how to make an environment, or a single copy of a vector, again. The object itself is left untouched.
 
-    Raises UsageError, one sentence, where its spec does not say how: it has none, or one of its wrappers has not
-    recorded its arguments or was given a function.
+    Raises UsageError, in one sentence, if there is no spec, or if a wrapper has not recorded its arguments or was given
+    a function.
     """
     if not isinstance(env, VectorEnv):
         return Again(_of_spec(env, env.spec), None)
@@ -68,17 +68,17 @@ def again(env: gym.Env[Any, Any] | VectorEnv) -> Again:
         )
     single = copy.copy(spec)
     single.kwargs = {name: value for name, value in spec.kwargs.items() if name not in _OF_VECTORS}
-    # A vector written as one environment has its limit there as well.
+    # An environment registered as a vector keeps its time limit in `kwargs`.
     single.max_episode_steps = single.kwargs.pop("max_episode_steps", spec.max_episode_steps)
     return Again(_of_spec(env, single), env.num_envs)
 
 
 def spec_json(spec: Any) -> str | None:
-    """A spec that Gymnasium can make the environment from again, wrappers and all; None where it cannot."""
+    """Return a spec as JSON from which Gymnasium can make the environment and its wrappers again; None if it cannot."""
     try:
         told: str = spec.to_json()
         registration.EnvSpec.from_json(told)
-    except Exception:  # arguments of any kind, and wrappers that do not record theirs
+    except Exception:  # arguments that JSON cannot hold, or wrappers that do not record theirs
         return None
     return told
 
@@ -87,16 +87,17 @@ def _of_spec(env: Any, spec: registration.EnvSpec | None) -> str | MadeAgain:
     if spec is None:
         raise UsageError(
             f"env is a {type(env.unwrapped).__name__} without a spec, so no copies of it can be made; pass a function "
-            "that returns one, as in `qdojo.train(make_env)`, or make it by gymnasium.make."
+            "that returns one, as in `qdojo.train(make_env)`, or make it with gymnasium.make."
         )
     for wrapper in spec.additional_wrappers:
         if wrapper.kwargs is None:
-            raise _not_recorded(f"does not record its arguments ({wrapper.name} is no RecordConstructorArgs)", wrapper)
+            why = f"does not record its arguments ({wrapper.name} is not a RecordConstructorArgs)"
+            raise _not_recorded(why, wrapper)
         given = next((name for name, value in wrapper.kwargs.items() if callable(value)), None)
         if given is not None:
             raise _not_recorded(f"was given a function ({given}), which no run can store", wrapper)
     plain = copy.copy(spec)
-    # How it is drawn is asked for anew whenever it is watched.
+    # The render mode is chosen anew whenever it is watched.
     plain.kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
     registered = registration.registry.get(spec.id)
     return spec.id if registered is not None and _means(plain) == _means(registered) else MadeAgain(plain)
@@ -104,11 +105,11 @@ def _of_spec(env: Any, spec: registration.EnvSpec | None) -> str | MadeAgain:
 
 def _not_recorded(why: str, wrapper: Any) -> UsageError:
     return UsageError(
-        f"env cannot be made again, for its wrapper {wrapper.name} {why}; pass a function that returns the "
+        f"env cannot be made again, because its wrapper {wrapper.name} {why}; pass a function that returns the "
         "environment, as in `qdojo.train(make_env)`."
     )
 
 
 def _means(spec: registration.EnvSpec) -> tuple[Any, ...]:
-    """What an agent notices of a spec."""
+    """Return the parts of a spec that make a difference to an agent."""
     return spec.entry_point, spec.kwargs, spec.max_episode_steps, spec.additional_wrappers

@@ -1,5 +1,5 @@
-"""What the loops ask of an environment written in JAX. Not for Gymnasium environments: see `gymnasium.py`. A user's own
-is brought to this by `native/own.py`, which also checks it."""
+"""The interface that the loops require of an environment written in JAX. `native/own.py` checks and adapts users'
+environments to it. For Gymnasium environments, see `gymnasium.py`."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ EnvState: TypeAlias = PyTree[Any]
 
 
 class Transition(NamedTuple):
-    """What one step of one environment gives back. `observation` is of an ended episode the final one."""
+    """The result of one step of one environment. At the end of an episode, `observation` is the final one."""
 
     observation: Observation
     reward: Float[Array, ""]
@@ -23,34 +23,34 @@ class Transition(NamedTuple):
 
 
 class NativeEnvironment(NamedTuple):
-    """An environment as pure functions, written for one copy and `vmap`ped by the caller."""
+    """An environment as pure functions, written for a single copy; the caller `vmap`s them."""
 
     name: str
-    """With its version, as in `Grid-v0`: an agent that was trained on another may not fit."""
+    """Includes the version, as in `Grid-v0`: an agent trained on another version may not fit."""
     observation_shape: tuple[int, ...]
     num_actions: int
     noise_words: int
-    """uint32 words that one `reset` or one `step` consumes."""
+    """Number of random uint32 words that one `reset` or one `step` consumes."""
     max_episode_steps: int
-    """Steps after which `truncated` is true; no episode is longer."""
+    """Time limit: `step` must set `truncated` after this many steps, so no episode is longer."""
     reset: Callable[[UInt32[Array, "words"]], tuple[EnvState, Observation]]
     step: Callable[[EnvState, Int[Array, ""], UInt32[Array, "words"]], tuple[EnvState, Transition]]
-    """(state, action, noise) -> the state after it, whose leaves have the shapes of those of a reset, and what came."""
+    """(state, action, noise) -> (next state, `Transition`); each leaf of the state keeps its shape from `reset`."""
     observation_dtype: Literal["float32", "uint8", "int32"] = "float32"
-    """uint8 for pictures; int32 is shown to agents as float32."""
+    """uint8 for images; agents receive int32 observations as float32."""
     observation_high: int = 255
-    """The largest number of uint8 observations, by which networks divide them."""
+    """Largest value in a uint8 observation; networks divide observations by it."""
     masked: bool = False
-    """Whether observations are `qdojo.types.Masked`: an observation, and a bool [num_actions] of what is legal there.
-    Where nothing is, the episode has to end."""
+    """Whether observations are `qdojo.types.Masked`: an observation and a bool [num_actions] mask of the legal actions.
+    The episode must end in a state that has no legal action."""
     reward_threshold: float | None = None
-    """The mean return at which it counts as solved, if there is one."""
+    """Mean return at which the environment counts as solved, if one is defined."""
     render: Callable[[EnvState], UInt8[Array, "height width 3"]] | None = None
-    """A state as a picture; None where it cannot be drawn."""
+    """state -> RGB image; None if the environment cannot be rendered."""
 
 
 class Running(NamedTuple):
-    """One environment inside a loop: its own state, what it shows, and whether its episode is over."""
+    """One environment inside a loop: its state, its current observation, and whether its episode is over."""
 
     state: EnvState
     observation: Observation
@@ -58,7 +58,7 @@ class Running(NamedTuple):
 
 
 def start(env: NativeEnvironment, noise: UInt32[Array, "words"]) -> Running:
-    """The first episode of one environment."""
+    """Start the first episode of one environment."""
     state, observation = env.reset(noise)
     return Running(state, observation, jnp.asarray(False))
 
@@ -66,7 +66,10 @@ def start(env: NativeEnvironment, noise: UInt32[Array, "words"]) -> Running:
 def advance(
     env: NativeEnvironment, running: Running, action: Int[Array, ""], noise: UInt32[Array, "words"]
 ) -> tuple[Running, Transition]:
-    """One step under Gymnasium's NEXT_STEP rule: the step after an end ignores the action, pays 0 and restarts."""
+    """Take one step under Gymnasium's NEXT_STEP autoreset rule.
+
+    The step after the end of an episode ignores the action, gives a reward of 0 and starts the next episode.
+    """
     fresh_state, fresh_observation = env.reset(noise)
     next_state, moved = env.step(running.state, action, noise)
     state, observation = jax.tree.map(

@@ -1,7 +1,7 @@
 """Seeded copies of one environment, in this process or in workers. Not for vector environments made by a user.
 
-A copy never raises: a failure travels as text in its `info`, because that survives any worker and any exception
-type. Whoever steps the copies turns it into a `CopyError`.
+A copy never raises: it reports a failure as text in its `info`, because text survives any worker and any exception
+type. The caller that steps the copies turns it into a `CopyError`.
 """
 
 import functools
@@ -27,7 +27,7 @@ _LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
 class Moved(NamedTuple):
-    """What one step of all copies gave, before its observations were checked for finite values."""
+    """The result of one step of all copies, before its observations are checked for NaN and inf."""
 
     observation: Observation
     """With a leading `size` axis."""
@@ -35,27 +35,27 @@ class Moved(NamedTuple):
     terminated: Bool[np.ndarray, "size"]
     truncated: Bool[np.ndarray, "size"]
     paused: bool = False
-    """True where the environment was not touched: no action of this step was applied."""
+    """True if this was a pause: the environment was not stepped and no action was applied."""
 
 
 def episode_seed(member_seed: int, copy: int, episode: int) -> int:
-    """The seed of one episode of one copy; below 2**31, which every simulator accepts."""
+    """Return the seed of one episode of one copy; it is below 2**31, which every simulator accepts."""
     return int(np.random.SeedSequence((member_seed, copy, episode)).generate_state(1)[0] >> 1)
 
 
 def observation_hash(*parts: Shaped[np.ndarray, "..."]) -> int:
-    """64 bits that tell two observations apart; `parts` are the observation and, where there is one, its mask."""
+    """Return a 64-bit hash of an observation; `parts` are the observation and, if it has one, its mask."""
     content = b"".join(part.tobytes() for part in parts)
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
-    """One copy whose every episode is reset with its own seed, under the NEXT_STEP rule.
+    """One copy under the NEXT_STEP rule that resets every episode with a seed of its own.
 
-    Its observations are those of `Spaces.show`. `reset` begins the next episode, and so does `step` after an end,
-    ignoring its action. With `options={"rebuild": state}` `reset` rebuilds row `row` of a `HostEnvironment.state()`
-    instead, and where what it then sees is not what was seen, begins the episode after it and says so in
-    `info[INEXACT]`.
+    Its observations are those of `Spaces.show`. `reset` begins the next episode, and so does `step` after an episode
+    has ended, ignoring its action. With `options={"rebuild": state}`, `reset` instead rebuilds row `row` of a
+    `HostEnvironment.state()`. If the rebuilt observation differs from the saved one, it begins the episode after that
+    one and sets `info[INEXACT]`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], spaces: Spaces, member_seed: int, copy: int, row: int = 0) -> None:
@@ -63,7 +63,7 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         self.observation_space, self.action_space = _shown_space(spaces), _choice_space(spaces)
         self.episode = -1
         self._spaces = spaces
-        # What is done at every step is kept short: most environments count from 0 and give no masks.
+        # A fast path for every step: most environments count actions from 0 and give no masks.
         self._decode = spaces.decode if spaces.action_shape or spaces.action_start else int
         self._masked, self._encode = spaces.masked, spaces.encoder
         self._seed = member_seed
@@ -72,11 +72,11 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         self._over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The start of the next episode; `seed` is ignored, the copy has its own."""
+        """Start the next episode; `seed` is ignored, because the copy has its own."""
         return self._rebuild(options["rebuild"]) if options else self._begin()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; an action counts from 0."""
+        """Take one step; `action` counts from 0."""
         if self._over:
             observation, info = self._begin()
             return observation, 0.0, False, False, info
@@ -140,8 +140,8 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def one_number(given: Any) -> float:
-    """A reward as a float: a number of Python, or whatever array library, with one element. Raises TypeError for text
-    and times, which `float` may take, and TypeError or ValueError where there is not one number."""
+    """Convert a reward to a float: a Python number, or an array of any library with one element. Raises TypeError for
+    text and times, some of which `float` accepts, and TypeError or ValueError if it is not exactly one number."""
     kind = getattr(getattr(given, "dtype", None), "kind", None)
     if isinstance(given, str | bytes | bytearray) or kind in ("S", "U", "O", "m", "M"):
         raise TypeError
@@ -149,10 +149,10 @@ def one_number(given: Any) -> float:
 
 
 def _unlike_a_step(returned: Any) -> str:
-    """What is wrong with what a step returned, if it is no tuple of 5 with a number and two flags in it."""
+    """Describe the fault in a step's return value that is not a 5-tuple with a number and two flags in it."""
     if not (isinstance(returned, tuple) and len(returned) == 5):
         needed = "(observation, reward, terminated, truncated, info)"
-        old = ", as of old Gym," if isinstance(returned, tuple) and len(returned) == 4 else ""
+        old = ", as in old Gym," if isinstance(returned, tuple) and len(returned) == 4 else ""
         fix = ": split done into terminated and truncated" if old else ""
         return f"{_kind(returned)}{old} at its step where a tuple {needed} is needed{fix}"
     try:
@@ -185,7 +185,7 @@ def _parts(shown: Any) -> tuple[np.ndarray, ...]:
 
 
 class MaskedRows:
-    """Masked observations of many copies in the making, filled row by row as an array would be."""
+    """Masked observations of many copies, filled row by row like an array."""
 
     def __init__(self, observation: Shaped[np.ndarray, "size ..."], action_mask: Bool[np.ndarray, "size ..."]) -> None:
         self.observation, self.action_mask = observation, action_mask
@@ -194,32 +194,32 @@ class MaskedRows:
         self.observation[row], self.action_mask[row] = shown[OBSERVATION], shown[MASK]
 
     def copy(self) -> "MaskedRows":
-        """Rows that share nothing with these."""
+        """Return a copy that shares no memory with these rows."""
         return MaskedRows(self.observation.copy(), self.action_mask.copy())
 
 
 def blank_rows(spaces: Spaces, size: int) -> Any:
-    """An array to fill with what `Spaces.show` gives for each copy; `MaskedRows` where that is masked."""
+    """Return an uninitialized array for each copy's result of `Spaces.show`; `MaskedRows` if results have masks."""
     observation = np.empty((size, *spaces.observation_shape), spaces.observation_dtype)
     return MaskedRows(observation, np.empty((size, *spaces.legal.shape), bool)) if spaces.masked else observation
 
 
 def finished(rows: Any) -> Observation:
-    """Rows that are all filled, as the agent sees them."""
+    """Convert completely filled rows to the observations that the agent sees."""
     return seen({OBSERVATION: rows.observation, MASK: rows.action_mask}) if isinstance(rows, MaskedRows) else rows
 
 
 def build_copy(
     make: Callable[[], Any], spaces: Spaces, member_seed: int, copy: int, row: int, parent: int
 ) -> SeededCopy:
-    """One copy; `parent` is the process that owns the vector, wherever this one is built."""
-    # Ctrl-C reaches the whole process group; only the parent may act on it, or no checkpoint could be saved.
+    """Build one copy; `parent` is the id of the process that owns the vector, which may not be this process."""
+    # Ctrl-C reaches the whole process group. Only the parent may act on it, so that it can still save a checkpoint.
     if os.getpid() != parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         env = make()
     except UsageError:
-        raise  # what is wrong with the request, in a sentence of its own
+        raise  # it already says in one sentence what is wrong with the request
     except (Exception, SystemExit) as error:
         env = Unbuilt(f"its factory {describe(error).removeprefix('it ')}")
     if not isinstance(env, gym.Env):
@@ -228,7 +228,7 @@ def build_copy(
 
 
 class Unbuilt(gym.Env[Any, Any]):
-    """In the place of a copy that could not be built: its reset says why, in this process or in a worker."""
+    """Stands in for a copy that could not be built: its `reset` says why, in this process or in a worker."""
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -241,7 +241,7 @@ class Unbuilt(gym.Env[Any, Any]):
 def copy_builders(
     make: Callable[[], Any], spaces: Spaces, member_seeds: Sequence[int], envs_per_member: int
 ) -> list[Callable[[], SeededCopy]]:
-    """One builder a row; row r is copy r % envs_per_member of member r // envs_per_member."""
+    """Return one builder per row; row r is copy r % envs_per_member of member r // envs_per_member."""
     rows = [(seed, copy) for seed in member_seeds for copy in range(envs_per_member)]
     return [
         functools.partial(build_copy, make, spaces, seed, copy, row, os.getpid())
@@ -263,7 +263,7 @@ class SyncCopies:
             raise
 
     def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
-        """The observations, and the rows that could not be rebuilt."""
+        """Reset every copy; return the observations and the rows that could not be rebuilt."""
         shown = blank_rows(self._spaces, len(self._copies))
         inexact = []
         for row, copy in enumerate(self._copies):
@@ -275,7 +275,7 @@ class SyncCopies:
         return finished(shown), inexact
 
     def step(self, actions: Sequence[Any]) -> Moved:
-        """One step of every copy."""
+        """Step every copy once."""
         shown = blank_rows(self._spaces, len(self._copies))
         rewards, terminated, truncated = [], [], []
         for row, copy in enumerate(self._copies):

@@ -1,4 +1,4 @@
-"""An environment as data, and back, so that a trained agent plays without it. Not for names: see `resolve.py`."""
+"""Converts an `EnvSpec` to JSON and back, so that a trained agent can be loaded without building the environment."""
 
 import dataclasses
 import functools
@@ -15,13 +15,13 @@ from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.errors import DamagedFile, UsageError
 
 MOST_BOUNDS = 10_000
-"""Elements of a Box up to which each bound is written down; of a larger one the least and the greatest."""
+"""Largest number of elements of a Box for which every bound is stored; a larger Box stores its minimum and maximum."""
 _SPACES = ("action_space", "observation_space")
 _PLAIN = (bool, int, float, str, type(None))
 
 
 def described(spec: EnvSpec) -> dict[str, Any]:
-    """All that an `EnvSpec` says, as JSON holds it: its spaces, time limit, masks, and how to make it again."""
+    """Return an `EnvSpec` as JSON data: its spaces, time limit, masks, and how to make it again."""
     plain = {
         field.name: getattr(spec, field.name)
         for field in dataclasses.fields(spec)
@@ -31,10 +31,10 @@ def described(spec: EnvSpec) -> dict[str, Any]:
 
 
 def from_description(data: Mapping[str, Any], given: Any = None) -> EnvSpec:
-    """The `EnvSpec` that was described. No environment is built before its `make` is called.
+    """Return the `EnvSpec` that `described` wrote. No environment is built until its `make` is called.
 
-    `given` is the object that the environment came from, where it is at hand. Raises `DamagedFile` for data that
-    describe none, and UsageError where `given` has other spaces.
+    `given` is the object that the environment came from, if it is available. Raises `DamagedFile` for data that
+    describe no environment, and UsageError if `given` has different spaces.
     """
     try:
         known = {field.name for field in dataclasses.fields(EnvSpec)}
@@ -53,20 +53,20 @@ def from_description(data: Mapping[str, Any], given: Any = None) -> EnvSpec:
         if space_to_data(getattr(found, name)) != data[name]:
             raise UsageError(
                 f"env is {found.name}, whose {name.replace('_', ' ')} is {getattr(found, name)}, but this run's agent "
-                f"was trained with {getattr(spec, name)}; give the environment that it was trained on."
+                f"was trained with {getattr(spec, name)}; pass the environment that it was trained on."
             )
     return dataclasses.replace(spec, make=found.make, native=found.native)
 
 
 def _make_again(name: str, registered: str | None, **kwargs: Any) -> Any:
-    """A fresh copy of an environment that was given by name, or by a callable that can be imported or whose environment
-    Gymnasium can make from its spec."""
+    """Build a fresh copy of an environment that was given by name, or as a callable that can be imported or whose
+    environment Gymnasium can make from its spec."""
     try:
         make = _resolved(name)
     except UsageError as error:
         if registered is None:
             raise UsageError(
-                f"{str(error).removesuffix('.')} (the run was trained with that object of Python); pass it as env=."
+                f"{str(error).removesuffix('.')} (the run was trained with that Python object); pass it as env=."
             ) from error
         return MadeAgain.from_json(registered)(**kwargs)
     return make(**kwargs)
@@ -78,7 +78,7 @@ def _resolved(name: str) -> Callable[..., Any]:
 
 
 def space_to_data(space: spaces.Space[Any]) -> dict[str, Any]:
-    """A space as JSON holds it; one of a kind that qdojo does not play is only named."""
+    """Convert a space to JSON data; of a space that qdojo does not support, only the name is kept."""
     if isinstance(space, spaces.Box):
         bounds = {"low": _bound(space.low, np.min), "high": _bound(space.high, np.max)}
         return {"kind": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
@@ -96,7 +96,7 @@ def space_to_data(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_data(data: Mapping[str, Any]) -> spaces.Space[Any]:
-    """The space of `space_to_data`; one that was only named is a `gymnasium.Space` without values."""
+    """Invert `space_to_data`; a space of which only the name was kept becomes a plain `gymnasium.Space`."""
     kind = data["kind"]
     if kind == "Box":
         shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
@@ -109,7 +109,7 @@ def space_from_data(data: Mapping[str, Any]) -> spaces.Space[Any]:
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["shape"] if len(data["shape"]) > 1 else int(data["shape"][0]))
     if kind == "Dict":
-        # Gymnasium sorts the keys of a plain dict; a sequence of pairs stays as it is.
+        # Gymnasium sorts the keys of a plain dict, but keeps the order of a sequence of pairs.
         return spaces.Dict([(key, space_from_data(part)) for key, part in data["parts"]])
     if kind == "Tuple":
         return spaces.Tuple([space_from_data(part) for part in data["parts"]])
@@ -117,7 +117,7 @@ def space_from_data(data: Mapping[str, Any]) -> spaces.Space[Any]:
 
 
 def _bound(bound: Shaped[np.ndarray, "..."], extreme: Callable[[Any], Any]) -> Any:
-    """One number where all are the same or there are too many, else all; what JSON lacks as text."""
+    """Return one number if all are equal or there are too many, else all of them; inf and nan become text for JSON."""
     uniform = bound.size and (bound == bound.flat[0]).all()
     if uniform or bound.size > MOST_BOUNDS:
         return _as_json(extreme(bound).item())
@@ -133,5 +133,5 @@ def _as_json(number: int | float) -> int | float | str:
 
 
 def _numbers(value: Any, dtype: np.dtype[Any]) -> Shaped[np.ndarray, "..."]:
-    """Bounds again. Those of integers do not go by float, which has no room for all of them."""
+    """Convert bounds back to an array. Integer bounds do not pass through float64, which cannot hold all of them."""
     return np.array(value, np.float64).astype(dtype) if dtype.kind == "f" else np.array(value, dtype)

@@ -1,4 +1,4 @@
-"""Examine an environment's contract on a real copy, and say what is wrong and how to mend it. Not used in training."""
+"""Checks a real copy of an environment and says what is wrong and how to fix it. Training does not use this."""
 
 import copy
 import time
@@ -26,7 +26,7 @@ _REPLAYED_STEPS = 100
 
 
 class Finding(NamedTuple):
-    """One check: its name, whether it passed, and what was seen; where it failed, also how to mend it."""
+    """One check: its name, whether it passed, and a message with what was seen and, if it failed, how to fix it."""
 
     check: str
     ok: bool
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """What `_play` saw."""
+    """Counts from `_play` or `_play_vector`."""
 
     steps: int
     seconds: float
@@ -45,11 +45,11 @@ class Stepped(NamedTuple):
 def examine(env: Any, observe: Sequence[str] | None = None) -> list[Finding]:
     """Check an environment, step it 1,000 times, and report each check in a fixed order.
 
-    `env` is named as for `resolve`, and seen as `check_spaces` says, of a Dict with the keys `observe` alone.
+    `env` is whatever `resolve` accepts; `observe` selects keys of a Dict observation, as in `check_spaces`.
 
-    The checks: resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed, close; of a ready-made
-    vector environment resolves, spaces, step, speed, close. Where a check leaves nothing to try the rest with, it is
-    the last but for close. Never raises for what an environment does.
+    The checks are resolves, spaces, reset, step, seed, time limit, Gymnasium's own checker, speed and close; for a
+    ready-made vector environment resolves, spaces, step, speed and close. If a failed check makes the later ones
+    impossible, only close follows it. Never raises because of anything that the environment does.
     """
     try:
         spec = resolve(env)
@@ -62,7 +62,7 @@ def examine(env: Any, observe: Sequence[str] | None = None) -> list[Finding]:
             for finding in _examine_vector(spec, observe) if spec.is_vector else _examine_single(spec, observe):
                 findings.append(finding)
         except (Exception, SystemExit) as error:
-            findings.append(Finding("repeats", False, f"{describe(error)}, after it had passed the checks before"))
+            findings.append(Finding("repeats", False, f"{describe(error)}, after it had passed the earlier checks"))
     return findings
 
 
@@ -93,7 +93,7 @@ def _examine_copy(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) 
 
 
 def _built_again(spec: EnvSpec, spaces: Spaces | None) -> Any:
-    """Another copy, with its masks in `info`. Raises CallError where there can be only one."""
+    """Build another copy, with its masks in `info`. Raises CallError if the factory fails when it is called again."""
     try:
         env = spec.make()
         return env if spaces is None else with_masks(env, spaces)
@@ -151,14 +151,14 @@ def _step(env: gym.Env[Any, Any], spaces: Spaces | None) -> tuple[Finding, Stepp
     except BadValueError as error:
         return Finding("step", False, str(error)), None
     except (Exception, SystemExit) as error:
-        mend = "a step after reset() must work for every action of the action space, also after an end and a reset."
+        mend = "step() after reset() must work for every action of the action space, in every episode."
         return Finding("step", False, f"{describe(error)}; {mend}"), None
     ends = f"{seen.terminations} terminations and {seen.truncations} truncations"
-    return Finding("step", True, f"{seen.steps} random steps as promised, {ends}, each followed by a good reset"), seen
+    return Finding("step", True, f"{seen.steps} random steps as declared, {ends}, each followed by a valid reset"), seen
 
 
 def _play(env: gym.Env[Any, Any], spaces: Spaces | None) -> Stepped:
-    """Random steps over as many episodes as they take. Raises BadValueError at the first broken promise."""
+    """Take random steps over as many episodes as needed. Raises BadValueError at the first invalid value."""
     env.action_space.seed(0)
     observation, info = env.reset(seed=0)
     began = time.perf_counter()
@@ -184,7 +184,7 @@ def _play(env: gym.Env[Any, Any], spaces: Spaces | None) -> Stepped:
 
 
 def _sample(env: gym.Env[Any, Any], spaces: Spaces | None, observation: Any, info: Any) -> Any:
-    """A random action of those that are legal."""
+    """Draw a random legal action."""
     if spaces is None or spaces.mask_source is None:
         return env.action_space.sample()
     mask = spaces.mask(observation, info)
@@ -207,7 +207,7 @@ def _seed(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Findi
     first, second = _trajectory(env, spaces, 1), _trajectory(env, spaces, 1)
     for step, (a, b) in enumerate(zip(first, second, strict=False)):
         if not data_equivalence(a, b, exact=True):
-            where = "two resets with the same seed start differently" if step == 0 else f"they part at step {step}"
+            where = "two resets with the same seed start differently" if step == 0 else f"they differ from step {step}"
             return Finding("seed", False, f"the same seed and actions give different episodes ({where}); {mend}")
     fresh = _built_again(spec, spaces)
     try:
@@ -219,7 +219,7 @@ def _seed(env: gym.Env[Any, Any], spec: EnvSpec, spaces: Spaces | None) -> Findi
 
 
 def _trajectory(env: gym.Env[Any, Any], spaces: Spaces | None, seed: int) -> list[tuple[Any, ...]]:
-    """What one episode shows, at most 100 steps of it, under legal actions that depend only on `seed`."""
+    """Record at most 100 steps of one episode under legal actions that depend only on `seed`."""
     env.action_space.seed(seed)
     observation, info = env.reset(seed=seed)
     shown: list[tuple[Any, ...]] = [(copy.deepcopy(observation),)]
@@ -241,14 +241,14 @@ def _time_limit(spec: EnvSpec, seen: Stepped) -> Finding:
         return Finding("time limit", True, f"{seen.truncations} truncations seen")
     if seen.terminations:
         return Finding(
-            "time limit", True, f"none, but episodes end by themselves; if a good agent never ends one, {mend}"
+            "time limit", True, f"none, but episodes end by themselves; if a good agent may never end one, {mend}"
         )
     return Finding("time limit", False, f"no limit is declared and no episode ended within {seen.steps} steps; {mend}")
 
 
 def _gymnasium_checker(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
     if spaces is not None and spaces.mask_source is not None:
-        return Finding("gymnasium's checker", True, "not run, because it takes actions that a mask may forbid")
+        return Finding("gymnasium's checker", True, "not run, because it takes actions that a mask may rule out")
     try:
         check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
     except (Exception, SystemExit) as error:
@@ -277,12 +277,12 @@ def _examine_vector(spec: EnvSpec, observe: Sequence[str] | None) -> Iterator[Fi
     try:
         seen = _play_vector(host)
     except EnvironmentFailure as error:
-        mend = f" To mend it, {MASK_MEND}." if "action mask" in str(error) else ""
+        mend = f" To fix it, {MASK_MEND}." if "action mask" in str(error) else ""
         yield Finding("step", False, f"{error}{mend}")
         return
     finally:
         host.close()
-    yield Finding("step", True, f"{seen.steps} random steps of {size} copies as promised")
+    yield Finding("step", True, f"{seen.steps} random steps of {size} copies as declared")
     yield _speed(seen)
     yield closed
 

@@ -1,4 +1,4 @@
-"""How the values of each supported Gymnasium space become arrays. Not for masks or actions: see `spaces.py`."""
+"""Converts the values of each supported Gymnasium space to arrays. For masks and actions, see `spaces.py`."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +14,11 @@ Encode = Callable[[Any], np.ndarray]
 
 
 class BadValueError(ValueError):
-    """What an environment gave does not fit its spaces; the text fits after 'it gave '."""
+    """An environment returned a value that does not fit its spaces; the text fits after 'it gave '."""
 
 
 class Encoder(NamedTuple):
-    """How the values of one space become arrays."""
+    """Converts the values of one space to arrays of one shape and dtype."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -29,7 +29,10 @@ _UINT8, _FLOAT32, _INT32 = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np
 
 
 def top_encoder(space: spaces.Space[Any], name: str, embedded: bool) -> Encoder:
-    """The encoder of a whole observation: there a Discrete space gives float32, or indices where `embedded`."""
+    """Return the encoder of a whole observation.
+
+    A Discrete space gives a float32 one-hot vector, or an index if `embedded`.
+    """
     if embedded and isinstance(space, spaces.Discrete):
         return Encoder((1,), _INT32, functools.partial(_encode_index, int(space.n), int(space.start)))
     if embedded and isinstance(space, spaces.MultiDiscrete):
@@ -37,13 +40,13 @@ def top_encoder(space: spaces.Space[Any], name: str, embedded: bool) -> Encoder:
         return Encoder((space.nvec.size,), _INT32, encode)
     if embedded:
         raise UsageError(
-            f"embedding is set, but the observations of {name} are no Discrete or MultiDiscrete; leave it out."
+            f"embedding is set, but the observations of {name} are not Discrete or MultiDiscrete; leave it out."
         )
     return _one_hot_encoder(space, _FLOAT32) if isinstance(space, spaces.Discrete) else _encoder(space)
 
 
 def unsupported(space: spaces.Space[Any], path: tuple[str | int, ...] = ()) -> tuple[str, tuple[str | int, ...]] | None:
-    """The type of the first part of an observation space that has no encoder, and the keys that lead to it."""
+    """Return the type of the first part of an observation space without an encoder, and the path of keys to it."""
     if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
         return None
     if not (isinstance(space, spaces.Dict | spaces.Tuple) and len(space)):
@@ -57,7 +60,7 @@ def _items(space: Any) -> Iterable[tuple[Any, spaces.Space[Any]]]:
 
 
 def _encoder(space: Any) -> Encoder:
-    """The encoder of an observation space, or of a part of one, that is supported."""
+    """Return the encoder of a supported observation space or of one of its parts."""
     if isinstance(space, spaces.Box):
         shape, dtype = tuple(space.shape), _UINT8 if space.dtype == _UINT8 else _FLOAT32
         return Encoder(shape, dtype, functools.partial(_encode_box, shape, dtype))
@@ -79,12 +82,13 @@ def _encoder(space: Any) -> Encoder:
 
 
 def counts_of(space: Any) -> Int[np.ndarray, "*shape"]:
-    """How many categories a Discrete space has, or each element of a MultiDiscrete one."""
+    """Return the number of categories of a Discrete space, or of each element of a MultiDiscrete space."""
     return np.array(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64)
 
 
 def scale_of(space: spaces.Space[Any]) -> int:
-    """255 for pictures. Zeros and ones stay as they are, and so do the parts of a Dict or Tuple, side by side."""
+    """Return the largest value of a uint8 Box (255 for images), by which observations are divided; 1 for all others,
+    including a Dict or Tuple of several parts."""
     return int(space.high.max(initial=1)) if isinstance(space, spaces.Box) and space.dtype == _UINT8 else 1
 
 
@@ -97,7 +101,7 @@ def _encode_box(shape: tuple[int, ...], dtype: np.dtype[Any], value: Any) -> Sha
     array = np.asarray(value)
     if array.shape != shape:
         raise BadValueError(f"an observation of shape {array.shape} where its space has {shape}")
-    # The same object nearly always, and this runs at every step.
+    # Fast path: this runs at every step, and the dtype is nearly always the same object.
     if array.dtype is dtype or array.dtype == dtype:
         return array
     if array.dtype.kind not in "fiub" or dtype == np.uint8:
@@ -108,7 +112,7 @@ def _encode_box(shape: tuple[int, ...], dtype: np.dtype[Any], value: Any) -> Sha
 
 
 def _index(number: int, start: int, value: Any) -> int:
-    """A value of a Discrete space, counted from 0."""
+    """Return a value of a Discrete space as an index that counts from 0."""
     array = np.asarray(value)
     if array.shape != () or array.dtype.kind not in "iu":
         raise BadValueError(f"the observation {array.tolist()!r} where its Discrete space needs one integer")
@@ -121,7 +125,7 @@ def _index(number: int, start: int, value: Any) -> int:
 def _indices(
     counts: Int[np.ndarray, "*shape"], start: Int[np.ndarray, "*shape"], value: Any
 ) -> Int[np.ndarray, "elements"]:
-    """A value of a MultiDiscrete space, counted from 0."""
+    """Return a value of a MultiDiscrete space as indices that count from 0."""
     array = np.asarray(value)
     if array.shape != counts.shape or array.dtype.kind not in "iu":
         raise BadValueError(
@@ -168,7 +172,7 @@ def _encode_binary(shape: tuple[int, ...], value: Any) -> UInt8[np.ndarray, "ele
             f"zeros and ones of shape {shape}"
         )
     if ((array != 0) & (array != 1)).any():
-        raise BadValueError("an observation that holds other numbers than the 0 and 1 of its MultiBinary space")
+        raise BadValueError("an observation that holds numbers other than the 0 and 1 of its MultiBinary space")
     return array.astype(np.uint8).ravel()
 
 
@@ -187,7 +191,7 @@ def _encode_tuple(encoders: Mapping[Any, Encode], dtype: np.dtype[Any], value: A
 
 
 def _join(parts: Mapping[Any, tuple[Encode, Any]], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "elements"]:
-    """Parts side by side in one vector."""
+    """Concatenate the encoded parts into one vector."""
     vectors = []
     for key, (encode, value) in parts.items():
         try:

@@ -1,4 +1,4 @@
-"""How what an environment did wrong is put into words. Not for checking it: see `trial.py` and `doctor.py`."""
+"""Describes environment failures in words. `trial.py` and `doctor.py` check for them."""
 
 import contextlib
 import shlex
@@ -8,11 +8,11 @@ from qdojo.envs.encoders import BadValueError
 
 
 class CallError(Exception):
-    """A call into an environment other than `reset` and `step` raised; the text names it: 'its factory raised ...'."""
+    """A call into an environment other than `reset` or `step` raised; the text names it: 'its factory raised ...'."""
 
 
 class CopyError(Exception):
-    """What went wrong in which copy (None: in all of them); the text fits after 'failed: '."""
+    """A failure of one copy, or of all copies if `copy` is None; the text fits after 'failed: '."""
 
     def __init__(self, copy: int | None, what: str) -> None:
         super().__init__(what)
@@ -21,18 +21,18 @@ class CopyError(Exception):
 
 
 GAVE = "it gave "
-"""How the description of a broken promise begins, and no other."""
+"""Begins the description of every invalid value that an environment returned, and of no other failure."""
 
 
 def doctor_hint(name: str, what: str) -> str:
-    """Where a person finds how to mend `what`, after a semicolon; nothing where the doctor has no more to say."""
-    # A callable without a name of its own cannot be named on a command line.
+    """Return '; `qdojo doctor NAME` says how to fix it' if the doctor can say more about `what`, else ''."""
+    # An anonymous callable cannot be named on a command line.
     is_examined = what.startswith(GAVE) and "<" not in name
-    return f"; `qdojo doctor {shlex.quote(name)}` says how to mend it" if is_examined else ""
+    return f"; `qdojo doctor {shlex.quote(name)}` says how to fix it" if is_examined else ""
 
 
 def describe(error: BaseException) -> str:
-    """An exception as a clause: what the environment gave, or what it raised and the first line of that."""
+    """Describe an exception as a clause: what the environment gave, or the type and first line of what it raised."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, BadValueError):
         return GAVE + first
@@ -42,7 +42,7 @@ def describe(error: BaseException) -> str:
 
 
 def close_quietly(env: Any) -> None:
-    """Close an environment or a vector. One whose `close` raises is refused before a run begins; later, what was played
-    is worth more."""
+    """Close an environment or a vector, ignoring errors. `try_out` rejects an environment whose `close` raises before a
+    run begins; later, the results matter more."""
     with contextlib.suppress(Exception, SystemExit):
         env.close()

@@ -1,6 +1,7 @@
-"""A vector of Gymnasium environments for the host loop: one rule, exact resume, clear failures. Not for JAX ones.
+"""A vector of Gymnasium environments for the host loop, with exact resume. For JAX environments, see `contract.py`.
 
-The rule is Gymnasium's NEXT_STEP: the step after an end ignores the action, pays 0 and shows the fresh start.
+It follows Gymnasium's NEXT_STEP rule: the step after the end of an episode ignores the action, gives a reward of 0 and
+returns the first observation of the next episode.
 """
 
 import math
@@ -21,35 +22,36 @@ from qdojo.errors import EnvironmentFailure, UsageError
 
 
 class HostStep(NamedTuple):
-    """What one step of all copies gives back; row r is env r % envs_per_member of member r // envs_per_member."""
+    """The result of one step of all copies; row r is env r % envs_per_member of member r // envs_per_member."""
 
     observation: Observation
-    """[size, ...], after the step: of an ended episode the final one."""
+    """[size, ...], after the step: the final observation if the episode has ended."""
     reward: Float32[np.ndarray, "size"]
     terminated: Bool[np.ndarray, "size"]
     truncated: Bool[np.ndarray, "size"]
     applied: Bool[np.ndarray, "size"]
-    """False where the action was ignored: what was shown before this step starts no transition."""
+    """False where the action was ignored: no transition starts at the observation before this step."""
     begun: Bool[np.ndarray, "size"]
-    """True where an episode starts with what is shown now. A pause is neither applied nor begun."""
+    """True where `observation` is the first of an episode. In a pause, both `applied` and `begun` are False."""
 
 
 class HostEnvironment:
     """`len(member_seeds) * envs_per_member` copies of an environment, stepped together.
 
-    Every episode of every copy has its own seed, made from the member's seed, the copy's index within the member
-    and the episode's number, so that a member sees the same episodes whatever it trains beside, and an unfinished
+    Every episode of every copy has its own seed, derived from the member's seed, the copy's index within the member
+    and the episode's number. So a member sees the same episodes whichever members train beside it, and an unfinished
     episode can be rebuilt from its seed and its actions.
 
-    Actions and observations are those of `spaces`, of `check_spaces(spec)` where None: with a leading `size` axis, and
-    the observation a `Masked` where they say so.
+    Actions and observations follow `spaces` (by default `check_spaces(spec)`) and have a leading `size` axis; the
+    observation is a `Masked` if `spaces.masked`.
 
-    A ready-made VectorEnv (`spec.is_vector`) has as many copies as it has; it is seeded once and cannot be rebuilt.
+    A ready-made VectorEnv (`spec.is_vector`) keeps its own number of copies, which must equal `size`; it is seeded once
+    and its episodes cannot be rebuilt.
 
-    Raises UsageError for spaces, sizes and autoreset modes that do not fit. `reset`, `step` and `restore` raise
-    EnvironmentFailure where an environment raises, dies, hangs (async only, after `timeout_seconds` a step) or gives
-    what its spaces forbid or what is not finite; nothing of a failed step reaches the caller, and `state()` is then
-    that before it.
+    Raises UsageError for unsupported spaces, sizes and autoreset modes. `reset`, `step` and `restore` raise
+    EnvironmentFailure if an environment raises, dies, hangs (async only, after `timeout_seconds` per step) or returns
+    a value that is outside its spaces or not finite. The caller receives nothing from a failed step, and `state()`
+    then returns the state before it.
     """
 
     def __init__(
@@ -66,12 +68,12 @@ class HostEnvironment:
         self.size = len(member_seeds) * envs_per_member
         self.restorable = not spec.is_vector
         self.observation: Observation
-        """What the copies show now, [size, ...]; set by `reset`, `step` and `restore`."""
+        """The current observation of every copy, [size, ...]; set by `reset`, `step` and `restore`."""
         self._seeds = [(int(seed), copy) for seed in member_seeds for copy in range(envs_per_member)]
         self._episode = [-1] * self.size
         self._mark_over(np.ones(self.size, bool))
         self._log = [array("i") for _ in range(self.size)]
-        """The actions of each unfinished episode, those of all branches one after the other."""
+        """The actions of each unfinished episode, flattened over branches."""
         self._note = array.extend if self.spaces.action_shape else array.append
         self._copies = self._build(spec, member_seeds, envs_per_member, vectorization, timeout_seconds)
 
@@ -97,7 +99,7 @@ class HostEnvironment:
         try:
             if vector.num_envs != self.size:
                 raise UsageError(
-                    f"{spec.name} is a vector of {vector.num_envs} environments, but {self.size} are asked."
+                    f"{spec.name} is a vector of {vector.num_envs} environments, but {self.size} are needed."
                 )
             return ReadyMadeCopies(vector, spec.name, self.spaces, self._seed_of(0, 0))
         except UsageError:
@@ -118,7 +120,7 @@ class HostEnvironment:
         return observation
 
     def step(self, actions: Int[np.ndarray, "size *branches"]) -> HostStep:
-        """One step of every copy; an action counts from 0. The arrays are the caller's to keep, not to write to."""
+        """Step every copy once; actions count from 0. The caller may keep the returned arrays but not write to them."""
         choices = actions.tolist()
         try:
             moved: Moved = self._copies.step(choices)
@@ -138,11 +140,12 @@ class HostEnvironment:
         return HostStep(observation, reward, terminated, truncated, applied, begun)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that `restore` needs, as arrays with a leading `size` axis; call it after the first `reset`.
+        """Return all that `restore` needs, as arrays with a leading `size` axis; call it after the first `reset`.
 
-        `episode` int64, its number; `over` bool, it has ended and the next step begins another; `actions` int32
-        [size, longest, *branches], those taken since it began, of which the first `length` count; `hash` uint64, of
-        what is shown now. `restorable` bool [1] is alone, and False, for a ready-made vector.
+        `episode` int64, number of the current episode; `over` bool, whether it has ended, so that the next step begins
+        another; `actions` int32 [size, longest, *branches], the actions taken since it began, of which the first
+        `length` (int64) are valid; `hash` uint64, of the current observation. For a ready-made vector there is only
+        `restorable` bool [1], which is False.
         """
         if not self.restorable:
             return {"restorable": np.array([False])}
@@ -163,15 +166,17 @@ class HostEnvironment:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> list[int]:
-        """Rebuild each copy's unfinished episode and show in `observation` what was shown.
+        """Rebuild each copy's unfinished episode, so that `observation` is what it was when the state was saved.
 
-        Returns the rows for which that failed, because the environment ignores its seed or has changed: they are at
-        the start of the episode after, so what was last stored for them starts no transition, and the resume is a
-        statistical one.
+        Returns the rows for which that failed, because the environment ignores its seed or has changed. They are at
+        the start of the next episode, so no transition starts at their last stored observation, and the resume is
+        statistical instead of exact.
         """
         exact_possible = self.restorable and bool(state["restorable"][0])
         if exact_possible and len(state["episode"]) != self.size:
-            raise UsageError(f"{self.name}: the saved state has {len(state['episode'])} copies, this run {self.size}.")
+            raise UsageError(
+                f"{self.name}: the saved state has {len(state['episode'])} copies, but this run has {self.size}."
+            )
         if not exact_possible:
             self.reset()
             return list(range(self.size))
@@ -191,7 +196,7 @@ class HostEnvironment:
         return inexact
 
     def close(self) -> None:
-        """Close every copy; no worker process is left."""
+        """Close every copy and end all worker processes."""
         self._copies.close()
 
     def _begin(self, row: int) -> None:

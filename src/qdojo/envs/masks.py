@@ -1,4 +1,4 @@
-"""Action masks that a method of the environment gives, brought into `info`. Not for reading masks: see `spaces.py`."""
+"""Copies the action masks that an environment returns from a method into `info`. `spaces.py` reads masks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from qdojo.envs.spaces import MASK, Spaces
 
 
 def mask_method(env: Any) -> Callable[[], Any] | None:
-    """The method `action_masks` of an environment, through its wrappers; None where it has none."""
+    """Return the `action_masks` method of an environment or of one of its wrappers; None if there is none."""
     try:
         method = env.get_wrapper_attr("action_masks")
     except AttributeError:
@@ -19,26 +19,29 @@ def mask_method(env: Any) -> Callable[[], Any] | None:
 
 
 def with_masks(env: Any, spaces: Spaces) -> Any:
-    """The environment, with what its method `action_masks()` returns in every `info` where that is the source."""
+    """Wrap the environment so that every `info` holds its `action_masks()`, if that method is its source of masks."""
     method = mask_method(env) if spaces.mask_source == "method" else None
     return env if method is None else MasksInInfo(env, method)
 
 
 class MasksInInfo(gym.Wrapper[Any, Any, Any, Any]):
-    """Puts what `method` returns into `info["action_mask"]`. After a termination, where nothing is chosen any more, it
-    is not called. `reset` and `step` raise CallError where it raises."""
+    """Puts the mask that `method` returns into `info["action_mask"]`.
+
+    `method` is not called after a termination, when no further action is chosen. `reset` and `step` raise CallError if
+    it raises.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], method: Callable[[], Any]) -> None:
         super().__init__(env)
         self._method = method
 
     def reset(self, **options: Any) -> Any:
-        """What the environment returns, with the mask; as it is where that is no pair."""
+        """Reset the environment and add the mask; a return value that is not a pair is passed on unchanged."""
         returned = self.env.reset(**options)
         return self._with_mask(returned) if isinstance(returned, tuple) and len(returned) == 2 else returned
 
     def step(self, action: Any) -> Any:
-        """What the environment returns, with the mask; as it is where that is no tuple of 5."""
+        """Step the environment and add the mask; a return value that is not a 5-tuple is passed on unchanged."""
         returned: Any = self.env.step(action)
         is_step = isinstance(returned, tuple) and len(returned) == 5
         return self._with_mask(returned) if is_step and not returned[2] else returned

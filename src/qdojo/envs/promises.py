@@ -1,5 +1,5 @@
-"""What a reset or a step gave, held against the environment's spaces as strictly as Gymnasium does. Training takes
-more: see `encoders.py`."""
+"""Checks the result of a reset or a step against the environment's spaces, as strictly as Gymnasium does. Training is
+more lenient: see `encoders.py`."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from qdojo.envs.copies import one_number
 
 
 def wrong_step(result: Any, space: gym.Space[Any]) -> str:
-    """What is wrong with all that a step returned, and how to mend it; nothing where all is right."""
+    """Return what is wrong with a step's return value and how to fix it; empty if nothing is wrong."""
     if not isinstance(result, tuple) or len(result) != 5:
         return f"it returned {kind(result)}; return (observation, reward, terminated, truncated, info)."
     observation, reward, terminated, truncated, info = result
@@ -31,7 +31,7 @@ def wrong_step(result: Any, space: gym.Space[Any]) -> str:
 
 
 def wrong_observation(observation: Any, space: gym.Space[Any]) -> str:
-    """What is wrong with an observation, and how to mend it; nothing where all is right."""
+    """Return what is wrong with an observation and how to fix it; empty if nothing is wrong."""
     if isinstance(space, gym.spaces.Box):
         return _wrong_array(observation, space)
     if isinstance(space, gym.spaces.Dict) and isinstance(observation, Mapping) and observation.keys() == space.keys():
@@ -39,7 +39,7 @@ def wrong_observation(observation: Any, space: gym.Space[Any]) -> str:
         return next((f"in part {key!r}, {wrong}" for key, wrong in found if wrong), "")
     if observation not in space:
         shown = " ".join(repr(observation).split())
-        return f"the observation {shown} is outside {space}; mend whichever of the two is wrong."
+        return f"the observation {shown} is outside {space}; fix whichever of the two is wrong."
     return ""
 
 
@@ -48,11 +48,11 @@ def _wrong_array(observation: Any, space: gym.spaces.Box) -> str:
         return f"the observation is a {type(observation).__name__}; return np.asarray(..., dtype=np.{space.dtype})."
     observation = np.asarray(observation)
     if observation.shape != space.shape:
-        return f"the observation has shape {observation.shape}, its space {space.shape}; make them equal."
+        return f"the observation has shape {observation.shape}, but its space has {space.shape}; make them equal."
     if not np.can_cast(observation.dtype, space.dtype):
-        return f"the observation is {observation.dtype}, its space {space.dtype}; return .astype(np.{space.dtype})."
+        return f"the observation is {observation.dtype}, but its space {space.dtype}; return .astype(np.{space.dtype})."
     if not np.isfinite(observation).all():
-        return "the observation holds NaN or inf; find the division or overflow that makes it, or clip it."
+        return "the observation holds NaN or inf; find the division or overflow that causes it, or clip it."
     below, above = observation < space.low, observation > space.high
     if (below | above).any():
         index = tuple(int(i) for i in np.argwhere(below | above)[0])
@@ -62,7 +62,7 @@ def _wrong_array(observation: Any, space: gym.spaces.Box) -> str:
 
 
 def kind(result: Any) -> str:
-    """What something is, in a few words."""
+    """Describe the type of a return value in a few words."""
     if isinstance(result, tuple):
         return f"a tuple of {len(result)}"
     return f"a {type(result).__name__}"

@@ -1,7 +1,8 @@
-"""A user's own VectorEnv, whatever its autoreset mode, brought to the NEXT_STEP rule. Not for vectors qdojo builds.
+"""Adapts a user's own VectorEnv, in any autoreset mode, to the NEXT_STEP rule. For vectors that qdojo builds, see
+`gymnasium.py`.
 
-NEXT_STEP is taken as it is. SAME_STEP and DISABLED lose no step to a restart, so a *pause* is put in after a step in
-which copies ended: the vector is not touched, the ended copies show their fresh start and the others what they showed.
+NEXT_STEP needs no change. SAME_STEP and DISABLED spend no step on a restart, so a *pause* is inserted after a step in
+which a copy ended: the vector is not stepped, ended copies show their first observation, others the one they had.
 """
 
 import functools
@@ -20,14 +21,14 @@ from qdojo.errors import UsageError
 
 
 def autoreset_mode(vector: VectorEnv[Any, Any, Any], name: str) -> AutoresetMode:
-    """The mode a vector declares. Raises UsageError where it declares none, or one that does not exist."""
+    """Return the mode that a vector declares. Raises UsageError if it declares none, or one that does not exist."""
     declared = vector.metadata.get("autoreset_mode")
     try:
         return AutoresetMode(declared)
     except ValueError:
         known = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
         raise UsageError(
-            f'{name}: metadata["autoreset_mode"] is {declared!r}, so nobody can tell which steps are real; '
+            f'{name}: metadata["autoreset_mode"] is {declared!r}, so it is unknown which steps are resets; '
             f"set it to one of {known}."
         ) from None
 
@@ -46,7 +47,7 @@ class ReadyMadeCopies:
         self._shown: Any
 
     def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
-        """The start of new episodes; where a rebuild is asked, every row is reported as not rebuilt."""
+        """Start new episodes; with `rebuild`, report every row as not rebuilt."""
         raw, infos = self._guard(lambda: self._vector.reset(seed=self._seed))
         self._seed = None
         self._ended[:] = False
@@ -55,14 +56,14 @@ class ReadyMadeCopies:
         return finished(self._shown), [] if rebuild is None else list(range(self._vector.num_envs))
 
     def step(self, actions: Sequence[Any]) -> Moved:
-        """One step of the vector, or a pause."""
+        """Step the vector once, or make a pause."""
         if self._mode != AutoresetMode.NEXT_STEP and self._ended.any():
             return self._pause()
         raw, reward, terminated, truncated, infos = self._guard(
             lambda: self._vector.step(self._spaces.decode_all(actions))
         )
         self._ended = np.logical_or(terminated, truncated)
-        # Under SAME_STEP a copy that has ended shows its next start already.
+        # Under SAME_STEP a copy that has ended already shows the start of its next episode.
         restarted = self._mode == AutoresetMode.SAME_STEP
         rows = self._encode(raw, infos, np.zeros_like(self._ended) if restarted else terminated)
         if restarted and self._ended.any():
@@ -81,7 +82,7 @@ class ReadyMadeCopies:
         return Moved(finished(self._shown), reward, nothing, nothing.copy(), paused=True)
 
     def _restart(self) -> Any:
-        """Rows as they were, but for those that had ended: these are reset."""
+        """Reset the rows that have ended and return all rows."""
         raw, infos = self._guard(lambda: self._vector.reset(options={"reset_mask": self._ended.copy()}))
         rows = self._shown.copy()
         before = rows.observation if isinstance(rows, MaskedRows) else rows
@@ -89,27 +90,27 @@ class ReadyMadeCopies:
             if self._ended[row]:
                 rows[row] = self._show(row, observation, infos)
             elif not np.array_equal(self._guard(functools.partial(self._spaces.encoder, observation)), before[row]):
-                raise CopyError(None, 'its reset ignored options["reset_mask"] and restarted copies in mid-episode')
+                raise CopyError(None, 'its reset ignored options["reset_mask"] and restarted unfinished episodes')
         return rows
 
     def _with_final(self, fresh: Any, infos: Mapping[str, Any], terminated: Any) -> Any:
-        """Rows with what the ended episodes ended on, where `fresh` has the start of the next."""
+        """Return `fresh` with the final observation in the rows of ended episodes, instead of the next start."""
         rows = fresh.copy()
         for row in np.flatnonzero(self._ended).tolist():
             if "final_obs" not in infos:
-                raise CopyError(row, 'its autoreset mode is SAME_STEP, but no info["final_obs"] came with an end')
+                raise CopyError(row, 'its autoreset mode is SAME_STEP, but an episode ended without info["final_obs"]')
             rows[row] = self._show(row, infos["final_obs"][row], infos.get("final_info", {}), bool(terminated[row]))
         return rows
 
     def _encode(self, raw: Any, infos: Mapping[str, Any], terminated: Any) -> Any:
-        """A copy, because a vector may write into the same array again."""
+        """Encode all observations into fresh memory, because a vector may reuse its arrays."""
         rows = blank_rows(self._spaces, self._vector.num_envs)
         for row, observation in enumerate(self._split(raw)):
             rows[row] = self._show(row, observation, infos, bool(terminated[row]))
         return rows
 
     def _split(self, raw: Any) -> list[Any]:
-        """The raw observation of each copy."""
+        """Return the raw observation of each copy."""
         observations = self._guard(lambda: list(iterate(self._raw_space, raw)))
         if len(observations) != self._vector.num_envs:
             raise CopyError(None, f"it gave {len(observations)} observations for {self._vector.num_envs} copies")
@@ -141,6 +142,6 @@ class ReadyMadeCopies:
 
 
 def _info_of(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """The action mask of one copy, as its own `info` would have it; Gymnasium marks who gave one by an underscore."""
+    """Return one copy's `info` with only its action mask; the key with an underscore marks the copies that gave one."""
     given, present = infos.get(MASK), infos.get(f"_{MASK}")
     return {} if given is None or (present is not None and not present[row]) else {MASK: given[row]}

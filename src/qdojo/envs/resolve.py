@@ -1,4 +1,4 @@
-"""From what a user names (an id, a path, a callable) to something that builds environments. Not for stepping them."""
+"""Resolves what a user passes as an environment (an id, a `module:name`, a callable, an object) to a factory."""
 
 import difflib
 import functools
@@ -27,42 +27,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """An environment that is known to build: what it is called, how to make a copy, what its spaces are."""
+    """An environment that is known to build: its name, how to make copies of it, and its spaces."""
 
     name: str
-    """As a person would write it: an id, or `module:name`."""
+    """As a user would write it: an id, or `module:name`."""
     make: Callable[..., Any]
-    """`make(**kwargs)` builds a fresh `gymnasium.Env` (a `VectorEnv` where `is_vector`)."""
+    """`make(**kwargs)` builds a fresh `gymnasium.Env` (a `VectorEnv` if `is_vector`)."""
     native_id: str | None
-    """The id, where it is a plain registered one; else None."""
+    """The Gymnasium id, if the environment is a plain registered one; else None."""
     action_space: gym.Space[Any]
-    """Of one copy, also where `is_vector`."""
+    """Space of a single copy, even if `is_vector`."""
     observation_space: gym.Space[Any]
     is_vector: bool
     max_episode_steps: int | None
-    """The time limit, where the environment declares one."""
+    """The time limit in steps, if the environment declares one."""
     reward_threshold: float | None
-    """The mean return at which Gymnasium calls the environment solved, where it does."""
+    """Mean return at which the environment counts as solved, if it declares one."""
     pauses: bool = False
-    """Whether it is a vector whose copies have to wait while others restart; see `ready_made.py`."""
+    """Whether it is a vector whose copies must wait while others restart; see `ready_made.py`."""
     native: "NativeEnvironment | None" = None
-    """The environment in JAX, where it is one of its own; see `native_id` for those that equal a registered one."""
+    """A JAX environment that has no Gymnasium counterpart; those that have one are found by `native_id`."""
     is_native: bool = False
-    """Whether it is such a one, also where `native` is not at hand."""
+    """Whether it is a JAX environment of that kind, even if `native` is not available."""
     mask_source: MaskSource | None = None
-    """`info` where its first reset gave `info["action_mask"]`, else `method` where it has `action_masks()`."""
+    """`info` if its first reset gave `info["action_mask"]`, else `method` if it has a method `action_masks()`."""
     registered: str | None = None
-    """Gymnasium's spec of what a callable built, as JSON, where it has one that can be made again."""
+    """The Gymnasium spec of the environment that a callable built, as JSON, if it can be made again from that."""
 
 
 def resolve(env: Any) -> EnvSpec:
-    """Find an environment; build one copy and reset it, to see that it works and whether it gives action masks.
+    """Find an environment, then build one copy and reset it, to see that it works and whether it gives action masks.
 
-    `env` is a Gymnasium id, `module:Id` (the module is imported and registers the id), `package.module:factory`
-    (where the module has that attribute and it is callable), `gymnax:Name`, or a callable that returns an environment.
-    In the place of an environment, and of a callable, there may be a `NativeEnvironment`. An environment object is
-    taken by its spec, and made again.
-    Raises UsageError, one sentence that says what to do, where any of that fails.
+    `env` is a Gymnasium id, `module:Id` (importing the module registers the id), `package.module:factory` (a callable
+    attribute of the module), `gymnax:Name`, a callable that returns an environment, a `NativeEnvironment`, or an
+    environment object, which is made again from its spec. A `module:name` may also be a `NativeEnvironment`, and a
+    callable may return one.
+
+    Raises UsageError, one sentence that says what to do, if any of that fails.
     """
     if isinstance(env, str):
         return _resolve_name(env)
@@ -76,7 +77,7 @@ def resolve(env: Any) -> EnvSpec:
 
 
 def name_of(env: Any) -> str:
-    """What a person would call an environment that is given as `resolve` takes it."""
+    """Return the name of an environment that `resolve` accepts, as a user would write it."""
     if isinstance(env, str) or _is_native(env):
         return env if isinstance(env, str) else env.name
     if isinstance(env, MadeAgain):
@@ -85,7 +86,7 @@ def name_of(env: Any) -> str:
 
 
 def _is_native(env: Any) -> bool:
-    """Whether it is a `NativeEnvironment`. There is none before its module was imported, which imports jax."""
+    """Return whether `env` is a `NativeEnvironment`, without importing its module, which would import jax."""
     contract = sys.modules.get("qdojo.envs.contract")
     return contract is not None and isinstance(env, contract.NativeEnvironment)
 
@@ -95,7 +96,7 @@ def _native_spec(name: str, env: Any) -> EnvSpec:
     from qdojo.envs.native.own import adapted
 
     if name in registration.registry:
-        raise UsageError(f"The environment's name {name} is that of another in Gymnasium; give it one of its own.")
+        raise UsageError(f"The environment's name {name} already belongs to a Gymnasium environment; choose another.")
     own = adapted(env, name)
     return EnvSpec(
         name=name,
@@ -115,14 +116,14 @@ def _native_spec(name: str, env: Any) -> EnvSpec:
 def _resolve_name(env: str) -> EnvSpec:
     if env.endswith(GIVEN):
         raise UsageError(
-            f"{env.removesuffix(GIVEN)} was given as an object whose spec no file can hold; pass it as env=."
+            f"{env.removesuffix(GIVEN)} was given as an object whose spec cannot be stored in a file; pass it as env=."
         )
     module_name, colon, attribute = env.partition(":")
     if not colon:
         found = _find_id(env)
         return _try(found.id, functools.partial(_make_registered, found), found.id)
     if not (module_name and attribute):
-        raise UsageError(f"env is {env!r}, but a colon stands between two names, as in `module:Id`; write both.")
+        raise UsageError(f"env is {env!r}, but a colon needs a name on each side, as in `module:Id`; write both.")
     if module_name == "gymnax":
         from qdojo.envs.native.gymnax import made
 
@@ -137,8 +138,8 @@ def _resolve_name(env: str) -> EnvSpec:
 
 
 def import_module(module_name: str, env: str) -> ModuleType:
-    """A module that a user named in `env`, found also in the folder they work in."""
-    # A console script has its own folder on the path, not the one that its user works in.
+    """Import a module that a user named in `env`, also from the current directory."""
+    # A console script has its own directory on the path instead of the current one.
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
@@ -185,7 +186,7 @@ def _unknown(env_id: str, module_name: str | None) -> UsageError:
 
 
 def _make_registered(found: registration.EnvSpec, **kwargs: Any) -> gym.Env[Any, Any]:
-    # Gymnasium's per-step checker costs more than a step of CartPole; `qdojo doctor` does its work once.
+    # Gymnasium's per-step checker costs more than a step of CartPole; `qdojo doctor` runs those checks once.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gym.make(found, disable_env_checker=True, **kwargs)
@@ -235,7 +236,7 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
 
 
 def _mask_source(env: Any, name: str) -> MaskSource | None:
-    """Whether action masks come beside observations. A reset that fails is reported by whoever plays."""
+    """Return where action masks come from, if not from observations. `try_out` and the loops report a failed reset."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -248,14 +249,14 @@ def _mask_source(env: Any, name: str) -> MaskSource | None:
         return None if mask_method(env) is None else "method"
     if hasattr(env, "action_masks") or any(mask_method(copy) for copy in getattr(env, "envs", ())):
         raise UsageError(
-            f"{name} is a vector whose masks come from a method action_masks(), which is read of single environments "
-            f"only; put them into info[{MASK!r}], or give a function that returns one environment."
+            f"{name} is a vector whose masks come from a method action_masks(), which qdojo calls only on single "
+            f"environments; put them into info[{MASK!r}], or pass a function that returns one environment."
         )
     return None
 
 
 def _time_limit(env: Any) -> int | None:
-    """The limit of a TimeLimit wrapper, which an environment that was never registered has nowhere else."""
+    """Return the limit of a TimeLimit wrapper: an unregistered environment declares it nowhere else."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, gym.wrappers.TimeLimit):
             return env._max_episode_steps
@@ -270,6 +271,6 @@ def _missing_dependency(name: str, error: Exception) -> str:
 
 
 def _brief(error: BaseException, with_type: bool = True) -> str:
-    """The first line of an error, without a full stop, so that it fits into a sentence."""
+    """Return the first line of an error, without a full stop, so that it fits into a sentence."""
     first = (str(error).splitlines() or [""])[0].rstrip(". ")
     return f"{type(error).__name__}: {first}" if with_type else first

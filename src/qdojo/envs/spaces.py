@@ -1,4 +1,5 @@
-"""Which Gymnasium spaces qdojo plays, and how observations and masks become arrays. Not for names: see `resolve.py`."""
+"""The Gymnasium spaces that qdojo supports, and the conversion of observations and masks to arrays. For environment
+names, see `resolve.py`."""
 
 import functools
 import math
@@ -16,92 +17,92 @@ from qdojo.errors import UsageError
 if TYPE_CHECKING:
     from qdojo.types import Observation
 else:
-    # `types` imports JAX, which no worker process needs.
+    # `types` imports JAX, which worker processes do not need.
     Observation = Shaped[np.ndarray, "*observation"] | tuple[Any, Any]
 
 OBSERVATION, MASK = "observation", "action_mask"
-"""Keys of an observation space that carries masks; the second also of an `info` that does. Other keys beside the mask
-are one observation together."""
+"""Keys of a Dict observation that carries an action mask; MASK is also the key in `info`. All keys other than MASK
+together form the observation."""
 
 Array = Shaped[np.ndarray, "..."]
 MaskSource = Literal["info", "observation", "method"]
-"""Where action masks are: beside an observation, in it, or in what the method `action_masks()` of an environment
-returns, which whoever steps it puts into `info`."""
+"""Where action masks come from: `info`, the observation, or the environment's method `action_masks()`, whose result
+`MasksInInfo` puts into `info`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spaces:
-    """What an agent needs to know of an environment's two spaces.
+    """What an agent needs to know about an environment's two spaces.
 
-    Everywhere in qdojo actions count from 0 and have shape `action_shape`; Q-values have `[*action_shape,
-    num_actions]`. Only `decode` knows how the environment itself counts.
+    Everywhere in qdojo actions count from 0 and have shape `action_shape`; Q-values have shape `[*action_shape,
+    num_actions]`. Only the `decode` methods and their inverse know the environment's own numbering.
     """
 
     action_shape: tuple[int, ...]
-    """() for Discrete, (branches,) for MultiDiscrete; for MultiBinary a branch of two actions each bit."""
+    """() for Discrete, (branches,) for MultiDiscrete; MultiBinary has one branch of two actions per bit."""
     num_actions: int
-    """Of the largest branch."""
+    """Number of actions in the largest branch."""
     action_start: int | Int[np.ndarray, "branches"]
-    """What the environment calls action 0; an array for MultiDiscrete."""
+    """The environment's own number for action 0; an array for MultiDiscrete and MultiBinary."""
     legal: Bool[np.ndarray, "*branches actions"]
-    """Which actions exist at all: False only where a branch has fewer than the largest."""
+    """Which actions exist: False only as padding in branches with fewer actions than the largest."""
     mask_source: MaskSource | None
-    """Where the environment puts its action masks, if it gives any."""
+    """Where the environment's action masks come from; None if it has none."""
     masked: bool
-    """Whether observations are `Masked`: masks are given, or branches differ in size."""
+    """Whether observations are `Masked`: the environment gives masks, or its branches differ in size."""
     observation_shape: tuple[int, ...]
     observation_dtype: np.dtype[Any]
     observation_scale: int
-    """The largest number of a uint8 Box, by which qdojo's own networks divide what it shows; else 1."""
+    """Largest value of a uint8 Box, by which qdojo's networks divide observations; 1 for all other spaces."""
     categories: tuple[int, ...]
-    """How many categories each element of an observation has, where it holds indices for an embedding; else ()."""
+    """Number of categories of each element, if observations are indices into an embedding; else ()."""
     encoder: Encode
-    """One raw observation, without its mask, as an array; it may share memory with what it is given."""
+    """Converts one raw observation to an array without its mask; the array may share memory with its argument."""
     observe: tuple[str, ...] | None = None
-    """The keys of a Dict observation that the agent sees; None: all."""
+    """Keys of a Dict observation that the agent sees; None for all of them."""
     binary_shape: tuple[int, ...] | None = None
-    """The shape of a MultiBinary action; None for all others."""
+    """Shape of a MultiBinary action; None for all other action spaces."""
 
     @property
     def raw_action_shape(self) -> tuple[int, ...]:
-        """The shape of an action as the environment takes it."""
+        """Shape of an action as the environment expects it."""
         return self.action_shape if self.binary_shape is None else self.binary_shape
 
     def decode(self, choice: Any) -> Any:
-        """An action, counted from 0, as the environment's own `step` takes it: an int, int64 [branches], or of a
-        MultiBinary space int8 of its shape."""
+        """Convert an action that counts from 0 to the form that the environment's `step` expects: an int for Discrete,
+        int64 [branches] for MultiDiscrete, int8 of the space's shape for MultiBinary."""
         return self.decode_all(choice) if self.action_shape else self.action_start + int(choice)
 
     def decode_all(self, choices: Any) -> Int[np.ndarray, "*rows_and_action"]:
-        """Many actions, with any leading axes, as the environment takes them."""
+        """Convert a batch of actions, with any leading axes, to the form that the environment expects."""
         actions = np.asarray(choices, np.int64) + self.action_start
         if self.binary_shape is None:
             return actions
         return actions.astype(np.int8).reshape(*actions.shape[:-1], *self.binary_shape)
 
     def count_from_zero(self, actions: Int[np.ndarray, "rows *action"]) -> Int[np.ndarray, "rows *branches"]:
-        """The inverse of `decode_all`, for one leading axis."""
+        """Invert `decode_all` for arrays with one leading axis."""
         return actions.astype(np.int64).reshape(len(actions), *self.action_shape) - self.action_start
 
     def encode(self, observation: Any, info: Any = None, terminated: bool = False) -> Observation:
-        """One raw observation as the agent sees it: an array, or a `Masked` of two where `masked`.
+        """Convert one raw observation to what the agent sees: an array, or a `Masked` if `masked`.
 
-        Raises BadValueError, in words that fit into a sentence, where shape, dtype, category or mask do not fit.
+        Raises BadValueError, whose text fits into a sentence, if the shape, dtype, category or mask is invalid.
         """
         return seen(self.show(observation, info, terminated))
 
     def show(self, observation: Any, info: Any, terminated: bool = False) -> Array | dict[str, Array]:
-        """What `encode` gives, as Gymnasium has it: an array, or a dict of observation and mask."""
+        """Like `encode`, but as a value of a Gymnasium space: an array, or a dict of observation and mask."""
         shown = self.encoder(observation)
         if not self.masked and (info is None or MASK not in info):
             return shown
         return {OBSERVATION: shown, MASK: self.mask(observation, info, terminated)}
 
     def mask(self, observation: Any, info: Any, terminated: bool = False) -> Bool[np.ndarray, "*branches actions"]:
-        """The legal actions at one raw observation. Not to be written to.
+        """Return the mask of legal actions for one raw observation. Callers must not write to it.
 
-        After a termination nothing is chosen any more, so a mask that is missing or allows nothing is taken as all
-        legal. Raises BadValueError for any other mask that leaves no choice or does not fit.
+        After a termination no further action is chosen, so a mask that is missing or allows no action counts as
+        all-legal. Raises BadValueError for any other mask that allows no action or is invalid.
         """
         if self.mask_source is None:
             if info is not None and MASK in info:
@@ -124,7 +125,7 @@ class Spaces:
         raise BadValueError(f"an action mask that allows no action{where}")
 
     def _flat_mask(self, given: Any) -> Shaped[np.ndarray, "all_actions"]:
-        """The mask of every branch, one after the other, of zeros and ones."""
+        """Return the masks of all branches as one vector of zeros and ones."""
         if self.action_shape and isinstance(given, tuple | list | np.ndarray) and any(np.ndim(part) for part in given):
             parts = [np.asarray(part) for part in given]
             shapes, needed = [part.shape for part in parts], [(int(n),) for n in self.legal.sum(axis=-1)]
@@ -138,7 +139,7 @@ class Spaces:
         if flat.dtype.kind not in "biuf":
             raise BadValueError(f"an action mask of dtype {flat.dtype} where bool or numbers are needed")
         if flat.dtype.kind != "b" and ((flat != 0) & (flat != 1)).any():
-            raise BadValueError("an action mask that holds other numbers than 0 and 1")
+            raise BadValueError("an action mask that holds numbers other than 0 and 1")
         return flat
 
 
@@ -150,7 +151,7 @@ _PROMISES = {
 
 
 def seen(shown: Any) -> Observation:
-    """What `Spaces.show` gave, of one copy or of many, as an array or a `Masked`."""
+    """Convert a result of `Spaces.show`, for one copy or for many, to an array or a `Masked`."""
     if not isinstance(shown, dict):
         return shown
     from qdojo.types import Masked
@@ -161,12 +162,12 @@ def seen(shown: Any) -> Observation:
 def check_spaces(
     env: Any, name: str | None = None, embedded: bool = False, observe: Sequence[str] | None = None
 ) -> Spaces:
-    """The `Spaces` of an environment, of a vector environment's single copy, or of an `EnvSpec`.
+    """Return the `Spaces` of an environment, of one copy in a vector environment, or of an `EnvSpec`.
 
-    Only an `EnvSpec` knows whether masks come in `info` or from a method. With `embedded` the observations are
-    category indices, int32 [k], instead of one-hot vectors. Of a Dict with `observe` the agent sees those keys alone:
-    a single one as it is, several side by side, sorted by key. Raises UsageError, naming the space and what to do,
-    where qdojo cannot play it.
+    Only an `EnvSpec` says whether masks come from `info` or from a method. With `embedded`, observations are category
+    indices, int32 [k], instead of one-hot vectors. `observe` limits a Dict observation to these keys: a single key
+    keeps its shape, several are concatenated, sorted by key. Raises UsageError, naming the space and the fix, if
+    qdojo does not support it.
     """
     action = getattr(env, "single_action_space", env.action_space)
     observation = getattr(env, "single_observation_space", env.observation_space)
@@ -179,7 +180,7 @@ def check_spaces(
         source = "observation" if MASK in observation.spaces else source
         observation, keys = seen_parts(observation, name, observe)
     elif observe is not None:
-        raise UsageError(f"observe is set, but the observations of {name} are no Dict; leave it out.")
+        raise UsageError(f"observe is set, but the observations of {name} are not a Dict; leave it out.")
     if refused := unsupported(observation):
         raise UsageError(_refusal(name, *refused, observation))
     shape, dtype, encode = top_encoder(observation, name, embedded)
@@ -201,7 +202,7 @@ def check_spaces(
 
 
 def _check_action(action: spaces.Space[Any], name: str) -> tuple[Int[np.ndarray, "*branches"], Any]:
-    """How many actions there are, a number a branch, and where the environment begins to count."""
+    """Return the number of actions per branch and the environment's first action number per branch."""
     if isinstance(action, spaces.Discrete):
         return counts_of(action), int(action.start)
     if isinstance(action, spaces.MultiDiscrete) and action.nvec.ndim == 1 and action.nvec.size:
@@ -217,7 +218,7 @@ def _check_action(action: spaces.Space[Any], name: str) -> tuple[Int[np.ndarray,
     if isinstance(action, spaces.Box):
         raise UsageError(
             f"{name}: the action space is continuous ({action}), which needs a policy-gradient or actor-critic method "
-            "(e.g. SAC, PPO) that qdojo does not do; choose an environment with Discrete actions."
+            "(e.g. SAC, PPO) that qdojo does not have; choose an environment with Discrete actions."
         )
     raise UsageError(
         f"{name}: the action space {type(action).__name__} is not supported (Discrete, MultiDiscrete "
@@ -229,7 +230,7 @@ def _check_action(action: spaces.Space[Any], name: str) -> tuple[Int[np.ndarray,
 def seen_parts(
     space: Any, name: str, observe: Sequence[str] | None
 ) -> tuple[spaces.Space[Any], tuple[str, ...] | str | None]:
-    """The space of what is seen of a Dict, and the keys that lead there: one key, several, or None for all of it."""
+    """Return the part of a Dict space that the agent sees, and its key, its several keys, or None for all of it."""
     there = {key: part for key, part in space.spaces.items() if key != MASK}
     if observe is None and MASK not in space.spaces:
         return space, None
@@ -247,19 +248,19 @@ def seen_parts(
 
 
 def _refusal(name: str, kind: str, path: tuple[str | int, ...], space: spaces.Space[Any]) -> str:
-    """Why observations cannot be shown to an agent, and the ways out."""
+    """Return the message for an unsupported observation space, with the possible fixes."""
     where = f" of its part {'/'.join(map(str, path))!r}" if path else ""
     others = [key for key, part in space.items() if not unsupported(part)] if isinstance(space, spaces.Dict) else []
     wrap = "wrap it in a gymnasium.ObservationWrapper that returns a Box"
-    fix = f"take the others (observe={others}, `--observe {' '.join(map(str, others))}`), or {wrap}" if others else wrap
+    fix = f"use the others (observe={others}, `--observe {' '.join(map(str, others))}`), or {wrap}" if others else wrap
     return (
         f"{name}: the observation space {kind}{where} is not supported (Box, Discrete, MultiBinary, MultiDiscrete, and "
-        f"a Dict or Tuple of some of these, are); {fix}."
+        f"a Dict or Tuple of these are); {fix}."
     )
 
 
 def _encode_parts(keys: tuple[str, ...] | str, encode: Encode, value: Any) -> Shaped[np.ndarray, "*observation"]:
-    """One part of a Dict as it is, or several side by side."""
+    """Encode one part of a Dict on its own, or several parts concatenated."""
     if isinstance(keys, str):
         if not isinstance(value, Mapping) or keys not in value:
             raise BadValueError(f"an observation without {keys!r}, which its Dict space has")

@@ -1,4 +1,4 @@
-"""One reset and one step of a fresh copy, before anything is compiled or allocated. A longer look: `doctor.py`."""
+"""Tries one reset and one step of a fresh copy before anything is compiled or allocated. `doctor.py` checks more."""
 
 import contextlib
 import random
@@ -16,20 +16,20 @@ from qdojo.envs.spaces import Observation, Spaces, seen
 from qdojo.errors import UsageError
 
 RESET_MEND = "define reset(self, *, seed=None, options=None) and return (observation, info) with a dict as info"
-STEP_MEND = "a step after reset() must work for every action of the action space"
+STEP_MEND = "step() after reset() must work for every action of the action space"
 MASK_MEND = (
-    "give a mask of 0 and 1 with every reset and step, one number an action, and end the episode where none is legal"
+    "give a mask of 0 and 1 with every reset and step, one number per action, and end the episode if none is legal"
 )
-FACTORY_MEND = "make it build a fresh environment at each call"
-CLOSE_MEND = "make close() work, also where nothing is open"
+FACTORY_MEND = "make it build a fresh environment on each call"
+CLOSE_MEND = "make close() work even if nothing is open"
 
 
 def try_out(spec: EnvSpec, spaces: Spaces) -> None:
     """Build a copy, reset it, take one legal step, build another beside it, as an evaluation does, and close both.
 
-    Random numbers that the process draws are not touched.
+    The global random generators of the process are left as they were.
 
-    Raises UsageError, one sentence that says what to mend, where any of that fails.
+    Raises UsageError, one sentence that says what to fix, if any of that fails.
     """
     with warnings.catch_warnings(), _own_randomness():
         warnings.simplefilter("ignore")
@@ -37,10 +37,10 @@ def try_out(spec: EnvSpec, spaces: Spaces) -> None:
         try:
             _play_vector(env, spec.name, spaces) if spec.is_vector else _play(env, spec.name, spaces)
             beside = f"{spec.name}: its factory, called while another copy was open,"
-            another = _called(beside, spec.make, "evaluations play beside training, so let there be several copies")
+            another = _called(beside, spec.make, "evaluations run during training, so allow several copies at once")
             close_quietly(another)
             if another is env:
-                raise UsageError(f"{beside} gave that copy again; {FACTORY_MEND}.")
+                raise UsageError(f"{beside} returned that same copy; {FACTORY_MEND}.")
         except BaseException:
             close_quietly(env)
             raise
@@ -76,7 +76,7 @@ def _play_vector(vector: Any, name: str, spaces: Spaces) -> None:
 
 
 def _legal(shown: Observation, spaces: Spaces, *size: int) -> Any:
-    """The first action that is legal, of each of `size` copies."""
+    """Return the first legal action of each of `size` copies."""
     mask = (
         shown.action_mask if isinstance(shown, tuple) else np.broadcast_to(spaces.legal, (*size, *spaces.legal.shape))
     )
@@ -101,7 +101,7 @@ def _check(name: str, moment: str, wrong: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_randomness() -> Iterator[None]:
-    """Environments may draw from the generators of the process, as may whoever trains: they are put back."""
+    """Restore the global random generators, from which environments and users' own code may draw."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield

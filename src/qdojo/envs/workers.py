@@ -1,4 +1,4 @@
-"""Copies of an environment in worker processes, which can neither hang nor be left behind. In this one: `copies.py`."""
+"""Copies of an environment in worker processes. For copies in this process, see `copies.py`."""
 
 import contextlib
 import multiprocessing
@@ -19,9 +19,9 @@ _WORKER_GRACE_SECONDS = 2.0
 
 
 class AsyncCopies:
-    """Copies in worker processes, over Gymnasium's AsyncVectorEnv, which here can neither hang nor leave orphans.
+    """Copies in worker processes, built on Gymnasium's AsyncVectorEnv but with timeouts and without orphans.
 
-    Workers come from a fork server (spawned where there is none): forking a process that runs JAX can deadlock, and
+    Workers come from a fork server (or are spawned if there is none): forking a process that runs JAX can deadlock, and
     a forked worker would hold its siblings' pipes open, so that none would notice the parent's death.
     """
 
@@ -31,15 +31,15 @@ class AsyncCopies:
             multiprocessing.set_forkserver_preload([__name__])
         self._timeout = timeout_seconds
         self._vector: Any = None
-        # Raised outside the `try`: a traceback would keep the half-built vector, and so its workers, alive.
+        # Raised outside the `try`: the traceback would keep the half-built vector, and with it its workers, alive.
         trouble = ""
         try:
             with _unguarded_script_left_alone():
                 self._vector = AsyncVectorEnv(builders, copy=False, context="forkserver" if has_server else "spawn")
         except (EOFError, OSError):
             trouble = (
-                "a worker process died while it started (see its message above); put what the environment needs into "
-                "a module of its own, or use vectorization='sync'"
+                "a worker process died while it started (see its message above); define the environment in a module "
+                "that can be imported, or use vectorization='sync'"
             )
         except Exception as error:
             trouble = f"its workers could not be started, {describe(error)}"
@@ -49,7 +49,7 @@ class AsyncCopies:
     def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
         """The observations, and the rows that could not be rebuilt."""
         options = None if rebuild is None else {"rebuild": dict(rebuild)}
-        # A rebuild plays a whole episode in one call, and each of its steps may take as long as a step may.
+        # A rebuild replays a whole episode in one call, and each of its steps may take up to the timeout.
         steps = 1 if rebuild is None else 1 + int(rebuild["length"].max())
         observation, infos = self._call(
             lambda vector: vector.reset_async(options=options), "reset_wait", steps * self._timeout
@@ -65,7 +65,7 @@ class AsyncCopies:
 
     def _call(self, send: Callable[[Any], None], wait: str, timeout: float) -> Any:
         if self._vector is None:
-            raise CopyError(None, "its workers are closed")
+            raise CopyError(None, "its workers are already closed")
         try:
             send(self._vector)
             result = getattr(self._vector, wait)(timeout)
@@ -82,7 +82,7 @@ class AsyncCopies:
     def _stop_late(self, timeout: float) -> NoReturn:
         late = next((row for row, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll(0)), None)
         self._kill()
-        raise CopyError(late, f"it did not answer within {timeout:g} seconds, and its worker was ended")
+        raise CopyError(late, f"it did not answer within {timeout:g} seconds, so its worker was killed")
 
     def _stop_dead(self) -> NoReturn:
         deadline = time.monotonic() + _WORKER_GRACE_SECONDS
@@ -94,7 +94,7 @@ class AsyncCopies:
         raise CopyError(dead[0] if dead else None, f"its worker process died (exit code {code})")
 
     def close(self) -> None:
-        """Ask the workers to close their environments, then make sure that none is left."""
+        """Ask the workers to close their environments, then kill any worker that is left."""
         if self._vector is None:
             return
         for pipe in self._vector.parent_pipes:
@@ -121,10 +121,10 @@ class AsyncCopies:
 
 @contextlib.contextmanager
 def _unguarded_script_left_alone() -> Iterator[None]:
-    """A script that does not ask whether it is `__main__` is not run again by each worker, as `multiprocessing` does.
+    """Keep workers from running the main script again, as `multiprocessing` does, if it has no `__main__` guard.
 
-    It would train again there. Its classes and functions reach the workers by value (cloudpickle). A script that asks
-    is imported as usual, since it may register environments.
+    It would start training again in each worker. Its classes and functions reach the workers by value (cloudpickle). A
+    script with a guard is imported as usual, since it may register environments.
     """
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)
@@ -146,7 +146,7 @@ def _asks_for_main(script: Path) -> bool:
 
 
 def _received(shown: Any) -> Observation:
-    """A copy of what lies in the memory that workers write to."""
+    """Copy observations out of the shared memory that the workers write to."""
     if isinstance(shown, dict):
         return seen({OBSERVATION: shown[OBSERVATION].copy(), MASK: shown[MASK].astype(bool)})
     return shown.copy()

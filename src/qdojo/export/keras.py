@@ -1,4 +1,4 @@
-"""Trained networks as Keras models and Keras files. Not for reading weights: see `networks/weights.py`."""
+"""Converts trained networks to Keras models and saves them as files. For reading weights, see `networks/weights.py`."""
 
 import os
 import warnings
@@ -23,33 +23,33 @@ SUFFIXES = (".keras", ".weights.h5")
 def keras_model(
     params: MLP | Noisy | KerasParams, observation_shape: tuple[int, ...], model_or_build: "ModelOrBuild | None" = None
 ) -> "keras.Model":
-    """A plain Keras model of one member's trained network; a Keras network needs the model that it came from.
+    """Return a plain Keras model of one member's trained network; a Keras network needs the model that it came from.
 
-    Raises `UsageError` where the two do not fit.
+    Raises `UsageError` if a Keras network comes without its model, or if the two do not match.
     """
     plain = params.mean if isinstance(params, Noisy) else params
     if isinstance(plain, MLP):
         return mlp_as_keras(plain, observation_shape)
     if model_or_build is None:
         raise UsageError(
-            "This agent's network is a Keras model of your own: give the model or the function it came from."
+            "This agent's network is a Keras model of your own; pass the model or the function that builds it."
         )
     return with_params(model_or_build, plain, observation_shape)
 
 
 def export(model: "keras.Model", path: Path) -> None:
-    """Save a model as `.keras`, or its weights as `.weights.h5`: whole, or not at all.
+    """Save a model as `.keras`, or its weights as `.weights.h5`, atomically.
 
-    Raises `UsageError` for another suffix or a folder that does not exist, `QdojoError` where it cannot be written.
+    Raises `UsageError` for another suffix or a folder that does not exist, `QdojoError` if it cannot be written.
     """
     if not path.name.endswith(SUFFIXES):
-        raise UsageError(f"Cannot export to {path}: the name has to end with {' or '.join(SUFFIXES)}.")
+        raise UsageError(f"Cannot export to {path}: the name must end with {' or '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise UsageError(f"Cannot export to {path}: the folder {path.parent} does not exist.")
     aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         with warnings.catch_warnings():
-            # Keras' own variables trip over NumPy 2 here; nothing that a user could mend.
+            # Keras's own variables trigger this warning under NumPy 2; users can do nothing about it.
             warnings.simplefilter("ignore", DeprecationWarning)
             if path.name.endswith(".keras"):
                 model.save(aside)

@@ -1,4 +1,4 @@
-"""The device loop: a JAX environment, acting, tape and updates in one compiled scan, chunk after chunk."""
+"""The device loop: a JAX environment, acting, the tape and updates in one compiled program per chunk."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from qdojo.types import Agent, AnyArray, Clock, Params, Report, Step
 
 
 class ChunkLog(NamedTuple):
-    """What a compiled chunk tells the host, cycle by cycle: rewards and ends, and metrics summed over updates."""
+    """What a compiled chunk returns to the host, per cycle: rewards, episode ends, and metrics summed over updates."""
 
     reward: Float[AnyArray, "*cycles rows member env"]
     applied: Bool[AnyArray, "*cycles rows member env"]
@@ -43,7 +43,7 @@ class ChunkLog(NamedTuple):
 
 
 class DeviceLoop:
-    """Trains a population on an environment written in JAX. See `loops/host.py` for all other environments."""
+    """Trains a population on an environment written in JAX. `loops/host.py` handles all other environments."""
 
     name = "device"
 
@@ -61,16 +61,16 @@ class DeviceLoop:
         numbers: Any = None,
         distinct_seeds: int | None = None,
     ) -> None:
-        """`cycles` make a chunk, the shortest thing that is reported; `capacity_rows` is the tape's length.
+        """A chunk has `cycles` cycles, and one report covers a chunk; `capacity_rows` is the length of the tape.
 
-        `numbers` are those of each member, `[member]`, for `agent.init`; or None.
+        `numbers` are the `agent.init` arguments of the members, `[member]`, if they differ; else None.
         """
         self.environment, self.agent, self.rhythm = environment, agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs = Programs()
-        # Jitted for a chunk's log and the chunk to share one trace; inlined, it is the same program.
+        # `jit` lets the chunk and its log share one trace; with `inline=True` the program stays the same.
         self._traced_cycle = jax.jit(self._cycle, inline=True)
         self.evaluator = DeviceEvaluator(environment, agent, seed, members, self.programs, distinct_seeds)
         self._stretches = Stretches(cycles, rhythm)
@@ -80,13 +80,14 @@ class DeviceLoop:
         return self.programs.compiled("init", self._init)()._replace(tally=fresh_tally(self.members, self.envs))
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
-        """A saved state as it is: what was on the device comes back exactly, and there is nothing to warn of."""
+        """A saved state, unchanged, and no warning: everything on the device is restored exactly."""
         return state, None
 
     def run(self, state: TrainState, pause: Pause = never) -> Iterator[tuple[TrainState, Report | None]]:
-        """Train for ever, one chunk and one report at a time; within a chunk, where `pause` says so, the state alone.
+        """Train without end; yields the state and a report after each chunk, and within a chunk the state alone
+        whenever `pause` asks for it.
 
-        A state given in is used up: keep what comes out.
+        The buffers of the given state are donated: use the yielded states only.
         """
         while True:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
@@ -122,7 +123,7 @@ class DeviceLoop:
             )
 
     def _opened(self, partial: Partial | None) -> tuple[ChunkLog, int, float]:
-        """A chunk's log, how many of its cycles are done, and the seconds they took."""
+        """The log of a chunk, the number of its completed cycles, and the seconds they took."""
         log = self.programs.compiled("log", self._blank_log)()
         if not partial:
             return log, 0, 0.0
@@ -143,10 +144,10 @@ class DeviceLoop:
         return self.evaluator.evaluate(params, seed, episodes, bound, watch)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: this loop holds no resources."""
 
     def check_partial(self, partial: Partial) -> None:
-        """Raises UsageError where this is no unfinished chunk of this loop, with these settings."""
+        """Raises UsageError if this is not an unfinished chunk of this loop with these settings."""
         check_partial(partial, self.name, self.cycles, self.rhythm)
 
     def template(self) -> TrainState:
@@ -163,7 +164,7 @@ class DeviceLoop:
         return state._replace(environment=running)
 
     def _words(self, first_row: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
-        """Random words for acting and for learning of a whole chunk, `[cycles, ...]`."""
+        """Random words for acting and for learning in a whole chunk, `[cycles, ...]` each."""
         keys = member_keys(self.seed, self.members, self.distinct_seeds)
         rows, updates = self.rhythm.rows, self.rhythm.updates
         acting = (self.cycles, rows, self.envs, self.agent.act_words + self.environment.noise_words)
@@ -178,9 +179,9 @@ class DeviceLoop:
         start: Int[AnyArray, ""],
         stop: Int[AnyArray, ""],
     ) -> tuple[TrainState, ChunkLog]:
-        """The cycles from `start` to `stop` of a chunk with these `words`, and its log with them in it.
+        """Run the cycles from `start` to `stop` of a chunk with these `words`, and enter them into its log.
 
-        The words are drawn once a chunk: drawn here, a chunk cut into many stretches would draw all of them in each.
+        The words are drawn once per chunk. If they were drawn here, every stretch of the chunk would draw all of them.
         """
         collecting, learning = words
 
@@ -210,7 +211,7 @@ class DeviceLoop:
         return jax.tree.map(lambda leaf: jnp.zeros((self.cycles, *leaf.shape), leaf.dtype), one)
 
     def _report(self, agents: Any, clock: Clock, log: ChunkLog) -> MemberMetrics:
-        """The mean metrics of a chunk's updates, and the exploration after it."""
+        """The metrics averaged over a chunk's updates, and epsilon at its end."""
         done = jnp.sum(log.learned) * self.rhythm.updates
         means = jax.tree.map(lambda m: jnp.sum(m, axis=0) / jnp.maximum(done, 1), log.metrics)
         return means | {"epsilon": jax.vmap(self.agent.exploration, in_axes=(0, None))(agents, clock)}

@@ -1,4 +1,4 @@
-"""Greedy episodes on an environment written in JAX, in compiled stretches. Not for training: see `device.py`."""
+"""Greedy evaluation episodes on an environment written in JAX, in compiled stretches. `device.py` trains."""
 
 import time
 from typing import Any, NamedTuple
@@ -15,18 +15,18 @@ from qdojo.types import Params
 
 FIRST_STRETCH_STEPS = 128
 STRETCH_SECONDS = 0.25
-"""Steps of an evaluation that are taken in one call: doubled until a call takes about that long, so that a stop is
-answered and progress is shown."""
+"""Steps per compiled call of an evaluation. They double until a call takes `STRETCH_SECONDS`, so that a stop request is
+answered and progress is shown without delay."""
 
 
 class _Rollout(NamedTuple):
-    """Evaluation episodes under way, with a leading member axis outside `vmap`."""
+    """Evaluation episodes in progress, with a leading member axis outside `vmap`."""
 
     running: Running
     memory: Any
     score: Float[Array, "episodes"]
     at: Int[Array, ""]
-    """The step that comes next, counted from 1."""
+    """Number of the next step, counted from 1."""
 
 
 class DeviceEvaluator:
@@ -41,18 +41,18 @@ class DeviceEvaluator:
         programs: Programs | None = None,
         distinct_seeds: int | None = None,
     ) -> None:
-        """`seed` and `distinct_seeds` are as for `member_seeds`; `programs` are those of the loop that it
-        is part of, if any."""
+        """`seed` and `distinct_seeds` are as in `member_seeds`; `programs` are the compiled programs of the loop
+        that owns this evaluator, if any."""
         self.environment, self.player, self.seed, self.members = environment, player, seed, members
         self.programs, self.distinct_seeds = programs or Programs(), distinct_seeds
 
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
     ) -> Played:
-        """Greedy episodes of at most `bound` steps that start from `seed`'s own draw, never from training's.
+        """Greedy episodes of at most `bound` steps. Their starts are drawn from `seed`, independent of training.
 
-        The steps are taken in stretches that double until one takes long enough, and `watch` hears of each: how they
-        are cut changes no bit.
+        The steps are taken in stretches that double until one takes long enough, and `watch` is called after each. The
+        length of the stretches does not affect the result.
         """
         begin = self.programs.compiled(
             ("evaluation", episodes), lambda seed: self._evaluation(seed, episodes), jnp.uint32(seed)
@@ -74,7 +74,7 @@ class DeviceEvaluator:
                 stretch *= 2
 
     def _evaluation(self, seed: UInt32[Array, ""], episodes: int) -> tuple["_Rollout", UInt32[Array, "..."]]:
-        """Episodes at their start, and the words of all their steps, `[member, time, episodes, words]`."""
+        """Episodes at their start, and random words for all their steps, `[member, time, episodes, words]`."""
         env = self.environment
 
         def member(key: Array) -> tuple[_Rollout, UInt32[Array, "time episodes words"]]:
@@ -91,7 +91,7 @@ class DeviceEvaluator:
     def _play(
         self, params: Params, rollout: "_Rollout", words: UInt32[Array, "..."], until: Int[Array, ""]
     ) -> "_Rollout":
-        """The episodes after `until` steps, or when all are over."""
+        """The episodes after `until` steps, or once all are over."""
         env, player = self.environment, self.player
 
         def member(params: Params, rollout: _Rollout, words: UInt32[Array, "time episodes words"]) -> _Rollout:

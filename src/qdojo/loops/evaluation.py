@@ -1,4 +1,4 @@
-"""What an evaluation gives, and the bound at which its episodes are cut. Not for playing them: the loops do that."""
+"""The result of an evaluation, and the bound at which its episodes are cut. The evaluators play the episodes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -8,15 +8,15 @@ from jaxtyping import Bool, Float
 
 LEAST_BOUND_STEPS = 10_000
 TIMES_THE_LONGEST = 10
-"""An evaluation episode may take this many times as long as the longest episode of training."""
+"""An evaluation episode may be this many times as long as the longest training episode."""
 
 Watch = Callable[[int, int], None]
-"""Hears (episodes done over all members, steps played so far by each copy); it may raise to stop an evaluation."""
+"""(finished episodes of all members, steps taken by each copy) -> None; it may raise to stop an evaluation."""
 
 
 @runtime_checkable
 class Plays(Protocol):
-    """What an evaluation asks of a player: an `Actor` or an `Agent`."""
+    """The interface of a player that an evaluation requires. `Actor` and `Agent` have it."""
 
     @property
     def values(self) -> Callable[..., Any]:
@@ -24,30 +24,30 @@ class Plays(Protocol):
 
     @property
     def memory(self) -> Callable[[], Any]:
-        """As it is when an episode starts."""
+        """() -> the memory at the start of an episode."""
 
 
 class Played(NamedTuple):
-    """Greedy episodes. Where one was cut at the bound, its return is that of the steps before."""
+    """Results of greedy episodes. If an episode was cut at the bound, its return covers the steps up to there."""
 
     returns: Float[np.ndarray, "member episodes"]
     cut: Bool[np.ndarray, "member episodes"]
 
 
 def solved(played: Played, threshold: float) -> Bool[np.ndarray, "member"]:
-    """Which members reach the threshold. One with an episode that was cut does not: nobody knows how that one ends."""
+    """Which members reach the threshold. A member with a cut episode does not, because its outcome is unknown."""
     return (played.returns.mean(axis=1) >= threshold) & ~played.cut.any(axis=1)
 
 
 def unwatched(done: int, steps: int) -> None:
-    """Nobody listens."""
+    """A `Watch` that does nothing."""
 
 
 def episode_bound(setting: int | None, longest: int, time_limit: int | None) -> int:
-    """Steps at which an evaluation episode is cut.
+    """Number of steps after which an evaluation episode is cut.
 
-    `setting` is the run's own bound. Where it is None, the bound is ten times `longest`, the longest episode that
-    training has finished, and at least 10,000; an environment's own `time_limit` is never undercut.
+    `setting` is the bound in the settings. If it is None, the bound is ten times `longest`, the longest episode that
+    training has finished, but at least 10,000 and at least the environment's `time_limit`.
     """
     if setting is not None:
         return setting
@@ -55,7 +55,7 @@ def episode_bound(setting: int | None, longest: int, time_limit: int | None) -> 
 
 
 def told_of_cuts(cut: Bool[np.ndarray, "member episodes"], bound: int) -> str | None:
-    """How many episodes were cut, as a clause; None where none was."""
+    """A clause that says how many episodes were cut; None if none were."""
     count = int(np.sum(cut))
     if not count:
         return None

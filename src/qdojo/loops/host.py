@@ -1,4 +1,4 @@
-"""The host loop: Gymnasium environments step in Python, the same agent acts and learns. JAX ones: `loops/device.py`."""
+"""The host loop: Gymnasium environments step in Python, the agent is compiled. `loops/device.py` runs JAX ones."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +31,12 @@ from qdojo.loops.state import (
 from qdojo.types import Agent, Clock, Memory, Observation, Params, Report, Step
 
 OVERLAPPED_UPDATES = 16
-"""Updates of a phase from which on the next rows are collected while it is computed, by the agents from before it.
-Shorter phases end sooner than another thread is awake."""
+"""If a learning phase has at least this many updates, the agents from before it collect the next rows while it runs.
+Shorter phases end before a second thread would start."""
 
 
 class HostLoop:
-    """Trains a population on Gymnasium environments: `members * envs` copies of one, stepped together."""
+    """Trains a population on Gymnasium environments: `members * envs` copies of one environment, stepped together."""
 
     name = "host"
 
@@ -57,10 +57,10 @@ class HostLoop:
         numbers: Any = None,
         distinct_seeds: int | None = None,
     ) -> None:
-        """`open_vector(member_seeds, envs)` opens environments; `cycles` make a chunk, the shortest thing reported.
+        """`open_vector(member_seeds, envs)` opens environments. A chunk has `cycles` cycles; one report covers a chunk.
 
-        `observation` has the shape and dtype of each array of one observation; `numbers` are those of each member,
-        `[member]`, for `agent.init`, or None.
+        `observation` has the shape and dtype of each array of one observation. `numbers` are the `agent.init` arguments
+        of the members, `[member]`, if they differ; else None.
         """
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm, self.numbers = agent, rhythm, numbers
@@ -89,9 +89,9 @@ class HostLoop:
         return state._replace(tally=fresh_tally(self.members, self.envs), environment=self._vector.state())
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
-        """A saved state with its environments where they were, and a warning where that could not be exactly so.
+        """A saved state with its environments restored, and a warning if they could not all be restored exactly.
 
-        An environment that cannot be rebuilt begins its next episode, and the row it left open starts no transition.
+        An environment that cannot be rebuilt begins its next episode, and its newest row starts no transition.
         """
         self._vector = self.open_vector(member_seeds(self.seed, self.members, self.distinct_seeds), self.envs)
         lost = self._vector.restore(state.environment)
@@ -108,9 +108,10 @@ class HostLoop:
         return state._replace(memory=memory), warning
 
     def run(self, state: TrainState, pause: Pause = never) -> Iterator[tuple[TrainState, Report | None]]:
-        """Train for ever, one chunk and one report at a time; within a chunk, where `pause` says so, the state alone.
+        """Train without end; yields the state and a report after each chunk, and within a chunk the state alone
+        whenever `pause` asks for it.
 
-        A state given in is used up: keep what comes out.
+        The buffers of the given state are donated: use the yielded states only.
         """
         with ThreadPoolExecutor(1) as thread:
             while True:
@@ -145,11 +146,11 @@ class HostLoop:
             self._vector = None
 
     def check_partial(self, partial: Partial) -> None:
-        """Raises UsageError where this is no unfinished chunk of this loop, with these settings."""
+        """Raises UsageError if this is not an unfinished chunk of this loop with these settings."""
         check_partial(partial, self.name, self.cycles, self.rhythm)
 
     def template(self) -> TrainState:
-        """Shapes and dtypes of the state; the environment's part is None, for it grows with its episodes."""
+        """Shapes and dtypes of the state. The environment's part is None, because it grows with its episodes."""
         return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
@@ -158,7 +159,7 @@ class HostLoop:
         return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.numbers)
 
     def _opened(self, state: TrainState, thread: ThreadPoolExecutor) -> "Work":
-        """A chunk about to begin, or what is left of one."""
+        """A new chunk, or the rest of an unfinished one."""
         pack = self.programs.jitted("pack", self._packing.pack)
         partial: Partial = state.partial or {}
         cycle = int(partial.get("cycle", 0))
@@ -184,12 +185,12 @@ class HostLoop:
         )
 
     def _work(self, work: "Work", pause: Pause) -> Iterator[TrainState]:
-        """The cycles of a chunk that are left; yields the state wherever it is left in between."""
+        """Run the remaining cycles of a chunk; yields the state whenever `pause` asks for it."""
         first_row = np.array(work.first_row, np.int32)
         words = self.programs.compiled("words", self._words, first_row)(first_row)
         act_words, learn_words = (np.asarray(each) for each in words)
         overlapping = self.rhythm.updates >= OVERLAPPED_UPDATES
-        # Do not donate where the next rows are collected meanwhile: these agents are still acting.
+        # Do not donate the agents if collection overlaps with learning: they are still acting.
         donated = (1,) if overlapping else (0, 1)
         for cycle in range(work.cycle, self.cycles):
             for row in range(len(work.block), self.rhythm.rows):
@@ -211,7 +212,7 @@ class HostLoop:
         work.settle()
 
     def _state(self, work: "Work") -> TrainState:
-        """Where the run is, but for the tally."""
+        """The state of the run, with the tally from before the chunk."""
         packed, tape, clock = work.latest
         agents = self.programs.jitted("unpack", self._packing.unpack)(packed)
         return work.before._replace(
@@ -252,9 +253,9 @@ class HostLoop:
         return every(agents, observation, memory, noise, clock, jnp.arange(self.envs))
 
     def _step(self, work: "Work", noise: np.ndarray) -> None:
-        """Act once in each environment, and add the row."""
+        """Act once in each environment and append the row."""
         vector, shape = self._vector, (self.members, self.envs)
-        # Schedules look at the row where a cycle begins.
+        # Schedules use the position at the start of the cycle.
         position = np.array(work.first_row + work.cycle * self.rhythm.rows, np.int32)
         now = Clock(position, work.updates)  # type: ignore[arg-type]
         seen, carried = split(vector.observation, shape), work.memory

@@ -1,5 +1,4 @@
-"""A chunk of the host loop under way, and what is left of one whose environments were lost. Not for stepping: see
-`host.py`."""
+"""The host loop's chunk in progress, and how it is repaired after environments were lost. `host.py` steps them."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from qdojo.types import AnyArray, Clock, Memory, Step
 
 
 class Rows(NamedTuple):
-    """What the tally needs of the rows of a chunk."""
+    """The data of a chunk's rows that the tally requires."""
 
     reward: Float[np.ndarray, "rows member env"]
     applied: Bool[np.ndarray, "rows member env"]
@@ -26,48 +25,48 @@ class Rows(NamedTuple):
 
 ROW_NAMES = ("row reward", "row applied", "row ended")
 SUM = "sum "
-"""Names in the `partial` of this loop's state."""
+"""Names of arrays in `TrainState.partial` of this loop."""
 
 
 class StopWatch:
-    """Seconds of work on a chunk, without those of compiling."""
+    """Measures the seconds of work on a chunk, excluding compilation."""
 
     def __init__(self, programs: Programs, before: float) -> None:
         self._programs, self._before = programs, before
         self.start()
 
     def start(self) -> None:
-        """Go on."""
+        """Start or resume the measurement."""
         self._began: float | None = time.perf_counter() - self._programs.compile_seconds
 
     def stop(self) -> None:
-        """What comes now is no work."""
+        """Stop the measurement until `start`."""
         self._before, self._began = self.seconds(), None
 
     def seconds(self) -> float:
-        """So far."""
+        """Seconds measured so far."""
         now = time.perf_counter() - self._programs.compile_seconds
         return self._before + (0.0 if self._began is None else now - self._began)
 
 
 @dataclass
 class Work:
-    """A chunk under way."""
+    """A chunk in progress."""
 
     before: TrainState
-    """As it was when the chunk, or the rest of it, began."""
+    """The state when the chunk, or the rest of it, began."""
     first_row: int
     updates: Int[np.ndarray, ""]
-    """Updates before the chunk."""
+    """Number of updates before the chunk."""
     cycle: int
     acting: Packed
-    """The agents that collect rows; where learning overlaps, those from before it."""
+    """The agents that collect rows; if learning overlaps, the ones from before it."""
     latest: tuple[Packed, Any, Clock]
-    """Agents, tape and clock after the last update that is done."""
+    """Agents, tape and clock after the last finished learning phase."""
     memory: Memory
     rows: list[Rows]
     block: list[Step]
-    """The rows of this cycle so far."""
+    """The rows of the current cycle so far."""
     sums: list[dict[str, Any]]
     learned: list[Any]
     thread: ThreadPoolExecutor
@@ -75,14 +74,14 @@ class Work:
     learning: "Future[Any] | None" = None
 
     def learns(self, outcome: Any) -> None:
-        """Take in what a learning phase made."""
+        """Store the results of a learning phase."""
         packed, tape, clock, metrics, ready = outcome
         self.latest = packed, tape, clock
         self.sums.append(metrics)
         self.learned.append(ready)
 
     def settle(self) -> None:
-        """Wait for a learning phase that goes on beside."""
+        """Wait for a learning phase that runs in the background, if any."""
         if self.learning is not None:
             self.learns(self.learning.result())
             self.learning = None
@@ -91,7 +90,7 @@ class Work:
 def without_open_episodes(
     state: TrainState, member: Int[np.ndarray, "lost"], env: Int[np.ndarray, "lost"]
 ) -> TrainState:
-    """The state where the newest row of these envs starts no transition, and what was half played is not counted."""
+    """The state in which the newest row of these envs starts no transition and their open episodes are not counted."""
     tally = state.tally._replace(
         score=state.tally.score.copy(), length=state.tally.length.copy(), env_steps=state.tally.env_steps.copy()
     )

@@ -1,4 +1,4 @@
-"""Greedy episodes on Gymnasium environments that step in Python. Not for training: see `host.py`."""
+"""Greedy evaluation episodes on Gymnasium environments, which step in Python. `host.py` trains."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from qdojo.types import Memory, Observation, Params
 
 
 class Vector(Protocol):
-    """What the loop asks of a vector of environments; rows are members, and within them envs."""
+    """The interface of a vector environment that the host loop requires. Its copies are ordered by member, then env."""
 
     observation: Any
 
@@ -25,7 +25,7 @@ class Vector(Protocol):
 
 
 class HostEvaluator:
-    """Plays the episodes of all members on copies of their own. It needs no tape and no learner."""
+    """Plays the episodes of all members on separate copies of the environment. It needs no tape and no learner."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class HostEvaluator:
         programs: Programs | None = None,
         distinct_seeds: int | None = None,
     ) -> None:
-        """`open_vector(member_seeds, envs)` opens environments, `envs` of them a member; `seed` and
-        `distinct_seeds` are as for `member_seeds`; `programs` are those of the loop that it is part of, if any."""
+        """`open_vector(member_seeds, envs)` opens `envs` copies of the environment per member; `seed` and
+        `distinct_seeds` are as in `member_seeds`; `programs` are those of the loop that owns this evaluator, if any."""
         self.open_vector, self.player = open_vector, player
         self.seed, self.members, self.envs, self.action_shape = seed, members, envs, action_shape
         self.programs, self.distinct_seeds = programs or Programs(), distinct_seeds
@@ -47,8 +47,8 @@ class HostEvaluator:
     def evaluate(
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
     ) -> Played:
-        """Greedy episodes of at most `bound` steps on copies of their own, whose seeds come from `seed`, not from
-        training; `watch` hears how far they are."""
+        """Greedy episodes of at most `bound` steps on separate copies of the environment. Their seeds are derived from
+        `seed`, independent of training; `watch` is called after every step."""
         seeds = [evaluation_seed(own, seed) for own in member_seeds(self.seed, self.members, self.distinct_seeds)]
         vector = self.open_vector(seeds, self.envs)
         try:
@@ -57,10 +57,11 @@ class HostEvaluator:
             vector.close()
 
     def _rollout(self, vector: Any, params: Params, episodes: int, bound: int, watch: Watch) -> Played:
-        """Greedy episodes, `episodes` a member, dealt to its copies beforehand.
+        """Greedy episodes, `episodes` per member, assigned to its copies beforehand.
 
-        The first to finish would be the shortest, so the share of each copy is fixed before the first step. No single
-        copy can be restarted in mid-episode, so one that was cut waits until none is playing; then all start anew.
+        Taking the first episodes to finish would favour short ones, so the number per copy is fixed before the first
+        step. A single copy cannot be restarted in mid-episode, so a copy whose episode was cut waits until no copy is
+        playing; then all are reset.
         """
         greedy = self.programs.jitted("greedy", self._greedy)
         shape = (self.members, self.envs)
@@ -95,7 +96,7 @@ class HostEvaluator:
 
 
 class _Deal:
-    """Episodes dealt to the copies of each member, and what came of them."""
+    """The episodes assigned to the copies of each member, and their results."""
 
     def __init__(self, shape: tuple[int, int], episodes: int) -> None:
         members, self._copies = shape
@@ -106,26 +107,26 @@ class _Deal:
 
     @property
     def finished(self) -> int:
-        """Episodes of all members that are over."""
+        """Number of finished episodes of all members."""
         return int(self._done.sum())
 
     def left(self) -> bool:
-        """Whether any copy has episodes to play."""
+        """Whether any copy has episodes left to play."""
         return self.finished < self.scores.size
 
     def left_of_each(self) -> Bool[np.ndarray, "member copy"]:
-        """Which copies have episodes to play."""
+        """Which copies have episodes left to play."""
         return self._done < self._share
 
     def finish(self, member: int, copy: int, score: float, cut: bool) -> None:
-        """Note one copy's episode."""
+        """Record a finished episode of one copy."""
         episode = copy + self._done[member, copy] * self._copies
         self.scores[member, episode], self.cut[member, episode] = score, cut
         self._done[member, copy] += 1
 
 
 def remembered(player: Plays, before: Memory, after: Memory, moved: Any, shape: tuple[int, int]) -> Memory:
-    """What each copy carries on: nothing yet where an episode begins, and in a pause what it had before."""
+    """The memory of each copy after a step: new where an episode begins, and unchanged during a pause."""
     if moved.applied.all():
         return after
     begun, applied = (x.reshape(shape) for x in (moved.begun, moved.applied))
@@ -133,12 +134,12 @@ def remembered(player: Plays, before: Memory, after: Memory, moved: Any, shape: 
 
 
 def split(observation: Any, shape: tuple[int, int]) -> Any:
-    """Rows of a vector as `[member, env]`."""
+    """Observations of a vector environment as `[member, env, ...]`."""
     if isinstance(observation, np.ndarray):
         return observation.reshape(*shape, *observation.shape[1:])
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), observation)
 
 
 def evaluation_seed(member_seed: int, seed: int) -> int:
-    """The seed of a member's evaluation copies: apart from those of training, and from other evaluations."""
+    """The seed of a member's evaluation copies, different from those of training and of other evaluations."""
     return int(np.random.SeedSequence([member_seed, EVALUATE, seed]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""What the loops do with a block of fresh rows: write it, then learn from the tape. Not for collecting rows."""
+"""The learning half of a cycle: write the new rows to the tape, then learn from it. The loops collect the rows."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ MemberMetrics = dict[str, Float[Array, "member"]]
 
 
 class Rhythm(NamedTuple):
-    """How a cycle is cut: collect `rows`, then learn `updates` times, once `warmup_rows` are on the tape."""
+    """The schedule of a cycle: collect `rows` rows, then make `updates` updates once `warmup_rows` rows are written."""
 
     rows: int
     updates: int
@@ -29,7 +29,7 @@ def learn(
     block: Step,
     noise: UInt32[Array, "updates member words"],
 ) -> tuple[PyTree[Shaped[Array, "member ..."]], Tape, Clock, MemberMetrics, Bool[Array, ""]]:
-    """A cycle's fresh rows and its updates, for all members. See `improve` for the metrics and the flag."""
+    """Write a cycle's new rows and make its updates, for all members. See `improve` for the metrics and the flag."""
     tape = write(tape, block)
     agents, clock, sums, ready = improve(agent, rhythm, agents, tape, clock, noise)
     return agents, tape, clock, sums, ready
@@ -43,9 +43,9 @@ def improve(
     clock: Clock,
     noise: UInt32[Array, "updates member words"],
 ) -> tuple[PyTree[Shaped[Array, "member ..."]], Clock, MemberMetrics, Bool[Array, ""]]:
-    """A cycle's updates from the tape as it is. Metrics are sums over them; the flag says whether there were any."""
+    """A cycle's updates, without writing rows. Metrics are summed over updates; the flag says if there were any."""
     clock = clock._replace(rows=clock.rows + rhythm.rows)
-    # Jitted for the trace that its shapes are asked of to be the loop's too; inlined, it is the same program.
+    # `jit` lets `eval_shape` and the loop share one trace; with `inline=True` the program stays the same.
     update = jax.jit(jax.vmap(agent.update, in_axes=(0, READERS, 0, None)), inline=True)
 
     def one(i: Int[Array, ""], carry: tuple[Any, MemberMetrics]) -> tuple[Any, MemberMetrics]:
@@ -56,7 +56,7 @@ def improve(
     metrics = jax.eval_shape(update, agents, tape, noise[0], clock)[1]
     nothing = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
     ready = clock.rows >= rhythm.warmup_rows
-    # A loop of no turns and not a `cond`, which would copy what is large in the agents: the priorities of all rows.
+    # A loop with zero iterations instead of a `cond`, which would copy large arrays such as the priorities of all rows.
     turns = jnp.where(ready, rhythm.updates, 0)
     agents, sums = jax.lax.fori_loop(0, turns, one, (agents, nothing))
     return agents, clock._replace(updates=clock.updates + turns), sums, ready

@@ -1,4 +1,4 @@
-"""The offline loop: all updates, from logged rows, and no step. Not for reading these: see `dataset.py`."""
+"""The offline loop: updates from logged rows without any environment steps. `dataset.py` reads the rows."""
 
 import functools
 import time
@@ -25,30 +25,30 @@ Sums = dict[str, Float[Array, "cycles member"]]
 
 
 class OfflineLoop:
-    """Trains a population on logged rows that all members share. Another loop evaluates it.
+    """Trains a population on logged rows that all members share. An inner loop evaluates it.
 
-    A cycle counts as many rows as in that loop, and so do schedules and budgets, but no environment is stepped. The
-    rows are part of the state: each checkpoint holds all the tape, and to go on needs no data set.
+    Cycles, schedules and budgets count rows as the inner loop does, but no environment is stepped. The rows are part
+    of the state: each checkpoint holds the whole tape, so resuming does not need the data set.
     """
 
     name = "offline"
 
     def __init__(self, inner: DeviceLoop | HostLoop, read: Callable[[], Step]) -> None:
-        """`inner` has one env a member, a tape that the data fit into, and as many `warmup_rows` as they must have.
+        """`inner` has one env per member; its tape must hold all data, which must have at least `warmup_rows` rows.
 
-        `read` gives one stream of rows `[rows]`; it is asked once, by `init`.
+        `read` returns one stream of rows `[rows]`; `init` calls it once.
         """
         assert inner.envs == 1, "one stream of rows is one env"
         self.inner, self.read = inner, read
-        # The tape is whole before the first update.
+        # The tape is full of data before the first update.
         self.rhythm = inner.rhythm._replace(warmup_rows=0)
         self.programs = inner.programs
-        # One trace for a chunk's sums and the chunk: see `DeviceLoop`.
+        # A chunk and its sums share one trace, as in `DeviceLoop`.
         self._improve = jax.jit(functools.partial(improve, inner.agent, self.rhythm), inline=True)
         self._stretches = Stretches(inner.cycles, self.rhythm)
 
     def init(self) -> TrainState:
-        """The state before the first update. Raises UsageError where the data are too few or too many."""
+        """The state before the first update. Raises UsageError if there are too few or too many rows."""
         data = self.read()
         rows, least, most = len(data.reward), self.inner.rhythm.warmup_rows, self.inner.capacity_rows
         if rows < least:
@@ -63,13 +63,14 @@ class OfflineLoop:
         return state._replace(tape=filled, tally=tally._replace(largest_reward=largest))
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
-        """A saved state as it is: the rows are in it, and there is nothing to warn of."""
+        """A saved state, unchanged, and no warning: it contains the rows."""
         return state, None
 
     def run(self, state: TrainState, pause: Pause = never) -> Iterator[tuple[TrainState, Report | None]]:
-        """Train for ever, one chunk and one report at a time; within a chunk, where `pause` says so, the state alone.
+        """Train without end; yields the state and a report after each chunk, and within a chunk the state alone
+        whenever `pause` asks for it.
 
-        A state given in is used up: keep what comes out.
+        The buffers of the given state are donated: use the yielded states only.
         """
         cycles = self.inner.cycles
         while True:
@@ -104,7 +105,7 @@ class OfflineLoop:
             )
 
     def _opened(self, partial: Partial | None) -> tuple[Sums, int, float]:
-        """The sums of a chunk's cycles, how many of them are done, and the seconds they took."""
+        """The summed metrics of a chunk's cycles, the number of completed cycles, and the seconds they took."""
         sums = self.programs.compiled("offline sums", self._blank_sums)()
         if not partial:
             return sums, 0, 0.0
@@ -125,11 +126,11 @@ class OfflineLoop:
         return self.inner.evaluate(params, seed, episodes, bound, watch)
 
     def close(self) -> None:
-        """Close what the inner loop may have opened."""
+        """Close the environments of the inner loop, if any."""
         self.inner.close()
 
     def check_partial(self, partial: Partial) -> None:
-        """Raises UsageError where this is no unfinished chunk of this loop, with these settings."""
+        """Raises UsageError if this is not an unfinished chunk of this loop with these settings."""
         check_partial(partial, self.name, self.inner.cycles, self.rhythm)
 
     def template(self) -> TrainState:
@@ -143,14 +144,14 @@ class OfflineLoop:
         )
         keys = member_keys(inner.seed, inner.members, inner.distinct_seeds)
         state = fresh_state(inner.agent, keys, 1, inner.capacity_rows, observation, action.shape, inner.numbers)
-        # One copy of the rows, that of member 0, whoever reads.
+        # All members read a single copy of the rows, stored as member 0.
         shared = state.tape._replace(
             words=state.tape.words[:, :1], member=jnp.zeros(inner.members, state.tape.member.dtype)
         )
         return state._replace(tape=shared, environment=())
 
     def _words(self, first_row: Int[Array, ""]) -> UInt32[Array, "..."]:
-        """Random words of a whole chunk, `[cycles, updates, member, words]`."""
+        """Random words for a whole chunk, `[cycles, updates, member, words]`."""
         inner = self.inner
         shape = (inner.cycles, self.rhythm.updates, inner.agent.update_words)
         return chunk_words(member_keys(inner.seed, inner.members, inner.distinct_seeds), LEARN, first_row, shape)
@@ -163,7 +164,7 @@ class OfflineLoop:
         start: Int[AnyArray, ""],
         stop: Int[AnyArray, ""],
     ) -> tuple[TrainState, Sums]:
-        """The cycles from `start` to `stop` of a chunk with this `noise`, and `sums` with their metrics in it."""
+        """Run the cycles from `start` to `stop` of a chunk with this `noise`, and enter their metrics into `sums`."""
 
         def cycle(i: Int[Array, ""], carry: tuple[Any, Clock, Any]) -> tuple[Any, Clock, Any]:
             agents, clock, sums = carry
@@ -180,5 +181,5 @@ class OfflineLoop:
         return jax.tree.map(lambda leaf: jnp.zeros((inner.cycles, *leaf.shape), leaf.dtype), one)
 
     def _report(self, sums: Sums) -> MemberMetrics:
-        """The mean metrics of a chunk. There is no exploration to report where nothing is played."""
+        """The metrics averaged over a chunk. Offline training has no exploration to report."""
         return jax.tree.map(lambda m: jnp.sum(m, axis=0) / (self.inner.cycles * self.rhythm.updates), sums)

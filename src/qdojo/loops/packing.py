@@ -1,4 +1,4 @@
-"""A state as a few flat arrays: for calls so short that handling each of its arrays is what they cost."""
+"""Packs a state into a few flat arrays, for calls so short that the overhead per array dominates."""
 
 import math
 from typing import Any
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree, Shaped
 
 Packed = dict[str, Shaped[Array, "member ..."]]
-"""All numbers of a member in one row, an array for each dtype; and large arrays as they are."""
+"""One array per dtype with one row per member, which concatenates its values; large arrays stay separate."""
 LARGE = 100_000
-"""Numbers of one member from which on an array costs more to copy than to handle."""
+"""Number of values per member above which copying an array costs more than its overhead."""
 
 
 class Packing:
-    """How the arrays of one tree lie in the packed rows."""
+    """The layout of the arrays of one tree in the packed arrays."""
 
     def __init__(self, like: PyTree[Any]) -> None:
         """`like` has arrays, or their shapes and dtypes, with a leading member axis."""
@@ -25,14 +25,14 @@ class Packing:
         ]
 
     def pack(self, tree: PyTree[Shaped[Array, "member ..."]]) -> Packed:
-        """Every number of the tree."""
+        """The packed arrays of a tree."""
         rows: dict[str, list[Array]] = {place: [] for place in self._places}
         for leaf, place in zip(jax.tree.leaves(tree), self._places, strict=True):
             rows[place].append(leaf.reshape(leaf.shape[0], -1))
         return {place: jnp.concatenate(parts, axis=1) for place, parts in rows.items()}
 
     def unpack(self, packed: Packed) -> Any:
-        """The tree again, bit by bit."""
+        """The tree that was packed, with identical bits."""
         leaves = []
         starts = dict.fromkeys(packed, 0)
         for shape, place in zip(self._shapes, self._places, strict=True):

@@ -1,9 +1,9 @@
-"""How a chunk is left between two reports and gone on with, bit by bit. Not for what a chunk does: the loops know.
+"""Interrupting a chunk between two reports and continuing it with identical bits. The loops define the chunks.
 
-A chunk draws its words in one call and reports its means, so where it begins and ends is part of what a seed means. A
-stop, or a checkpoint that is due, cannot wait for its end: the loop then yields the state with what it knows of the
-unfinished chunk in `TrainState.partial`, and no report. Going on from there, in this process or another, makes the same
-bits and the same report as going straight on.
+A chunk draws its random words in one call and reports means, so the results of a seed depend on where chunks begin and
+end. A stop request or a due checkpoint cannot wait for the end of a chunk. So the loop yields the state without a
+report, and stores the data of the unfinished chunk in `TrainState.partial`. Continuing from there, in this process or
+another, gives the same bits and the same report as an uninterrupted chunk.
 """
 
 import math
@@ -18,49 +18,50 @@ from qdojo.errors import UsageError
 from qdojo.loops.learning import Rhythm
 
 Partial = Mapping[str, Shaped[np.ndarray, "..."]]
-"""Of an unfinished chunk, arrays by name; `plan` and `cycle` (cycles that are done) are in each."""
+"""Arrays of an unfinished chunk by name; `<loop> plan` and `cycle` (completed cycles) are always among them."""
 Pause = Callable[[], bool]
-"""Asked between rows, or between short stretches of compiled cycles: whether to yield now."""
+"""Called between rows, or between short stretches of compiled cycles: () -> whether to yield now."""
 LONG_SECONDS, SHORT_SECONDS = 0.5, 0.125
-"""A stretch that took longer is followed by a shorter one, and one that took less by a longer one."""
+"""A stretch that took longer than `LONG_SECONDS` is followed by a shorter one, and a stretch that took less than
+`SHORT_SECONDS` by a longer one."""
 
 
 def never() -> bool:
-    """Yield at reports alone."""
+    """A `Pause` that never yields within a chunk."""
     return False
 
 
 def plan(cycles: int, rhythm: Rhythm) -> Shaped[np.ndarray, "3"]:
-    """What a chunk must have in common with the one that goes on with it."""
+    """The numbers that must be the same when an unfinished chunk continues: cycles, and rows and updates per cycle."""
     return np.array([cycles, rhythm.rows, rhythm.updates], np.int64)
 
 
 def check_partial(partial: Partial, loop: str, cycles: int, rhythm: Rhythm) -> None:
-    """Raises UsageError where an unfinished chunk is not one of this loop's."""
+    """Raises UsageError if an unfinished chunk is not from this loop with these settings."""
     if not partial:
         return
     if f"{loop} plan" not in partial or not np.array_equal(partial[f"{loop} plan"], plan(cycles, rhythm)):
         raise UsageError(
             "loop, num_envs, collect_steps, updates_per_step or report_every_steps has changed, but the run was "
-            "stopped between two reports; resume it unchanged until the next one first."
+            "stopped between two reports; first resume it unchanged until the next report."
         )
 
 
 def numbered(name: str, tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a tree as arrays `name 0`, `name 1`, ... that share nothing with it."""
+    """Copies of the leaves of a tree as arrays `name 0`, `name 1`, ..."""
     return {f"{name} {i}": np.array(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def regrouped(name: str, partial: Partial, like: Any) -> Any:
-    """The tree of `like`'s structure again."""
+    """The tree, with the structure of `like`, whose leaves `numbered` stored under `name`."""
     leaves, structure = jax.tree.flatten(like)
     return jax.tree.unflatten(structure, [partial[f"{name} {i}"] for i in range(len(leaves))])
 
 
 class Stretches:
-    """How many cycles a compiled call makes: few at first and where learning begins, more while they take no time.
+    """Chooses the number of cycles per compiled call: few at first and when learning begins, more if they are fast.
 
-    It follows the clock of the wall, and changes no bit.
+    The choice depends on wall-clock time but does not affect the result.
     """
 
     def __init__(self, cycles: int, rhythm: Rhythm) -> None:
@@ -68,7 +69,7 @@ class Stretches:
         self._length = 1
 
     def end(self, cycle: int, first_row: int) -> int:
-        """Where the stretch ends that begins at `cycle` of the chunk whose first row is `first_row`."""
+        """The end of the stretch that begins at `cycle` of the chunk whose first row is `first_row`."""
         learns = math.ceil((self._rhythm.warmup_rows - first_row) / self._rhythm.rows) - 1
         if cycle == learns:
             self._length = 1
@@ -76,7 +77,7 @@ class Stretches:
         return min(cycle + self._length, most, self._cycles)
 
     def took(self, seconds: float) -> None:
-        """Note how long the last one took."""
+        """Record the duration of the last stretch and adapt the next one."""
         if seconds > LONG_SECONDS:
             self._length = max(1, self._length // 2)
         elif seconds < SHORT_SECONDS:

@@ -1,4 +1,4 @@
-"""All that training needs, in one record, and the parts of it that both loops make alike. Not for stepping."""
+"""The training state as one record, and the functions on it that the loops share."""
 
 import time
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from qdojo.types import Agent, AnyArray, Clock, Episode
 
 
 class Tally(NamedTuple):
-    """Episodes in the making, kept on the host: the score and length so far, and what each member has done."""
+    """Counts kept on the host: score and length of the open episode per env, and totals per member."""
 
     score: Float[np.ndarray, "member env"]
     length: Int[np.ndarray, "member env"]
     episodes: Int[np.ndarray, "member"]
     env_steps: Int[np.ndarray, "member"]
     longest: Int[np.ndarray, "member"]
-    """Env steps of the longest episode that has ended: the bound of evaluation episodes follows from it."""
+    """Env steps of the longest finished episode, from which the bound of evaluation episodes is derived."""
     largest_reward: Float[np.ndarray, "member"]
-    """The largest absolute reward seen: it bounds what Q-values can be believed."""
+    """The largest absolute reward seen, which limits plausible Q-values."""
 
 
 class TrainState(NamedTuple):
-    """All that training needs: save it, load it in another process, go on, and the same bits come out."""
+    """The complete state of training. Saved, loaded in another process and continued, it gives the same bits."""
 
     agents: PyTree[Shaped[Array, "member ..."]]
     memory: PyTree[Shaped[Array, "member env ..."]]
@@ -37,20 +37,20 @@ class TrainState(NamedTuple):
     clock: Clock
     tally: Tally
     partial: Any = None
-    """Of a chunk that was left between two reports, what its rest needs: see `pausing.py`."""
+    """Data of a chunk that was interrupted between two reports, else None: see `pausing.py`."""
 
 
 NO_TALLY: Any = None
-"""What compiled code sees in the tally's place: that one lives on the host."""
+"""Replaces the tally in compiled code, because the tally is kept on the host."""
 
 
 def member_seeds(seed: int, members: int, distinct: int | None = None) -> list[int]:
-    """One seed a member: seed + k, and from member `distinct` on, where that is given, from `seed` again."""
+    """One seed per member: member k has `seed + k`, or with `distinct`, `seed + k % distinct`."""
     return [seed + member % (distinct or members) for member in range(members)]
 
 
 def member_keys(seed: int, members: int, distinct: int | None = None) -> Array:
-    """One key a member, that of a single agent with the member's seed: see `member_seeds`."""
+    """One key per member, equal to that of a single agent with the member's seed: see `member_seeds`."""
     numbers = jnp.arange(members, dtype=jnp.uint32)
     return jax.vmap(jax.random.key)(seed + (numbers if distinct is None else numbers % distinct))
 
@@ -65,9 +65,9 @@ INIT, COLLECT, LEARN, START, EVALUATE = range(5)
 
 
 def chunk_words(keys: Array, stream: int, rows: Int[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """Random words of a whole chunk, `[cycles, count, member, ...]`, drawn in one call a member.
+    """Random words for a whole chunk, `[cycles, count, member, ...]`, drawn in one call per member.
 
-    They depend on the member's seed and on how many rows came before: nothing to save, nothing to rewind.
+    They depend only on the member's seed and the number of rows before the chunk, so no generator state is saved.
     """
 
     def draw(key: Array) -> UInt32[Array, "..."]:
@@ -85,9 +85,10 @@ def fresh_state(
     action_shape: tuple[int, ...] = (),
     numbers: Any = None,
 ) -> TrainState:
-    """Members before their first step, an empty tape, and nothing yet of the environment nor of the tally.
+    """New members and an empty tape; the environment and the tally are None.
 
-    `observation` has the shape and dtype of each of its arrays; `numbers` are those of each member, or None.
+    `observation` has the shape and dtype of each of its arrays. `numbers` are the `agent.init` arguments of the members
+    if they differ, else None.
     """
     members = keys.shape[0]
     agents = jax.vmap(agent.init)(streams(keys, INIT), numbers)
@@ -102,29 +103,29 @@ def fresh_state(
 
 
 def stored_shapes(agent: Agent) -> PyTree[Any]:
-    """Shape and dtype of each array that a row keeps of the agent's memory."""
+    """Shapes and dtypes of the part of the agent's memory that each row stores."""
     return jax.eval_shape(lambda: agent.stored(agent.memory()))
 
 
 def fresh_memory(player: Plays, members: int, envs: int) -> PyTree[Shaped[Array, "member env ..."]]:
-    """What each player carries through an episode, as it is at a start."""
+    """The player's memory at the start of an episode, for every member and env."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, envs, *jnp.shape(x))), player.memory())
 
 
 def best_action(q: Float[Array, "*q"]) -> Int[Array, "*branches"]:
-    """The action of highest value, in each branch where there are several."""
+    """The action with the highest Q-value, in each branch of a MultiDiscrete action."""
     return jnp.argmax(q, axis=-1).astype(jnp.int32)
 
 
 def renewed(
     player: Plays, memory: PyTree[Shaped[Array, "member env ..."]], over: Bool[AnyArray, "member env"]
 ) -> PyTree[Shaped[Array, "member env ..."]]:
-    """The memory after a row: as at a start where that row closed an episode."""
+    """The memory after a row: reset where the row ended an episode."""
     return where(over, player.memory(), memory)
 
 
 def where(condition: Bool[AnyArray, "*rows"], then: PyTree[Array], otherwise: PyTree[Array]) -> PyTree[Array]:
-    """For each row all that the one tree has, or the other."""
+    """`jnp.where` over trees, with a condition per row."""
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(condition.reshape(condition.shape + (1,) * (jnp.ndim(b) - condition.ndim)), a, b)
@@ -133,7 +134,7 @@ def where(condition: Bool[AnyArray, "*rows"], then: PyTree[Array], otherwise: Py
 
 
 def fresh_tally(members: int, envs: int) -> Tally:
-    """Nothing finished, nothing begun."""
+    """A tally with all counts at zero."""
     return Tally(
         score=np.zeros((members, envs)),
         length=np.zeros((members, envs), np.int64),
@@ -151,7 +152,7 @@ def count(
     ended: Bool[np.ndarray, "rows member env"],
     first_row: int,
 ) -> tuple[Tally, list[Episode]]:
-    """Add a chunk of rows: the episodes that ended in it, in order of time, and the tally after it."""
+    """Count a chunk of rows: returns the new tally and the episodes that ended in the chunk, in order of time."""
     score, length, episodes = tally.score.copy(), tally.length.copy(), tally.episodes.copy()
     longest = tally.longest.copy()
     finished = []
@@ -188,14 +189,14 @@ def count(
 
 
 class Programs:
-    """Compiled functions by name, and the seconds that compiling them took."""
+    """A cache of compiled functions by name; `compile_seconds` is the time spent on compiling them."""
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
         self._made: dict[Any, Callable[..., Any]] = {}
 
     def compiled(self, name: Any, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> Any:
-        """`function` compiled for these arguments, once; `donate` lists those whose memory it may use up."""
+        """`function` compiled once for these arguments; `donate` lists the indices of donated arguments."""
         if name not in self._made:
             began = time.perf_counter()
             self._made[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
@@ -203,7 +204,7 @@ class Programs:
         return self._made[name]
 
     def jitted(self, name: Any, function: Callable[..., Any]) -> Any:
-        """`function` compiled when first called: for calls so small that dispatch is what they cost."""
+        """`function` as a `jit` function, compiled on its first call: for small calls, whose cost is dispatch."""
         if name not in self._made:
             self._made[name] = jax.jit(function)
         return self._made[name]

@@ -1,4 +1,4 @@
-"""A network that is asked for quantiles of the return at any fractions, for IQN and FQF. Not for losses: see
+"""Implicit quantile networks: the quantiles of the return at any given fractions, for IQN and FQF. The losses are in
 `agents/quantile.py`."""
 
 import math
@@ -14,10 +14,10 @@ from qdojo.networks.network import Network
 from qdojo.types import Observation, Params
 
 COSINES = 64
-"""Dabney et al. (2018b), equation 4."""
+"""Number of cosine features per fraction: Dabney et al. (2018b), equation 4."""
 PROPOSAL_SCALE = 0.01
-"""Of the proposal's logits. They start near 0, so the fractions near even, as the gain of 0.01 does in Yang et al.
-(2019); and they move so much more slowly than the quantiles, for which the paper has a learning rate of their own."""
+"""Scale of the proposal's logits. They start near 0, so the fractions start evenly spaced, as with the initial gain of
+0.01 in Yang et al. (2019). They also learn more slowly than the quantiles; the paper uses a separate learning rate."""
 
 COSINE_COEFFICIENTS = (
     -8.9169189e-05,
@@ -32,8 +32,8 @@ COSINE_COEFFICIENTS = (
 
 
 class ImplicitMLP(eqx.Module):
-    """psi(x) * phi(tau), through the last hidden layer and a head of one value an action. With `proposed`, a layer that
-    proposes so many parts of [0, 1] from psi(x)."""
+    """Applies the last hidden layer and a head with one value per action to psi(x) * phi(tau). With `proposed`, another
+    layer maps psi(x) to that many logits, which divide [0, 1] into as many parts."""
 
     inputs: Inputs
     features: list[Hidden]
@@ -74,7 +74,7 @@ class ImplicitMLP(eqx.Module):
 def _cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """cos(pi x) within 1e-5, as a polynomial in x**2 on [-1, 1] (a Chebyshev fit).
 
-    `jnp.cos` is what an update would spend most of its time in on a CPU: it takes ten times as long.
+    `jnp.cos` takes ten times as long and would dominate the time of an update on a CPU.
     """
     square = jnp.square(x - 2.0 * jnp.round(0.5 * x))
     value = jnp.zeros_like(x)
@@ -84,10 +84,10 @@ def _cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def implicit(design: Design, proposed: int | None) -> Network:
-    """A quantile function over flattened observations; `proposed` is the number of parts that FQF proposes, or None.
+    """A quantile function over flattened observations; `proposed` is the number of fractions that FQF learns, or None.
 
-    psi(x) is all hidden layers but the last; with one layer it is x itself, which suits features that were learned
-    before. Dabney et al. (2018b), section 3; Yang et al. (2019), section 3.3.
+    psi(x) consists of all hidden layers but the last. With a single hidden layer, psi(x) is x, which suits features
+    that an earlier network computed. Dabney et al. (2018b), section 3; Yang et al. (2019), section 3.3.
     """
 
     def quantiles(params: ImplicitMLP, observation: Observation, fractions: Float[Array, "n"]) -> Float[Array, "n *q"]:
@@ -96,11 +96,11 @@ def implicit(design: Design, proposed: int | None) -> Network:
         return values.reshape(-1, *design.q_shape)
 
     def proposal(params: ImplicitMLP, observation: Observation) -> Float[Array, "edges"]:
-        """Yang et al. (2019), section 3.3: sums of a softmax. The features learn from the quantiles alone."""
+        """Cumulative sums of a softmax: Yang et al. (2019), section 3.3. Only the quantile loss trains the features."""
         assert params.proposal is not None
         features = jax.lax.stop_gradient(params.psi(observation))
         parts = jax.nn.softmax(PROPOSAL_SCALE * params.proposal(features))
-        # The ends are exact, whatever the sum's rounding.
+        # The first and last fraction are exactly 0 and 1, however the sum is rounded.
         inner = jnp.minimum(jnp.cumsum(parts)[:-1], 1.0)
         return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
 
@@ -115,16 +115,16 @@ def implicit(design: Design, proposed: int | None) -> Network:
 def acting(network: Network, count: int, cvar: float) -> Network:
     """Q-values: the mean of the quantile function over fractions in [0, cvar].
 
-    `cvar` of 1 is the mean return; less is averse to risk: the mean of the worst share `cvar` of returns. Dabney et al.
-    (2018b), sections 2.3 and 3, draw 32 fractions at random; here they are the middles of `count` equal parts, so the
-    same observation has the same Q-values, with less error. FQF's parts are the proposed ones, weighted by their widths
-    (Yang et al., 2019, algorithm 1), and `count` is not used.
+    `cvar` = 1 gives the mean return; a smaller value is risk-averse and gives the mean of the worst fraction `cvar` of
+    returns. Dabney et al. (2018b), sections 2.3 and 3, draw 32 fractions at random. Here they are the midpoints of
+    `count` equal intervals, so Q-values are deterministic and more accurate. FQF uses the proposed intervals instead,
+    weighted by their widths (Yang et al., 2019, algorithm 1), and ignores `count`.
     """
 
     propose = network.proposal or (lambda params, observation: jnp.linspace(0.0, 1.0, count + 1))
 
     def q(params: Params, observation: Observation) -> Float[Array, "*branches actions"]:
-        # Fractions are learned by the loss of the proposal alone, also where something else is learned of the mean.
+        # Only the proposal's loss trains the fractions, also where another loss uses these Q-values.
         edges = jax.lax.stop_gradient(propose(params, observation))
         middles = 0.5 * (edges[:-1] + edges[1:])
         q = jnp.tensordot(edges[1:] - edges[:-1], network.apply(params, observation, cvar * middles), axes=1)

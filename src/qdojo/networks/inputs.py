@@ -1,5 +1,5 @@
-"""What all networks of qdojo's own begin with: from an observation to a vector, and where its action mask goes. Not for
-what the environment shows: see `envs/spaces.py`."""
+"""The input layers that all built-in networks share: they turn an observation into a vector and apply its action mask.
+`envs/spaces.py` describes the observations themselves."""
 
 from typing import NamedTuple
 
@@ -13,17 +13,17 @@ from qdojo.networks.torsos import Impala, Kind, Nature
 from qdojo.types import Masked, Observation, Params
 
 ILLEGAL = -1e30
-"""The Q-value of an illegal action: below whatever is learned, and finite, so that a probability of 0 times it is 0."""
+"""Q-value of an illegal action: below any learned value, and finite, so that its product with probability 0 is 0."""
 INPUTS = 2**31
-"""Folded into a network's key for its inputs: `split(key, n)[i]` is `fold_in(key, i)`, so a small number would be the
-key of a layer."""
+"""Folded into a network's key to get the key of its inputs. It is large because `split(key, n)[i]` equals
+`fold_in(key, i)`, so a small number would repeat the key of a layer."""
 MOST_DEVIATIONS = 10.0
-"""Normalised numbers are cut there, so that a rare observation does no harm."""
+"""Normalised observations are clipped to this many standard deviations, so that outliers do no harm."""
 LEAST_VARIANCE = 1e-8
 
 
 class Design(NamedTuple):
-    """What a network is built for, and of what."""
+    """The sizes and options that a network is built from."""
 
     observation_shape: tuple[int, ...]
     num_actions: int
@@ -33,16 +33,17 @@ class Design(NamedTuple):
     action_shape: tuple[int, ...] = ()
     """() for a Discrete action, (branches,) for a MultiDiscrete one."""
     branch_sizes: tuple[int, ...] = ()
-    """Actions of each branch; () where all have `num_actions`."""
+    """Number of actions in each branch; () if every branch has `num_actions`."""
     categories: tuple[int, ...] = ()
-    """Where observations are int32 categories, how many each has; each gets `embedding` learned numbers."""
+    """For observations of int32 categories, the number of categories of each component; else (). Each component gets a
+    learned embedding of size `embedding`."""
     embedding: int = 0
     normalized: bool = False
-    """Whether observations are brought to mean 0 and deviation 1, by running statistics."""
+    """Whether running statistics normalise observations to mean 0 and standard deviation 1."""
     scale: int = 1
-    """What observations are divided by: the largest number of a uint8 Box, so that they are in [0, 1]."""
+    """Divisor of observations: the upper bound of a uint8 Box, which scales them to [0, 1], else 1."""
     torso: Kind = "dense"
-    """What reads a picture."""
+    """The convolutions that process images, or `dense` for none."""
     torso_width: int = 1
     spectral_norm: bool = False
 
@@ -53,14 +54,14 @@ class Design(NamedTuple):
 
     @property
     def features(self) -> int:
-        """Numbers that a network begins with."""
+        """Size of the vector that `Inputs` passes to the first hidden layer."""
         if self.categories:
             return len(self.categories) * self.embedding
         return torsos.features(self.torso, self.observation_shape, self.torso_width)
 
 
 class Statistics(eqx.Module):
-    """Of the observations seen so far. They are part of the parameters and get no gradient."""
+    """Running mean and variance of the observations seen so far. They are parameters without a gradient."""
 
     count: Float[Array, ""]
     mean: Float[Array, "features"]
@@ -77,7 +78,7 @@ class Statistics(eqx.Module):
         return jnp.clip(scaled, -MOST_DEVIATIONS, MOST_DEVIATIONS)
 
     def including(self, x: Float[Array, "batch features"]) -> "Statistics":
-        """These after another batch. Chan, Golub, LeVeque (1979), equations 2.1."""
+        """The statistics updated with another batch. Chan, Golub, LeVeque (1979), equations 2.1."""
         more = x.shape[0]
         total = self.count + more
         share = more / total
@@ -89,8 +90,8 @@ class Statistics(eqx.Module):
 
 
 class Inputs(eqx.Module):
-    """A flat float32 vector: the observation's numbers, scaled and normalised where asked, what a torso makes of a
-    picture, or embedded categories."""
+    """Turns an observation into a flat float32 vector: its values, scaled and normalised if configured; a torso's
+    features of an image; or the embeddings of its categories."""
 
     tables: list[Float[Array, "categories embedding"]]
     statistics: Statistics | None
@@ -117,13 +118,13 @@ class Inputs(eqx.Module):
         return x if self.statistics is None else self.statistics(x)
 
     def numbers(self, x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """As float32, and those of a uint8 Box from 0 to 1."""
+        """`x` as float32, divided by `scale`, so that the values of a uint8 Box lie in [0, 1]."""
         x = x.astype(jnp.float32)
         return x if self.scale == 1 else x / self.scale
 
 
 def observed(params: Params, observation: Observation) -> Params:
-    """Parameters whose `inputs` have seen a batch of observations, `[batch, ...]` or with more leading axes."""
+    """Parameters whose `inputs` statistics include these observations, `[batch, ...]` or with more leading axes."""
     statistics = params.inputs.statistics
     if statistics is None:
         return params
@@ -132,15 +133,15 @@ def observed(params: Params, observation: Observation) -> Params:
 
 
 def plain(observation: Observation) -> Shaped[Array, "*observation"]:
-    """What was seen, without a mask."""
+    """The observation without its action mask."""
     return jnp.asarray(observation.observation if isinstance(observation, Masked) else observation)
 
 
 def in_place(observation: Observation, x: Shaped[Array, "*other"]) -> Shaped[Array, "*other"] | Masked:
-    """Something else in place of what was seen, with the mask that came with it."""
+    """`x` in place of the observation, with the observation's action mask if it has one."""
     return observation._replace(observation=x) if isinstance(observation, Masked) else x
 
 
 def legal_only(q: Float[Array, "*branches actions"], observation: Observation) -> Float[Array, "*branches actions"]:
-    """Q-values of which no illegal action can be the largest, nor have a share in a soft maximum."""
+    """Q-values with illegal actions at `ILLEGAL`, so that no maximum or softmax picks one of them."""
     return jnp.where(observation.action_mask, q, ILLEGAL) if isinstance(observation, Masked) else q

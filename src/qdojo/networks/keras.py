@@ -1,6 +1,6 @@
-"""A Keras model as a Q-network, and a dense Q-network as a Keras model. Not for writing files: see `export/keras.py`.
+"""Keras models as Q-networks. `keras_dense.py` converts built-in networks; `export/keras.py` writes files.
 
-Keras takes seconds to import, so each of these functions imports it when it is called, and no module does.
+Importing Keras takes seconds, so no module imports it at the top; each of these functions does so when called.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     ModelOrBuild: TypeAlias = keras.Model | Callable[[], keras.Model]
 
 KERAS = "keras"
-"""What the setting `network` says where the model was given as an object of Python."""
+"""Value of the setting `network` for a model that was passed as a Python object."""
 Initialiser = Callable[..., Shaped[Array, "..."]]
 
 
@@ -40,7 +40,7 @@ class KerasParams(NamedTuple):
 
 
 def import_keras() -> Any:
-    """Keras on its JAX backend. Raises `UsageError` where it was already imported with another."""
+    """Import Keras with its JAX backend. Raises `UsageError` if it was already imported with another backend."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "jax"
     import keras
@@ -55,7 +55,7 @@ def import_keras() -> Any:
 
 @contextlib.contextmanager
 def keras_settings() -> Iterator[None]:
-    """Keras broadcasts and promotes as it likes; a caller's stricter settings of JAX are for the caller's own code."""
+    """Allow rank and dtype promotion, which Keras relies on, whatever stricter JAX settings the caller uses."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -64,12 +64,12 @@ def keras_settings() -> Iterator[None]:
 def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, ...], num_actions: int) -> Network:
     """A Keras model, or a function without arguments that builds one, as a Q-network. Parameters are `KerasParams`.
 
-    A model is taken for its architecture: every member draws trainable weights of its own from its key, with the
-    model's own initialisers, even where weights had been loaded; `params_of` gives those, to start from. An
-    initialiser with a fixed integer seed keeps it, in all members. What is not trainable (frozen layers, statistics
-    of a Normalization layer) is as it is in the given model, and stays so. The model runs in inference mode.
+    Only the architecture of the model is used: every member draws its own trainable weights from its key with the
+    model's initialisers, even if the model has loaded weights (`params_of` returns those). An initialiser with a
+    fixed integer seed gives all members the same weights. Non-trainable variables (frozen layers, statistics of a
+    Normalization layer) keep the values of the given model. The model runs in inference mode.
 
-    Raises `UsageError` where the model does not take one observation or does not give one value an action.
+    Raises `UsageError` if the model does not accept one observation or does not return one value per action.
     """
     model = _built(model_or_build, observation_shape)
     initialisers = _initialisers(model, observation_shape)
@@ -89,7 +89,7 @@ def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, 
 
     @keras_settings()
     def apply(params: KerasParams, observation: Observation) -> Float[Array, "actions"]:
-        # Learners differentiate by every float; a running mean or a frozen layer is not theirs to move.
+        # Learners differentiate with respect to every float, but running means and frozen layers must not change.
         frozen = jax.lax.stop_gradient(params.non_trainable)
         q = forward(params.trainable, frozen, plain(observation)[None])[0].astype(jnp.float32)
         return legal_only(q, observation)
@@ -99,26 +99,26 @@ def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, 
 
 @keras_settings()
 def model_to_json(model_or_build: "ModelOrBuild", observation_shape: tuple[int, ...]) -> str | None:
-    """The architecture of a Keras model as JSON, without its weights; None where Keras cannot read it back, as of a
-    model with classes of its own."""
+    """The architecture of a Keras model as JSON, without its weights; None if Keras cannot read it back, for example
+    because the model uses custom classes."""
     try:
         told: str = _built(model_or_build, observation_shape).to_json()
         model_from_json(told)
-    except Exception:  # the model is the user's code: anything may come out of it
+    except Exception:  # the model is user code and may raise anything
         return None
     return told
 
 
 @keras_settings()
 def model_from_json(told: str) -> "keras.Model":
-    """The architecture that `model_to_json` wrote, with fresh weights. No code that it names is run: Keras knows its
-    own layers. Raises UsageError where it is none."""
+    """A model with the architecture that `model_to_json` wrote and new weights. It can hold only Keras' own layers, so
+    no foreign code runs. Raises UsageError if the JSON describes no model."""
     keras = import_keras()
     try:
         model = keras.models.model_from_json(told)
         if not isinstance(model, keras.Model):
             raise TypeError(f"it is a {type(model).__name__}")
-    except Exception as error:  # whatever a file holds
+    except Exception as error:  # the file may hold anything
         raise UsageError(
             f"The run's Keras model cannot be read ({type(error).__name__}); pass the model that it was trained with "
             "as network=."
@@ -127,7 +127,7 @@ def model_from_json(told: str) -> "keras.Model":
 
 
 def params_of(model: "keras.Model") -> KerasParams:
-    """The values that a built model holds now."""
+    """The current values of a built model's variables."""
     return KerasParams(
         [jnp.asarray(variable.value) for variable in model.trainable_variables],
         [jnp.asarray(variable.value) for variable in model.non_trainable_variables],
@@ -138,7 +138,7 @@ def params_of(model: "keras.Model") -> KerasParams:
 def with_params(
     model_or_build: "ModelOrBuild", params: KerasParams, observation_shape: tuple[int, ...]
 ) -> "keras.Model":
-    """A new model of the same architecture that holds one member's parameters. Raises `UsageError` for another's."""
+    """A new model of the same architecture with one member's parameters. Raises `UsageError` if their shapes differ."""
     model = _built(model_or_build, observation_shape)
     if model is model_or_build:
         model = _twin(model, observation_shape)
@@ -146,7 +146,7 @@ def with_params(
     values = [np.asarray(value) for value in (*params.trainable, *params.non_trainable)]
     expected, found = [variable.shape for variable in variables], [value.shape for value in values]
     if expected != found:
-        raise UsageError(f"The model has variables of the shapes {expected}, the parameters are {found}.")
+        raise UsageError(f"The model has variables of the shapes {expected}, but the parameters have {found}.")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return model
@@ -154,7 +154,7 @@ def with_params(
 
 @keras_settings()
 def tutorial_network(observation_shape: tuple[int, ...], num_actions: int) -> "keras.Model":
-    """The tutorial's Q-network: two dense layers of 24 with relu, and a linear one with a value for each action."""
+    """The tutorial's Q-network: two dense ReLU layers of 24 units and a linear layer with one value per action."""
     keras = import_keras()
     flatten = [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
     return keras.Sequential(
@@ -182,7 +182,7 @@ def _build(model: Any, observation_shape: tuple[int, ...]) -> Any:
     if not model.built:
         try:
             model(keras.Input(observation_shape))
-        except Exception as error:  # the model is the user's code: anything may come out of it
+        except Exception as error:  # the model is user code and may raise anything
             raise UsageError(
                 f"The network {model.name!r} cannot take observations of shape {observation_shape}: {error}"
             ) from error
@@ -190,21 +190,21 @@ def _build(model: Any, observation_shape: tuple[int, ...]) -> Any:
 
 
 def _twin(model: Any, observation_shape: tuple[int, ...]) -> Any:
-    """The same architecture once more, without its values and not compiled (`clone_model` would compile it)."""
+    """A new model of the same architecture, with new values and not compiled (`clone_model` would compile it)."""
     keras = import_keras()
     try:
         with keras.saving.custom_object_scope({type(part).__name__: type(part) for part in _parts(model)}):
             twin = type(model).from_config(model.get_config())
     except Exception as error:  # from_config of any layer may raise anything
         raise UsageError(
-            f"The network {model.name!r} cannot be made anew for each member: {error} "
-            "Give each of its own classes a get_config(), and use no Lambda layers."
+            f"The network {model.name!r} cannot be copied for each member: {error} "
+            "Give every custom class a get_config(), and use no Lambda layers."
         ) from error
     return _build(twin, observation_shape)
 
 
 def _parts(model: Any) -> Iterator[Any]:
-    """The layers of a model at any depth and their initialisers: what the user may have classes of their own for."""
+    """All layers of a model, nested ones included, and their initialisers: the parts that may be custom classes."""
     keras = import_keras()
     for layer in model.layers:
         yield layer
@@ -214,8 +214,8 @@ def _parts(model: Any) -> Iterator[Any]:
 
 
 def _initialisers(model: Any, observation_shape: tuple[int, ...]) -> list[Initialiser]:
-    """What each trainable variable is drawn with. Keras keeps this only until the variable has its value, and inside
-    a `StatelessScope` that is put off."""
+    """The initialiser of each trainable variable. Keras drops it once the variable has a value, and a
+    `StatelessScope` delays that."""
     keras = import_keras()
     with keras.StatelessScope():
         twin = _twin(model, observation_shape)
@@ -223,8 +223,8 @@ def _initialisers(model: Any, observation_shape: tuple[int, ...]) -> list[Initia
 
 
 def _reseeded(initialiser: Any, key: Array) -> Initialiser:
-    """The initialiser with the member's key as its seed: Keras takes only integers there, but its JAX backend uses a
-    key as it is, so weights can be drawn under `jit` and `vmap`."""
+    """The initialiser with the member's key as its seed. Keras' constructors accept only integers, but its JAX backend
+    uses a key unchanged, so weights can be drawn under `jit` and `vmap`."""
     keras = import_keras()
     if not hasattr(initialiser, "seed"):
         return initialiser
@@ -236,7 +236,7 @@ def _reseeded(initialiser: Any, key: Array) -> Initialiser:
 
 
 def _forward(model: Any) -> Callable[..., Any]:
-    """(trainable, non-trainable, batch) -> output, in inference mode, which a model without that argument is in."""
+    """(trainable, non-trainable, batch) -> output, with `training=False` if the model's `call` accepts it."""
     accepted = inspect.signature(model.call).parameters.values()
     knows = any(parameter.name == "training" or parameter.kind is parameter.VAR_KEYWORD for parameter in accepted)
     mode = {"training": False} if knows else {}
@@ -260,7 +260,7 @@ def _check_shapes(
     observation = jax.ShapeDtypeStruct((1, *observation_shape), jnp.float32)
     try:
         output = jax.eval_shape(forward, *params_of(model), observation)
-    except Exception as error:  # the model is the user's code: anything may come out of it
+    except Exception as error:  # the model is user code and may raise anything
         raise UsageError(
             f"The network {model.name!r} cannot take observations of shape {observation_shape}: {error}"
         ) from error
@@ -268,6 +268,6 @@ def _check_shapes(
     if found != (1, num_actions):
         given = "several arrays" if found is None else f"{math.prod(found[1:])} values of shape {found[1:]}"
         raise UsageError(
-            f"The network {model.name!r} gives {given}, but the environment has {num_actions} actions: "
+            f"The network {model.name!r} returns {given}, but the environment has {num_actions} actions: "
             f"end it with a layer of {num_actions} values."
         )

@@ -1,5 +1,5 @@
-"""qdojo's own dense networks in Keras' form, and back from a Keras weights file. Not for Keras models as networks: see
-`keras.py`."""
+"""Converts built-in dense networks to Keras models, and reads their weights from Keras files. `keras.py` uses Keras
+models as networks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @keras_settings()
 def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Model":
-    """A plain Keras model that computes what one member's dense network computes: a Sequential, but for a dueling one.
+    """A plain Keras model equivalent to one member's dense network: a Sequential unless the network is dueling.
 
-    There the two streams are joined, and V + A - mean A of both is one linear layer. Raises `UsageError` for a network
-    with convolutions.
+    For a dueling network the two streams are concatenated, and one linear layer computes V + A - mean A. Raises
+    `UsageError` for a network with convolutions.
     """
     if params.inputs.torso is not None:
         raise UsageError("This agent's network begins with convolutions, but only dense layers have a Keras form.")
@@ -80,7 +80,7 @@ def _values(hidden: Hidden) -> list[Any]:
 
 
 def _joined(head: Dueling) -> list[Any]:
-    """Kernel and bias of the linear layer over both streams: of V for every action, of A less their mean."""
+    """Kernel and bias of the linear layer over both streams that computes V + A - mean A for every action."""
     weight, bias = head.advantage.weight, head.advantage.bias
     actions = bias.shape[0]
     of_value = jnp.broadcast_to(head.value.weight, (actions, head.value.weight.shape[1]))
@@ -89,15 +89,15 @@ def _joined(head: Dueling) -> list[Any]:
 
 
 def read_weights(path: Path | str, network: Network) -> Params:
-    """Parameters for a network, ours or Keras', from a Keras weights file. See `load_weights` for what it takes.
+    """Parameters for a built-in or a Keras network from a Keras weights file. `load_weights` says which files it reads.
 
-    Ours has to be without dueling streams: in Keras' file their layers could not be told apart. Raises `UsageError`
-    where it begins with convolutions.
+    A built-in network must not be dueling, because the layers of the two streams cannot be told apart in the file.
+    Raises `UsageError` if it begins with convolutions.
     """
     given = network.init(jax.random.key(0))
     if isinstance(given, MLP):
         if given.inputs.torso is not None:
-            raise UsageError("weights is set, but they are of dense layers alone; use torso='dense', or leave it out.")
+            raise UsageError("weights is a Keras file of dense layers only; use torso='dense', or leave weights out.")
         weights = load_weights(Path(path), [variable.shape[::-1] for variable in _variables(given)])
         return eqx.tree_at(_variables, given, [jnp.asarray(weight.T) for weight in weights])
     weights = load_weights(Path(path), [variable.shape for variable in given.trainable])
@@ -105,7 +105,7 @@ def read_weights(path: Path | str, network: Network) -> Params:
 
 
 def _variables(params: Any) -> list[Any]:
-    """The variables of a dense network in the order of its layers, as Keras has them; its kernels are transposed."""
+    """The variables of a dense network in Keras' order, layer by layer; its kernels are the transpose of Keras'."""
     variables = []
     for hidden in params.hidden:
         variables += [hidden.linear.weight, hidden.linear.bias]

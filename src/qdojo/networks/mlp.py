@@ -1,4 +1,4 @@
-"""A Q-network of dense layers, with LayerNorm where asked. Not for Keras models: see `keras.py`."""
+"""Q-networks of dense layers, with optional LayerNorm and dueling heads. Keras models are in `keras.py`."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class Linear(eqx.Module):
-    """W x + b. With W as `[outputs, inputs]` no product of the gradient needs a transposed copy."""
+    """W x + b. W has shape `[outputs, inputs]`, so the gradient needs no transposed copy of it."""
 
     weight: Float[Array, "outputs inputs"]
     bias: Float[Array, "outputs"]
@@ -52,7 +52,7 @@ class LayerNorm(eqx.Module):
 def _normalised(
     x: Float[Array, "features"], scale: Float[Array, "features"], offset: Float[Array, "features"]
 ) -> Float[Array, "features"]:
-    """With a gradient of its own: of the one that JAX derives, XLA's CPU backend makes kernels twice as slow."""
+    """LayerNorm with a hand-written gradient: XLA's CPU backend runs the one that JAX derives at half the speed."""
     return _forward(x, scale, offset)[0]
 
 
@@ -76,7 +76,7 @@ _normalised.defvjp(_forward, _backward)
 
 
 class Hidden(eqx.Module):
-    """A dense layer, LayerNorm where asked, and relu."""
+    """A dense layer, optional LayerNorm, and ReLU."""
 
     linear: Linear
     norm: LayerNorm | None
@@ -91,11 +91,11 @@ class Hidden(eqx.Module):
 
 
 class Dueling(eqx.Module):
-    """A stream for the state's value V and one for the advantages A, each with a hidden layer: V + A - mean A.
+    """One stream for the state value V and one for the advantages A, each with a hidden layer: V + A - mean A.
 
-    Wang et al. (2016), equation 9; with several outputs an action, for each of them (Hessel et al., 2018, section 3);
-    with several branches, one V for all and a mean for each, over the actions that it has (Tavakoli et al., 2018,
-    equation 1).
+    Wang et al. (2016), equation 9. With several outputs per action, it applies to each output (Hessel et al., 2018,
+    section 3). With several branches, all share one V, and each branch subtracts the mean over its own actions
+    (Tavakoli et al., 2018, equation 1).
     """
 
     value_hidden: Hidden
@@ -118,16 +118,16 @@ class Dueling(eqx.Module):
         advantage = self.advantage(self.advantage_hidden(x)).reshape(-1, self.num_actions, value.shape[0])
         sizes = self.branch_sizes or (self.num_actions,) * advantage.shape[0]
         exists = np.arange(self.num_actions) < np.array(sizes)[:, None]
-        # Not `jnp.mean(where=...)`, which converters to ONNX do not know.
+        # Not `jnp.mean(where=...)`, which ONNX converters do not support.
         total = jnp.sum(jnp.where(exists[:, :, None], advantage, 0.0), axis=1, keepdims=True)
         mean = total / np.array(sizes, np.float32)[:, None, None]
         return (value[None, None] + advantage - mean).reshape(-1)
 
 
 class MLP(eqx.Module):
-    """Hidden layers and a head of `outputs` values for each action.
+    """Hidden layers and a head with `outputs` values per action.
 
-    With `dueling` each of the head's two streams has the last hidden layer as its own.
+    With `dueling`, each of the head's two streams has its own last hidden layer.
     """
 
     inputs: Inputs
@@ -154,15 +154,15 @@ class MLP(eqx.Module):
 
 
 def layers(widths: tuple[int, ...], layer_norm: bool, keys: Sequence[Array] | Array) -> list[Hidden]:
-    """Hidden layers from each of `widths` to the next."""
+    """One hidden layer for each pair of successive `widths`."""
     return [Hidden(a, b, layer_norm, key) for (a, b), key in zip(pairwise(widths), keys, strict=False)]
 
 
 def mlp(design: Design, outputs: int | None = None) -> Network:
-    """Q-values, of shape `design.q_shape`; or `[actions, outputs]` where `outputs` are given, for which masks are left
-    to whoever makes Q-values of them.
+    """A network that returns Q-values `design.q_shape`; or, if `outputs` is given, `[*q_shape, outputs]` without
+    applying the action mask, which is left to the code that computes Q-values from them.
 
-    Every parameter is an array, so the module is its own parameters. `dueling` needs at least one hidden layer.
+    Every parameter is an array, so the module itself serves as the parameters. `dueling` needs a hidden layer.
     """
 
     def apply(params: MLP, observation: Observation) -> Float[Array, "*q"]:

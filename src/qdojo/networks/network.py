@@ -1,4 +1,4 @@
-"""What every network is to the rest of qdojo: one record of functions for one observation. Not for layers."""
+"""The interface of every network: a record of functions for one observation. The layers are in other modules."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,29 +17,29 @@ def _as_seen(_: Params, observation: Observation, memory: Memory) -> tuple[Obser
 
 
 class Network(NamedTuple):
-    """A network as functions for one observation. The defaults are those of a network without memory and noise."""
+    """A network as functions for one observation. The defaults suit a network without memory or noise."""
 
     init: Callable[[Array], Params]
-    """Parameters from a key."""
+    """(key) -> new parameters."""
     apply: Callable[..., Float[Array, "*outputs"]]
-    """(params, observation) -> Q-values `[*branches, actions]`; or what describes the distribution of each action's
-    return, `[*branches, actions, outputs]`. A quantile function takes fractions `[n]` as a third argument and gives
-    `[n, *branches, actions]`. A network with a memory has features in the observation's place."""
+    """(params, observation) -> Q-values `[*branches, actions]`, or the parameters of each action's return distribution,
+    `[*branches, actions, outputs]`. A quantile function takes fractions `[n]` as a third argument and returns
+    `[n, *branches, actions]`. A recurrent network takes features instead of an observation."""
     proposal: Callable[[Params, Observation], Float[Array, "edges"]] | None = None
-    """(params, observation) -> rising fractions from 0 to 1, of a quantile function that proposes them (FQF)."""
+    """(params, observation) -> increasing fractions from 0 to 1, if the quantile function proposes them (FQF)."""
     features: Callable[[Params, Observation, Memory], tuple[Any, Memory]] = _as_seen
-    """(params, observation, memory) -> what `apply` and `proposal` take in the observation's place, memory."""
+    """(params, observation, memory) -> the input of `apply` and `proposal`, new memory."""
     memory: Callable[[], Memory] = tuple
-    """The memory when an episode starts."""
+    """() -> the memory at the start of an episode."""
     perturb: Callable[[Params, Words], Params] = _unchanged
-    """Parameters with the noise of a noisy network in them; the other functions take those with and those without."""
+    """(params, noise) -> parameters with the noise of a noisy network added. The other functions take both kinds."""
     words: int = 0
-    """uint32 words that one `perturb` consumes."""
+    """Random words that one call of `perturb` consumes."""
     observe: Callable[[Params, Observation], Params] = _unchanged
-    """Parameters after a batch of observations `[batch, ...]`: where statistics of them are kept, and not learned."""
+    """(params, observations) -> parameters whose running statistics, if any, include a batch `[batch, ...]`."""
 
     def through(self, view: Callable[[Params], Params]) -> "Network":
-        """The network whose parameters are those that `view` makes this one's parameters of."""
+        """The same network for parameters of another form: `view` maps those to the parameters that this one takes."""
         proposal = self.proposal
         return self._replace(
             apply=lambda params, *at: self.apply(view(params), *at),

@@ -1,6 +1,6 @@
-"""Noisy networks: exploration by learned noise on the weights of dense layers. Not for using the noise.
+"""Noisy networks: exploration by learned noise on the weights of dense layers. `agents/` applies the noise.
 
-Factorised Gaussian noise, as Fortunato et al. (2018) have it in section 3 (b).
+The noise is factorised Gaussian noise as in Fortunato et al. (2018), section 3 (b).
 """
 
 import math
@@ -21,30 +21,30 @@ SIGMA_0 = 0.5
 
 
 class Noisy(NamedTuple):
-    """What a noisy network learns."""
+    """Parameters of a noisy network."""
 
     mean: Params
     """Parameters without noise: mu."""
     spread: Params
-    """For each `Linear` of `mean` a `Linear` of sigmas; None for every other array."""
+    """Standard deviations: a `Linear` of sigmas for each `Linear` of `mean`, and None for every other array."""
 
 
 class NoisyFunctions(NamedTuple):
-    """What makes a network of `Linear` layers noisy, whatever its other functions are."""
+    """The functions that make a network with `Linear` layers noisy, independent of its other functions."""
 
     init: Callable[[Array], Noisy]
     perturb: Callable[[Noisy, Words], Params]
     """mu + sigma * epsilon, in the form of the parameters without noise."""
     means: Callable[[Params], Params]
-    """mu of noisy parameters; others as they are."""
+    """mu of noisy parameters; other parameters unchanged."""
     words: int
-    """uint32 words that one `perturb` consumes: inputs + outputs of every layer."""
+    """Random words that one call of `perturb` consumes: inputs + outputs of every layer."""
 
 
 def noisy(network: Network) -> Network:
-    """The network with noise on all its `Linear` layers; it adds none to parameters that were not perturbed.
+    """The network with noise on all its `Linear` layers. Only `perturb` adds noise; the other functions use mu.
 
-    Raises `ValueError` where the network has no such layer.
+    Raises `ValueError` if the network has no such layer.
     """
     functions = noisy_functions(network.init)
     return network.through(functions.means)._replace(
@@ -53,15 +53,15 @@ def noisy(network: Network) -> Network:
 
 
 def seen_by_means(observe: Callable[[Params, Observation], Params]) -> Callable[[Noisy, Observation], Noisy]:
-    """What keeps statistics of observations, for noisy parameters."""
+    """`observe`, which updates the statistics of observations, for noisy parameters."""
     return lambda params, observation: params._replace(mean=observe(params.mean, observation))
 
 
 def noisy_functions(init: Callable[[Array], Params]) -> NoisyFunctions:
-    """Noise for the `Linear` layers among the parameters that `init` makes.
+    """Noise for the `Linear` layers among the parameters that `init` returns.
 
-    sigma starts at `SIGMA_0` / sqrt(inputs), mu as `Linear` has it: uniform in +-1 / sqrt(inputs) (section 3.2).
-    Raises `ValueError` where there is no such layer.
+    sigma starts at `SIGMA_0` / sqrt(inputs), and mu is uniform in +-1 / sqrt(inputs), as `Linear` draws it
+    (section 3.2). Raises `ValueError` if there is no such layer.
     """
     shapes = jax.eval_shape(init, jax.random.key(0))
     words = sum(sum(leaf.weight.shape) for leaf in jax.tree.leaves(shapes, is_leaf=is_linear) if is_linear(leaf))
@@ -78,18 +78,18 @@ def noisy_functions(init: Callable[[Array], Params]) -> NoisyFunctions:
 
 
 def is_linear(leaf: Any) -> TypeGuard[Linear]:
-    """Whether this part of the parameters is a layer that gets noise."""
+    """Whether this node of the parameters is a layer that gets noise."""
     return isinstance(leaf, Linear)
 
 
 def sigmas(layer: Linear) -> Linear:
-    """The spread that a layer starts with, weights and biases alike."""
+    """The initial sigma of a layer, the same for weights and biases."""
     sigma = SIGMA_0 / math.sqrt(layer.weight.shape[1])
     return jax.tree.map(lambda mu: jnp.full_like(mu, sigma), layer)
 
 
 def perturb(params: Noisy, noise: Words) -> Params:
-    """mu + sigma * epsilon, with noise of its own for every layer. Fortunato et al. (2018), equation 9."""
+    """mu + sigma * epsilon, with independent noise for every layer. Fortunato et al. (2018), equation 9."""
     layers, structure = jax.tree.flatten(params.mean, is_leaf=is_linear)
     spreads = jax.tree.leaves(params.spread, is_leaf=is_linear)
     places = [i for i, layer in enumerate(layers) if is_linear(layer)]
@@ -111,10 +111,10 @@ def perturbed(
 
 
 def signed_root(x: Float[Array, "words"]) -> Float[Array, "words"]:
-    """f(x) = sign(x) sqrt(|x|): the scale of the factors whose product is the noise of a weight."""
+    """f(x) = sign(x) sqrt(|x|), applied to the factors whose product is the noise of a weight."""
     return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
 
 
 def means(params: Params) -> Params:
-    """mu of noisy parameters; others, perturbed ones among them, as they are."""
+    """mu of noisy parameters; other parameters, including perturbed ones, unchanged."""
     return params.mean if isinstance(params, Noisy) else params

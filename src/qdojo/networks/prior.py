@@ -1,5 +1,5 @@
-"""Randomised prior functions: a network that is never trained, added to the one that learns. Not for ensembles of
-such networks: see `agents/bootstrapped.py`."""
+"""Randomised prior functions: a fixed random network added to the learned one. Ensembles of such networks are in
+`agents/bootstrapped.py`."""
 
 from typing import Any, NamedTuple
 
@@ -15,16 +15,16 @@ class Prior(NamedTuple):
 
     learned: Params
     fixed: Params
-    """Drawn as `learned` is, and never trained."""
+    """Parameters of the prior: initialised like `learned` and never trained."""
 
 
 def with_prior(network: Network, scale: float) -> Network:
-    """f(s) + `scale` * p(s), where f learns and p stays as it was drawn. Osband et al. (2018), section 3, algorithm 1.
+    """f(s) + `scale` * p(s), where f is learned and p is fixed. Osband et al. (2018), section 3, algorithm 1.
 
-    Where nothing was learned yet, each draw has beliefs of its own. `scale` is 0 or more, in units of the network's
-    outputs, so a network that puts illegal actions far below all others still does; of a quantile function both parts
-    are asked at the same fractions, which the learned part proposes. Noise goes to the learned part. Statistics of
-    observations go to both: p sees what f sees, and only its weights are fixed.
+    In states without data, differently initialised networks disagree. `scale` is 0 or more and multiplies the
+    prior's outputs, so illegal actions stay far below all others. A quantile function evaluates both parts at the same
+    fractions, which the learned part proposes. Noise is added to the learned part only. Observation statistics are
+    updated in both parts, so that both see the same inputs; only the weights of p are fixed.
     """
 
     def init(key: Array) -> Prior:

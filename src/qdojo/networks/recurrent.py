@@ -1,4 +1,4 @@
-"""Networks with a memory that lasts an episode, for DRQN and R2D2. Not for losses: see `agents/recurrent.py`."""
+"""Recurrent networks, whose memory lasts one episode, for DRQN and R2D2. The losses are in `agents/recurrent.py`."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -16,10 +16,10 @@ from qdojo.types import Memory, Observation, Params
 
 
 class GRU(eqx.Module):
-    """A gated recurrent unit: its memory is its output.
+    """A gated recurrent unit, whose output is its memory.
 
-    Cho et al. (2014), in the form of the first version (arXiv:1406.1078v1), which cuDNN has too: the reset gate weighs
-    U h and not h, so one product with the memory is enough.
+    Cho et al. (2014), in the form of the first version (arXiv:1406.1078v1), which cuDNN also uses: the reset gate
+    multiplies U h instead of h, so a single matrix product with the memory suffices.
     """
 
     of_input: Linear
@@ -33,7 +33,7 @@ class GRU(eqx.Module):
     def __call__(
         self, x: Float[Array, "inputs"], h: Float[Array, "width"]
     ) -> tuple[Float[Array, "width"], Float[Array, "width"]]:
-        """r, z = sigmoid(W x + U h); c = tanh(W x + r (U h)); z h + (1 - z) c. Output, and memory."""
+        """r, z = sigmoid(W x + U h); c = tanh(W x + r (U h)); h' = z h + (1 - z) c. Returns (output, memory)."""
         reset_x, keep_x, new_x = jnp.split(self.of_input(x), 3)
         reset_h, keep_h, new_h = jnp.split(self.of_memory(h), 3)
         keep = jax.nn.sigmoid(keep_x + keep_h)
@@ -46,7 +46,7 @@ class GRU(eqx.Module):
 
 
 class LSTMMemory(NamedTuple):
-    """What an LSTM carries."""
+    """Memory of an LSTM."""
 
     output: Float[Array, "*rows width"]
     cell: Float[Array, "*rows width"]
@@ -59,7 +59,7 @@ class LSTM(eqx.Module):
     of_memory: Linear
 
     def __init__(self, inputs: int, width: int, key: Array) -> None:
-        """The forget gate's bias is 1 higher, so a new network forgets slowly (Gers et al., 2000, section 4)."""
+        """The forget gate's bias starts 1 higher, so a new network forgets slowly (Gers et al., 2000, section 4)."""
         input_key, memory_key = jax.random.split(key)
         self.of_input = Linear(inputs, 4 * width, input_key)
         layer = Linear(width, 4 * width, memory_key)
@@ -81,7 +81,7 @@ CELLS: dict[str, Any] = {"gru": GRU, "lstm": LSTM}
 
 
 class RecurrentMLP(eqx.Module):
-    """Hidden layers and a cell as wide as the last of them would be; and the parameters of the head on it."""
+    """Hidden layers, with a recurrent cell of the last layer's width in its place, and the parameters of the head."""
 
     inputs: Inputs
     hidden: list[Hidden]
@@ -104,13 +104,13 @@ class RecurrentMLP(eqx.Module):
 
 
 def head_design(design: Design, implicit: bool) -> Design:
-    """What a head is built for that begins with the features of `recurrent(design, ...)`.
+    """The design of a head whose input is the features of `recurrent(design, ...)`.
 
-    The streams of a dueling head and an `implicit` one have a hidden layer as wide as the cell. Raises UsageError where
+    A dueling head's streams and an `implicit` head have one hidden layer as wide as the cell. Raises UsageError if
     `design.hidden` has no layer.
     """
     if not design.hidden:
-        raise UsageError("hidden has no layer, but the last one is the memory's width; use hidden=[64, 64], say.")
+        raise UsageError("hidden has no layer, but its last width is that of the memory; use hidden=[64, 64], say.")
     width = design.hidden[-1]
     hidden = (width,) if design.dueling or implicit else ()
     features = design._replace(observation_shape=(width,), hidden=hidden)
@@ -118,9 +118,9 @@ def head_design(design: Design, implicit: bool) -> Design:
 
 
 def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network) -> Network:
-    """A memory of width `design.hidden[-1]` behind the other hidden layers, and a head built by `head_design`.
+    """A cell of width `design.hidden[-1]` after the other hidden layers, and a head built from `head_design`.
 
-    `apply` and `proposal` are the head's, of `features`: the cell's output, of shape `[width]`.
+    `apply` and `proposal` are the head's functions; they take `features`, the cell's output of shape `[width]`.
     """
 
     def init(key: Array) -> RecurrentMLP:

@@ -1,4 +1,4 @@
-"""Convolutions that make a vector of a picture. Not for what comes before and after them: see `inputs.py`."""
+"""Convolutional torsos, which turn an image into a vector. `inputs.py` connects them to the rest of a network."""
 
 import functools
 import math
@@ -10,28 +10,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from qdojo.errors import UsageError
+from qdojo.networks.convolving import Padding, convolve
 
 Kind = Literal["dense", "nature", "impala"]
-"""`dense`: no convolutions, the picture's numbers side by side."""
+"""`dense` has no convolutions: it flattens the image."""
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Channels, side and stride of each convolution: Mnih et al. (2015), methods, model architecture."""
+"""Channels, kernel side and stride of each convolution: Mnih et al. (2015), methods, model architecture."""
 LEAST_SIDE = 36
-"""The smallest picture of which they leave anything."""
+"""Shortest side of an image for which these convolutions leave any output."""
 STAGES = (16, 32, 32)
 """Channels of each stage: Espeholt et al. (2018), figure 3."""
 SQUARINGS = 8
-"""As many as 2**8 steps of the power iteration."""
+"""Squarings of W W^T, equivalent to 2**8 steps of the power iteration."""
 TINY = 1e-12
 
 
 class Convolution(eqx.Module):
-    """A convolution, its kernel divided by its spectral norm where asked."""
+    """A convolution, optionally with spectral normalisation of its kernel."""
 
     kernel: Float[Array, "outputs rows columns inputs"]
     bias: Float[Array, "outputs"]
     stride: int = eqx.field(static=True)
-    padding: str = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
     spectral_norm: bool = eqx.field(static=True)
 
     def __init__(
@@ -42,10 +43,10 @@ class Convolution(eqx.Module):
         *,
         side: int = 3,
         stride: int = 1,
-        padding: Literal["SAME", "VALID"] = "SAME",
+        padding: Padding = "SAME",
         spectral_norm: bool = False,
     ) -> None:
-        """Uniform in +-1/sqrt(numbers that one output is made of), as `Linear` has it."""
+        """Uniform in +-1/sqrt(inputs of one output), as in `Linear`."""
         bound = 1.0 / math.sqrt(side * side * inputs)
         kernel_key, bias_key = jax.random.split(key)
         self.kernel = jax.random.uniform(kernel_key, (outputs, side, side, inputs), minval=-bound, maxval=bound)
@@ -54,30 +55,28 @@ class Convolution(eqx.Module):
 
     def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "new_height new_width outputs"]:
         kernel = spectrally_normalized(self.kernel) if self.spectral_norm else self.kernel
-        strides, layout = (self.stride, self.stride), ("NHWC", "OHWI", "NHWC")
-        moved = jax.lax.conv_general_dilated(x[None], kernel, strides, self.padding, dimension_numbers=layout)
-        return moved[0] + self.bias[None, None]
+        return convolve(x, kernel, self.stride, self.padding) + self.bias
 
 
 def spectrally_normalized(kernel: Float[Array, "outputs *others"]) -> Float[Array, "outputs *others"]:
-    """W / sigma(W). Miyato et al. (2018), equation 8; W is the kernel as a matrix with a row an output."""
+    """W / sigma(W). Miyato et al. (2018), equation 8; W is the kernel as a matrix with one row per output."""
     return kernel / spectral_norm(kernel.reshape(kernel.shape[0], -1))
 
 
 def spectral_norm(matrix: Float[Array, "outputs inputs"]) -> Float[Array, ""]:
     """sigma(W), the largest singular value: u^T W v, with gradient u v^T. Miyato et al. (2018), sections 2.2 and 2.3.
 
-    u and v are constants to the gradient, as in equations 9 to 12. The paper keeps u from one update to the next and
-    takes one step of the power iteration each time. Here nothing is kept: squaring W W^T a few times is as many steps
-    as bring u there from anywhere, and costs little, for it depends on no example. So the norm is a function of W
-    alone: a target network that moves softly, a resumed run and the members of a population have no vector that could
-    be of other weights.
+    The gradient treats u and v as constants, as in equations 9 to 12. The paper keeps u between updates and takes one
+    step of the power iteration per update. Here nothing is kept: squaring W W^T a few times equals enough steps to
+    converge from any start, and is cheap because it does not depend on the batch. So the norm is a function of W
+    alone, and no stored vector can belong to other weights, as it might after a soft target update or in a resumed
+    run.
     """
     fixed = jax.lax.stop_gradient(matrix)
     gram = _unit(fixed @ fixed.T)
     for _ in range(SQUARINGS):
         gram = _unit(gram @ gram)
-    # Every column points along u by now, the one with the largest diagonal element most.
+    # Every column now points along u; the one with the largest diagonal element has the least rounding error.
     u = _unit(gram[:, jnp.argmax(jnp.diagonal(gram))])
     v = _unit(u @ fixed)
     return jnp.maximum(jnp.vdot(u, matrix @ v), TINY)
@@ -88,7 +87,7 @@ def _unit(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 class Nature(eqx.Module):
-    """Three convolutions, each with relu. Mnih et al. (2015); the dense layer behind them is the network's `hidden`."""
+    """Three convolutions, each with ReLU. Mnih et al. (2015); the dense layer after them is the network's `hidden`."""
 
     convolutions: list[Convolution]
 
@@ -121,7 +120,7 @@ class Residual(eqx.Module):
 
 
 class Stage(eqx.Module):
-    """A convolution, a maximum over 3 x 3 at every second place, and two residual blocks."""
+    """A convolution, 3 x 3 max pooling with stride 2, and two residual blocks."""
 
     convolution: Convolution
     blocks: list[Residual]
@@ -139,10 +138,10 @@ class Stage(eqx.Module):
 
 
 def pooled(x: Float[Array, "height width channels"]) -> Float[Array, "new_height new_width channels"]:
-    """The maximum over 3 x 3 at every second place, with sides half as long, rounded up.
+    """3 x 3 max pooling with stride 2; the sides are halved and rounded up.
 
-    One axis after the other, and by slices: the gradient of `reduce_window` takes XLA's CPU backend a quarter of an
-    update.
+    It pools one axis after the other with slices, because on XLA's CPU backend the gradient of `reduce_window` takes
+    a quarter of an update.
     """
     return _pooled(_pooled(x, 0), 1)
 
@@ -159,9 +158,9 @@ def _pooled(x: Float[Array, "height width channels"], axis: int) -> Float[Array,
 
 
 class Impala(eqx.Module):
-    """Three stages and relu. Espeholt et al. (2018), figure 3; the dense layer behind them is the network's `hidden`.
+    """Three stages and ReLU. Espeholt et al. (2018), figure 3; the dense layer after them is the network's `hidden`.
 
-    `width` times as many channels, and spectral normalisation in the residual blocks: Clark et al. (2024).
+    `width` multiplies the channels; the residual blocks optionally use spectral normalisation: Clark et al. (2024).
     """
 
     stages: list[Stage]
@@ -179,12 +178,12 @@ class Impala(eqx.Module):
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the channels come first: of three axes the smaller of the first and the last, else the last."""
+    """Whether the first of three axes holds the channels: it does if it is shorter than the last axis."""
     return len(shape) == 3 and shape[0] < shape[-1]
 
 
 def sides_and_channels(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels of a picture of two or three axes; of two axes there is one channel."""
+    """Height, width and channels of an image with two or three axes; two axes mean one channel."""
     first, second, *third = shape
     if channels_first(shape):
         return second, third[0], first
@@ -192,14 +191,14 @@ def sides_and_channels(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def canvas(picture: Shaped[Array, "*picture"]) -> Shaped[Array, "height width channels"]:
-    """The picture with its channels last."""
+    """The image with its channels last."""
     if channels_first(picture.shape):
         picture = jnp.moveaxis(picture, 0, -1)
     return picture.reshape(sides_and_channels(picture.shape))
 
 
 def torso(kind: Kind, shape: tuple[int, ...], width: int, spectral_norm: bool, key: Array) -> Nature | Impala | None:
-    """What reads pictures of this shape; None for `dense`. `width` and `spectral_norm` are those of `Impala`."""
+    """The torso for images of this shape; None for `dense`. Only `Impala` uses `width` and `spectral_norm`."""
     if kind == "dense":
         return None
     channels = sides_and_channels(shape)[-1]
@@ -207,7 +206,7 @@ def torso(kind: Kind, shape: tuple[int, ...], width: int, spectral_norm: bool, k
 
 
 def features(kind: Kind, shape: tuple[int, ...], width: int) -> int:
-    """Numbers that a torso makes of an observation. Raises UsageError where `nature` would leave none."""
+    """Number of features that a torso returns. Raises UsageError if an image is too small for `nature`."""
     if kind == "dense":
         return math.prod(shape)
     *sides, _ = sides_and_channels(shape)
@@ -217,7 +216,7 @@ def features(kind: Kind, shape: tuple[int, ...], width: int) -> int:
         return math.prod(sides) * STAGES[-1] * width
     if min(sides) < LEAST_SIDE:
         raise UsageError(
-            f"torso is 'nature', but a picture of {sides[0]} x {sides[1]} is too small for it, which needs "
+            f"torso is 'nature', but an image of {sides[0]} x {sides[1]} is too small; it needs at least "
             f"{LEAST_SIDE} x {LEAST_SIDE}; use torso='impala'."
         )
     for _, side, stride in NATURE:

@@ -1,8 +1,8 @@
-"""Weights read from Keras' HDF5 files into arrays. Not for writing them: see `export/keras.py`.
+"""Reads weights from Keras HDF5 files into arrays. `export/keras.py` writes them.
 
-Read with h5py alone: no Keras object is made from a file, nothing in one is followed or run. Attributes are not read
-either: they name a legacy file's layers in order, but a few altered bytes there make the HDF5 library loop for ever.
-So layers are put in order by their shapes, and by their names where those are equal.
+It uses h5py alone: no Keras object is created from a file, no link is followed and no code is run. Attributes are not
+read either: they list a legacy file's layers in order, but a few altered bytes in them make the HDF5 library loop
+forever. So layers are ordered by their shapes, and by their names where shapes are equal.
 """
 
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import h5py
 
 MOST_NAMES = 1000
-"""A file that lists more layers, or more variables of a layer, is not read."""
+"""Largest number of layers in a file, and of variables in a layer, that is read."""
 _DEEPEST = 8
 
 Weights = list[Float[np.ndarray, "..."]]
@@ -28,10 +28,10 @@ Weights = list[Float[np.ndarray, "..."]]
 def load_weights(path: Path, shapes: Sequence[tuple[int, ...]]) -> Weights:
     """The weights in a Keras `.weights.h5`, or in a legacy `.h5` of weights or of a whole model, as float32.
 
-    `shapes` are those of a Sequential's variables, layer by layer: a Dense layer's kernel, then its bias. Nothing is
-    read before the declared shapes equal them, so it takes no more memory than the network. Layers of equal shapes
-    come in the order of their names, as Keras numbers them: `dense_9`, `dense_10`. Raises `UsageError` where there is
-    no such file or it holds another architecture, `DamagedFile` where it cannot be read or refers elsewhere.
+    `shapes` are the shapes of a Sequential's variables, layer by layer: a Dense layer's kernel, then its bias. Nothing
+    is read until the declared shapes match, so it takes no more memory than the network. Layers of equal shapes come
+    in the order of their names, as Keras numbers them: `dense_9`, `dense_10`. Raises `UsageError` if the file does
+    not exist or holds another architecture, `DamagedFile` if it cannot be read or links to other data.
     """
     import h5py
 
@@ -52,7 +52,7 @@ def load_weights(path: Path, shapes: Sequence[tuple[int, ...]]) -> Weights:
 
 
 def _in_order(layers: list[list["h5py.Dataset"]], shapes: list[tuple[int, ...]], path: Path) -> list["h5py.Dataset"]:
-    """The variables of the layers, one after the other, so that their shapes are `shapes`."""
+    """The variables of all layers, in an order of the layers in which the shapes of the variables are `shapes`."""
     left = list(layers)
     found: list[h5py.Dataset] = []
     while left:
@@ -75,26 +75,26 @@ def _shapes(layer: list["h5py.Dataset"]) -> list[tuple[int, ...]]:
 
 
 def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
-    """At most 32 of them: a hostile file may list any number."""
+    """The shapes as text, at most 32 of them, because a malicious file may list any number."""
     more = f" and {len(shapes) - 32} more" if len(shapes) > 32 else ""
     return (", ".join(str(shape) for shape in shapes[:32]) or "of no variable") + more
 
 
 def _layers(file: "h5py.File", path: Path) -> list[list["h5py.Dataset"]]:
-    """The layers that have variables, by name. Keras 3 has `layers` (late Keras 2 calls it otherwise), a legacy
-    model `model_weights`; legacy weights have their layers at the root."""
+    """The layers that have variables, sorted by name. They lie in `layers` in Keras 3 (under another name in late
+    Keras 2), in `model_weights` in a legacy model, and at the root in a legacy weights file."""
     named = [name for name in ("layers", "_layer_checkpoint_dependencies", "model_weights") if _has(file, name)]
     top = _group(file, named[0], path) if named else file
     read = _legacy_layer if named in ([], ["model_weights"]) else _layer
     layers = [read(_group(top, name, path), path) for name in _names(top, path)]
     layers = [layer for layer in layers if layer]
     if not layers:
-        raise DamagedFile(f"The weights file {path} holds no weights that are laid out as Keras does it.")
+        raise DamagedFile(f"The weights file {path} holds no weights in one of the layouts that Keras writes.")
     return layers
 
 
 def _layer(layer: "h5py.Group", path: Path) -> list["h5py.Dataset"]:
-    """Keras 3: `vars/0`, `vars/1`, ..."""
+    """The variables of a Keras 3 layer: `vars/0`, `vars/1`, ..."""
     if not _has(layer, "vars"):
         return []
     variables = _group(layer, "vars", path)
@@ -102,7 +102,7 @@ def _layer(layer: "h5py.Group", path: Path) -> list["h5py.Dataset"]:
 
 
 def _legacy_layer(layer: "h5py.Group", path: Path) -> list["h5py.Dataset"]:
-    """Keras 1 and 2: `kernel:0` and `bias:0`, below folders that repeat the names of the layer and of its model."""
+    """The variables of a Keras 1 or 2 layer: `kernel:0` and `bias:0`, in nested groups named after layer and model."""
     for _ in range(_DEEPEST):
         names = _names(layer, path)
         if len(names) != 1 or names[0].startswith(("kernel", "bias")):
@@ -110,17 +110,17 @@ def _legacy_layer(layer: "h5py.Group", path: Path) -> list["h5py.Dataset"]:
         layer = _group(layer, names[0], path)
     unknown = [name for name in names if name.removesuffix(":0") not in ("kernel", "bias")]
     if unknown:
-        raise UsageError(f"{path} holds {unknown[0][:80]!r}; of a legacy file only Dense layers can be read.")
+        raise UsageError(f"{path} holds {unknown[0][:80]!r}, but only Dense layers can be read from a legacy file.")
     return [_dataset(layer, name, path) for name in sorted(names, reverse=True)]
 
 
 def _names(group: "h5py.Group", path: Path) -> list[str]:
-    """The names in a group, as Keras numbers them: `dense`, `dense_1`, ..., `dense_10`."""
+    """The names in a group, in the order of Keras' numbering: `dense`, `dense_1`, ..., `dense_10`."""
     if len(group) > MOST_NAMES:
-        raise DamagedFile(f"The weights file {path} has {len(group)} names in {group.name}; {MOST_NAMES} are read.")
+        raise DamagedFile(f"The weights file {path} has {len(group)} names in {group.name}; the most is {MOST_NAMES}.")
 
     def numbered(name: str) -> list[tuple[bool, int, str]]:
-        # Of a part that is not a number only the text counts, and of one that is, only the number.
+        # Numeric parts compare as numbers, all other parts as text.
         parts = re.split(r"([0-9]{1,18})", name)
         return [(True, int(part), "") if part.isdecimal() else (False, 0, part) for part in parts]
 
@@ -128,7 +128,7 @@ def _names(group: "h5py.Group", path: Path) -> list[str]:
 
 
 def _has(group: "h5py.Group", name: str) -> bool:
-    """Whether the name is there. `in` would go where a link leads to find out."""
+    """Whether the group has this name. Unlike `in`, this does not follow a link."""
     return group.get(name, getlink=True) is not None
 
 
@@ -142,7 +142,7 @@ def _group(group: "h5py.Group", name: str, path: Path) -> "h5py.Group":
 
 
 def _child(group: "h5py.Group", name: str, path: Path) -> Any:
-    """One level down, and only by a hard link: soft and external ones lead wherever the file's author likes."""
+    """A direct child by a hard link. Soft and external links may point anywhere, so they are refused."""
     import h5py
 
     link = group.get(name, getlink=True)
@@ -154,7 +154,7 @@ def _child(group: "h5py.Group", name: str, path: Path) -> Any:
 
 
 def _dataset(group: "h5py.Group", name: str, path: Path) -> "h5py.Dataset":
-    """A plain array of floats, as Keras writes them: here and not elsewhere, and not packed, so as large as it says."""
+    """A float array stored in this file in one contiguous piece, as Keras writes it, so it has the declared size."""
     import h5py
 
     dataset = _child(group, name, path)
@@ -164,7 +164,7 @@ def _dataset(group: "h5py.Group", name: str, path: Path) -> "h5py.Dataset":
     if dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
         raise DamagedFile(f"The weights file {path} holds values of type {dataset.dtype} at {where}, not floats.")
     if dataset.is_virtual or dataset.external is not None:
-        raise DamagedFile(f"The weights file {path} keeps {where} in another file, which is not followed.")
+        raise DamagedFile(f"The weights file {path} keeps {where} in another file, which is not read.")
     if dataset.chunks is not None:
-        raise DamagedFile(f"The weights file {path} keeps {where} in pieces, as Keras never does.")
+        raise DamagedFile(f"The weights file {path} keeps {where} in chunks, which Keras never writes.")
     return dataset

@@ -1,8 +1,8 @@
-"""Named arrays and a little JSON, saved so that a kill at any moment leaves a checkpoint that loads. Not what the
-arrays mean: the trainer flattens and rebuilds its state.
+"""Saves named arrays and a little JSON so that a kill at any moment leaves a loadable checkpoint. The trainer converts
+its state to and from these arrays.
 
 A checkpoint is a folder: `arrays.safetensors`, `meta.json`, and `manifest.json` with the SHA-256 and size of the
-other two. It is written aside as `.tmp-*` and renamed into place. Where the name is taken, the older one steps aside as
+other two. It is written as `.tmp-*` and renamed into place. If the name exists, the older checkpoint is called
 `.old-<name>` for the instant between two renames, and every reader looks there too. Nothing is ever unpickled.
 """
 
@@ -28,9 +28,9 @@ _DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
 _STORED = {{"bool": "BOOL"}.get(name, name[0].upper() + name.lstrip("uintfloa")): np.dtype(name) for name in _DTYPES}
-"""What safetensors calls them."""
+"""NumPy dtype by its name in safetensors."""
 _MAPPED_BYTES = 2**20
-"""Arrays of this size or more stay in the file until they are used."""
+"""Arrays of at least this size are memory-mapped, so that they are read only when used."""
 _MANIFEST_LIMIT_BYTES = 4096
 _META_LIMIT_BYTES = 64 * 2**20
 
@@ -38,7 +38,7 @@ Arrays = dict[str, Shaped[np.ndarray, "..."]]
 
 
 class Loaded(NamedTuple):
-    """A checkpoint, and one sentence for each newer one that was damaged and passed over."""
+    """A checkpoint, and one sentence for each newer checkpoint that was damaged and skipped."""
 
     path: Path
     arrays: Arrays
@@ -47,15 +47,15 @@ class Loaded(NamedTuple):
 
 
 def step_name(steps: int) -> str:
-    """The name of the checkpoint at `steps`; names sort as their steps do."""
+    """Return the name of the checkpoint at `steps`; names sort in the order of steps."""
     return f"step-{steps:012d}"
 
 
 def save(directory: Path, name: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]], meta: dict[str, Any]) -> Path:
-    """Save a checkpoint as `directory/name`, in place of one of that name, and return its path.
+    """Save a checkpoint as `directory/name`, replacing one of that name, and return its path.
 
-    A `step-*` checkpoint also ends those past it: they were damaged, and a resume fell back behind them. `meta` is
-    anything that JSON holds. One writer at a time: hold the lock of the run. Raises `QdojoError` where it
+    Saving a `step-*` checkpoint also deletes all later ones: they were damaged, so a resume fell back to an earlier
+    one. `meta` is any JSON data. There may be one writer at a time, so hold the run's lock. Raises `QdojoError` if it
     cannot be written, `TypeError` for a dtype or a `meta` that cannot be saved; older checkpoints are then untouched.
     """
     packed = {key: _packed(key, value) for key, value in arrays.items()}
@@ -79,26 +79,26 @@ def save(directory: Path, name: str, arrays: Mapping[str, Shaped[np.ndarray, "..
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             _settle(directory)
-        raise QdojoError(f"The checkpoint {target} cannot be written: {error}; the ones before it are kept.") from error
+        raise QdojoError(f"The checkpoint {target} cannot be written: {error}; earlier ones are kept.") from error
     return target
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the meta of one checkpoint. Raises `DamagedFile`, which names the file that is not as saved."""
+    """Return the arrays and the meta of one checkpoint. Raises `DamagedFile`, which names the damaged file."""
     while True:
         seen = _identity(path)
         try:
             return _load(path if path.is_dir() or not _displaced(path).is_dir() else _displaced(path))
         except DamagedFile:
-            # A reader beside a running trainer may have seen half of the old one and half of the new.
+            # A reader may have seen half of the old and half of the new checkpoint while a trainer was writing.
             if _identity(path) == seen:
                 raise
 
 
 def load_latest(directory: Path) -> Loaded:
-    """The newest `step-*` checkpoint that is whole, and what was passed over to reach it.
+    """Return the newest intact `step-*` checkpoint, and why newer ones were skipped.
 
-    Raises `UsageError` where there is none at all, `DamagedFile` where every one is damaged.
+    Raises `UsageError` if there is no checkpoint, `DamagedFile` if all are damaged.
     """
     skipped: list[str] = []
     for path in reversed(_steps(directory)):
@@ -112,12 +112,12 @@ def load_latest(directory: Path) -> Loaded:
 
 
 def exists(directory: Path) -> bool:
-    """Whether there is a `step-*` checkpoint, whole or damaged."""
+    """Return whether there is a `step-*` checkpoint, intact or damaged."""
     return bool(_steps(directory))
 
 
 def prune(directory: Path, keep: int = 3) -> None:
-    """Delete all but the newest `keep` checkpoints named `step-*`. Call it after a `save` that returned."""
+    """Delete all but the newest `keep` checkpoints named `step-*`. Call it only after a successful `save`."""
     _delete(_steps(directory)[:-keep])
 
 
@@ -142,7 +142,7 @@ def _sync_file(path: Path) -> None:
 
 
 def _manifest(folder: Path) -> bytes:
-    """The bytes that the manifest has to hold, byte for byte, if both files are as they were saved."""
+    """Return the exact bytes that the manifest must hold if both files are as they were saved."""
     files = {}
     for name in (ARRAYS, META):
         with (folder / name).open("rb") as file:
@@ -158,7 +158,7 @@ def _displaced(target: Path) -> Path:
 
 
 def _settle(directory: Path) -> None:
-    """End what a killed writer began: bring back a checkpoint that had stepped aside, delete half-written ones."""
+    """Clean up after a killed writer: restore a checkpoint that was being replaced, and delete half-written ones."""
     for old in directory.glob(".old-*"):
         target = directory / old.name.removeprefix(".old-")
         if target.exists():
@@ -195,7 +195,7 @@ def _identity(path: Path) -> int | None:
 def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         _verify(folder)
-        # The manifest guards against accidents, not against a person: the readers below trust nothing either.
+        # The manifest protects against accidents, not against attacks, so the readers below trust nothing either.
         arrays = _mapped(folder / ARRAYS)
         if (folder / META).stat().st_size > _META_LIMIT_BYTES:
             raise DamagedFile(f"{folder / META} is too large.")
@@ -203,20 +203,20 @@ def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     except OSError as error:
         raise DamagedFile(f"{error.filename or folder} cannot be read: {error.strerror}.") from error
     except SafetensorError as error:
-        raise DamagedFile(f"{folder / ARRAYS} is no safetensors file: {error}.") from error
+        raise DamagedFile(f"{folder / ARRAYS} is not a safetensors file: {error}.") from error
     except KeyError as error:
         raise DamagedFile(f"{folder / ARRAYS} holds an array of the unknown type {error}.") from error
     except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{folder / META} is no JSON: {error}.") from error
+        raise DamagedFile(f"{folder / META} is not JSON: {error}.") from error
     if not isinstance(meta, dict):
-        raise DamagedFile(f"{folder / META} is no JSON object.")
+        raise DamagedFile(f"{folder / META} is not a JSON object.")
     return arrays, meta
 
 
 def _mapped(path: Path) -> Arrays:
-    """The arrays of a safetensors file; the large ones are read from it where they are used, and not before."""
+    """Return the arrays of a safetensors file; large ones are memory-mapped and read only when used."""
     with safe_open(path, framework="np"):
-        pass  # it refuses a header whose arrays do not lie side by side in the file
+        pass  # it rejects a header whose arrays do not fill the file without gaps
     whole = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
     header = json.loads(whole[8:start].tobytes())
@@ -248,7 +248,7 @@ def _verify(folder: Path) -> None:
 
 
 def _difference(folder: Path, written: bytes, found: dict[str, dict[str, Any]]) -> str:
-    """Which file is not as saved, as far as two disagreeing witnesses can tell."""
+    """Say which file was changed, as far as the manifest and the files tell."""
     with contextlib.suppress(ValueError, RecursionError, TypeError, AttributeError, KeyError):
         saved = json.loads(written)
         for name, is_now in found.items():

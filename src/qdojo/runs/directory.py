@@ -1,4 +1,4 @@
-"""The folder of one run: its name, its files, its lock, its status. Not what lies in those files: see `metrics`,
+"""The directory of one run: its name, file paths, lock and status. For the content of the files, see `metrics`,
 `checkpoint` and `plots`.
 """
 
@@ -24,21 +24,21 @@ Status = Literal["running", "finished", "interrupted", "failed", "damaged"]
 README = """\
 This folder is one training run of qdojo. Every file can be read without qdojo.
 
-config.toml       every setting of the run, as it was resolved (TOML)
+config.toml       every setting of the run, fully resolved (TOML)
 metrics.sqlite    episodes, metrics and evaluations of each member (SQLite, tables of those names;
                   `-wal` and `-shm` beside it belong to it while the run is written)
-checkpoints/      step-<steps>/ the last states that training can go on from, best/ the best agent so far;
+checkpoints/      step-<steps>/ the last states that training can resume from, best/ the best agent so far;
                   each holds arrays.safetensors, meta.json and manifest.json (SHA-256 and size of the other two)
 curve.png         the learning curve
-result.json       how the run ended and what it reached; not there before it ends
+result.json       how the run ended and its scores; missing until it ends
 cartpole_weight.weights.h5   the Keras weights of a run with the tutorial preset
-.lock             held by the process that writes this run; an unheld one means nothing
+.lock             locked by the process that writes this run; the file alone means nothing
 """
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Where each file of a run lies; the files themselves may not be there yet."""
+    """The paths of a run's files; the files themselves may not exist yet."""
 
     path: Path
 
@@ -72,9 +72,9 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for writing. The lock ends with the process, so a killed run needs no mending.
+        """Lock the run for writing. The lock ends with the process, so a killed run needs no cleanup.
 
-        Raises `UsageError` where another writer holds it, or the folder cannot be written.
+        Raises `UsageError` if another writer holds the lock, or the directory cannot be written.
         """
         try:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -83,16 +83,16 @@ class RunDirectory:
         hold(descriptor)
         try:
             if not lock_exclusively(descriptor):
-                raise UsageError(f"The run {self.path} is being written by another process; stop that one first.")
+                raise UsageError(f"The run {self.path} is being written by another process; stop that process first.")
             yield
         finally:
             release(descriptor)
 
 
 def create(root: Path, env_id: str, preset: str, config_toml: str) -> RunDirectory:
-    """Make `<root>/<env>-<preset>-<YYYYmmdd-HHMMSS>` with its config and README, and nothing at all on an error.
+    """Create `<root>/<env>-<preset>-<YYYYmmdd-HHMMSS>` with its config and README; an error leaves nothing behind.
 
-    Raises `UsageError` where `root` cannot be written or is full.
+    Raises `UsageError` if `root` cannot be written or is full.
     """
     made: list[Path] = []
     run = None
@@ -110,13 +110,13 @@ def create(root: Path, env_id: str, preset: str, config_toml: str) -> RunDirecto
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise UsageError(
-            f"No run can be made in {root}: {error.strerror}; name a directory that can be written and has room."
+            f"No run can be created in {root}: {error.strerror}; choose a writable directory that has free space."
         ) from error
     return run
 
 
 def _plain(name: str) -> str:
-    """A part of a folder's name: letters of any script, digits, dots; short enough for every file system."""
+    """Reduce a name to letters of any script, digits and dots, short enough for every file system."""
     letters = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", name))
     return letters.strip("-.")[:30] or "run"
 
@@ -133,20 +133,22 @@ def _claim(root: Path, name: str) -> RunDirectory:
 
 
 def replace_config(run: RunDirectory, config_toml: str) -> None:
-    """Give a run other settings; among the others it keeps its place, which is when it was made.
+    """Replace the settings of a run but keep the file's timestamp, which orders the list of runs.
 
-    Raises `UsageError` where they cannot be written; the old ones are then still there.
+    Raises `UsageError` if they cannot be written; the old settings are then kept.
     """
     made = run.config_path.stat()
     try:
         write_atomically(run.config_path, config_toml.encode())
     except OSError as error:
-        raise UsageError(f"{run.config_path} cannot be written: {error.strerror}; make room or give access.") from error
+        raise UsageError(
+            f"{run.config_path} cannot be written: {error.strerror}; free some space or change the permissions."
+        ) from error
     os.utime(run.config_path, ns=(made.st_atime_ns, made.st_mtime_ns))
 
 
 def list_runs(root: Path) -> list[RunDirectory]:
-    """Every run under `root`, the oldest first; none where `root` does not exist. Raises `UsageError` for a file."""
+    """Return every run under `root`, oldest first; empty if `root` does not exist. Raises `UsageError` for a file."""
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root} is a file, not a folder of runs; name a folder.")
     dated = []
@@ -157,10 +159,10 @@ def list_runs(root: Path) -> list[RunDirectory]:
 
 
 def find(root: Path, name: str) -> RunDirectory:
-    """The run that `name` means: a path, a run's name under `root`, the start of exactly one name, or `last`.
+    """Return the run that `name` refers to: a path, a run's name under `root`, the start of exactly one, or `last`.
 
-    Raises `UsageError`, with the nearest names, where there is no such run or more than one. A path may lead
-    anywhere, so a caller that does not trust `name` looks it up in `list_runs` instead.
+    Raises `UsageError`, with the most similar names, if there is no such run or more than one. A path may point
+    anywhere, so a caller that does not trust `name` must look it up in `list_runs` instead.
     """
     runs = list_runs(root)
     if not runs and not (name and Path(name).is_dir()):
@@ -183,7 +185,7 @@ def find(root: Path, name: str) -> RunDirectory:
 
 
 def read_result(run: RunDirectory) -> Result | None:
-    """What the trainer wrote when the run ended, or None where it has not. Raises `DamagedFile`."""
+    """Return the result that the trainer wrote when the run ended; None if it has not ended. Raises `DamagedFile`."""
     try:
         result = json.loads(run.result_path.read_bytes())
     except FileNotFoundError:
@@ -196,7 +198,7 @@ def read_result(run: RunDirectory) -> Result | None:
 
 
 def status(run: RunDirectory) -> Status:
-    """Whether the run is being written now and, if not, how it ended; killed without a word is `interrupted`."""
+    """Return `running` if the run is being written now, else how it ended; a killed run counts as `interrupted`."""
     if _is_locked(run):
         return "running"
     try:
@@ -218,7 +220,7 @@ def _is_locked(run: RunDirectory) -> bool:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file so that `path` holds all of `content`, or what it held before, whenever power fails."""
+    """Write a small file so that even after a power failure `path` holds either all of `content` or its old content."""
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         with temporary.open("wb") as file:
@@ -233,9 +235,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` last through a power failure; files are synced by whoever writes them."""
+    """Make the file names in `folder` durable through a power failure; the content is synced by each file's writer."""
     if os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The lock of a run: one writer at a time, told from a writer that was killed. Not who asks for it: see `directory.py`.
+"""The lock of a run: it allows one writer at a time, and a killed writer releases it. `directory.py` uses it.
 
-POSIX has `flock`. Windows has locks of bytes, which are exclusive, so there `status` takes the lock for an instant and
-gives it back, as a writer would.
+POSIX has `flock`. Windows only has exclusive byte locks, so there `status` takes the lock for an instant and releases
+it again, as a writer would.
 """
 
 import os
@@ -14,13 +14,13 @@ except ImportError:  # Windows
     import msvcrt
 
 ATTEMPTS, PAUSE_SECONDS = 10, 0.02
-"""`status` holds the lock for an instant; a writer that meets it must not be refused."""
+"""`status` holds the lock for an instant, so a writer retries before it gives up."""
 OPEN_FLAGS = os.O_RDWR if fcntl is None else os.O_RDONLY
-"""How whoever asks for the status opens the file."""
+"""Flags with which `status` opens the lock file."""
 
 
 def lock_exclusively(descriptor: int) -> bool:
-    """Take the lock of a writer; False where another process holds it. It ends with the descriptor."""
+    """Take the writer's lock; return False if another process holds it. Closing the descriptor releases it."""
     for _ in range(ATTEMPTS):
         if _locked(descriptor, shared=False):
             return True
@@ -29,7 +29,7 @@ def lock_exclusively(descriptor: int) -> bool:
 
 
 def is_held(descriptor: int) -> bool:
-    """Whether a writer holds the lock. Close the descriptor afterwards: it may hold the lock for that long."""
+    """Return whether a writer holds the lock. Close the descriptor afterwards: it may hold the lock until then."""
     return not _locked(descriptor, shared=True)
 
 
@@ -49,19 +49,19 @@ _held: set[int] = set()
 
 
 def hold(descriptor: int) -> None:
-    """Note a descriptor that holds a lock: a process that is forked from this one closes it."""
+    """Register a descriptor that holds a lock, so that forked processes close it."""
     _held.add(descriptor)
 
 
 def release(descriptor: int) -> None:
-    """Give the lock back and close its file, unless a fork did."""
+    """Release the lock by closing its file, unless this is a fork that has closed it already."""
     if descriptor in _held:
         _held.remove(descriptor)
         os.close(descriptor)
 
 
 def _forget() -> None:
-    """A forked worker shares its parent's locks, and would hold them on after the parent was killed."""
+    """Close the inherited locks in a forked worker, which would otherwise keep them after the parent was killed."""
     while _held:
         os.close(_held.pop())
 

@@ -1,8 +1,8 @@
-"""The numbers of a run in one SQLite file that others may read while it is written. Not the state of training:
+"""The metrics of a run in one SQLite file, which others may read while it is being written. For the training state,
 see `checkpoint`.
 
-Everything is per member of the population. `steps` is always the position of the schedule, as a checkpoint counts it,
-so that rows past a checkpoint can be dropped and written again by the resumed run.
+Values are per member of the population. `steps` always counts as schedules and checkpoints do, so that a resumed run
+can drop the rows past its checkpoint and write them again.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from jaxtyping import Float, Int, Shaped
 from qdojo.errors import DamagedFile, QdojoError, UsageError
 
 WHOLE_RUN = -1
-"""The member of a metric that belongs to the run as a whole, such as its speed."""
+"""Member index of a metric of the whole run, such as its speed."""
 EVALUATION_CUT = "evaluation_cut"
-"""The metric that an evaluation adds: how many of its episodes were cut at the bound."""
+"""Name of the metric that counts the episodes of an evaluation that were cut at the step bound."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS episodes (
@@ -38,37 +38,37 @@ CREATE TABLE IF NOT EXISTS evaluations (
 Integer = int | np.integer
 Number = float | np.floating
 Episode = tuple[Integer, Integer, Integer, Number, Integer]
-"""member, episode (counted from 1 in each member), steps at its end, return, length in steps."""
+"""Member, episode number (from 1 per member), steps at its end, return, length in steps."""
 
 
 class Curve(NamedTuple):
-    """A quantity of one member over training, in the order of `steps`."""
+    """A quantity of one member over training, ordered by `steps`."""
 
     steps: Int[np.ndarray, "points"]
     values: Float[np.ndarray, "points"]
 
 
 class Latest(NamedTuple):
-    """How far the metrics reach, and the last value of each: `[members]`, or `[1]` of the whole run."""
+    """The last step with metrics, and the last value of each metric: `[members]`, or `[1]` for the whole run."""
 
     steps: int
     values: dict[str, Float[np.ndarray, "members"]]
 
 
 class History(NamedTuple):
-    """Everything that was recorded of a run, in long form: one row for each value."""
+    """All recorded values of a run in long form, one row per value."""
 
     step: Int[np.ndarray, "rows"]
-    """Environment steps of the member at that moment."""
+    """Environment steps of the member at that time."""
     member: Int[np.ndarray, "rows"]
-    """Index of the member; -1 for a value of the run as a whole, such as its speed."""
+    """Index of the member; -1 for a value of the whole run, such as its speed."""
     metric: Shaped[np.ndarray, "rows"]
-    """Name of the value, a `str`: `episode_return` and `episode_length` of each finished training episode,
-    `evaluation_return` of each greedy evaluation, and the metrics of training, such as `loss`."""
+    """Name of the value, a `str`: `episode_return` and `episode_length` for each finished training episode,
+    `evaluation_return` for each greedy evaluation, and training metrics such as `loss`."""
     value: Float[np.ndarray, "rows"]
 
     def of(self, metric: str, member: int | None = None) -> "History":
-        """The rows of one metric, and of one member where it is given. Raises `UsageError` for an unknown metric."""
+        """Return the rows of one metric, optionally of one member only. Raises `UsageError` for an unknown metric."""
         chosen = self.metric == metric
         if not chosen.any():
             known = ", ".join(np.unique(self.metric).tolist()) or "nothing yet"
@@ -78,7 +78,7 @@ class History(NamedTuple):
         return History(*(column[chosen] for column in self))
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with the same columns. Raises `UsageError` where pandas is not installed."""
+        """Return a `pandas.DataFrame` with the same columns. Raises `UsageError` if pandas is not installed."""
         try:
             import pandas
         except ImportError as error:
@@ -91,11 +91,11 @@ class History(NamedTuple):
 
 
 class MetricsWriter:
-    """The one writer of a run's metrics, as a context manager.
+    """The only writer of a run's metrics, as a context manager.
 
-    Readers see what was committed; an exception inside the block drops the rest. Commit before a checkpoint is
-    saved, and `truncate` to the steps of the checkpoint when a run is resumed: then no row is missing or doubled.
-    Every method raises `QdojoError` where the file cannot be written or a row is there already.
+    Readers see committed rows; an exception inside the block discards the others. Commit before a checkpoint is saved,
+    and `truncate` to the steps of the checkpoint when a run is resumed, so that no row is missing or duplicated.
+    Every method raises `QdojoError` if the file cannot be written or a row already exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +105,7 @@ class MetricsWriter:
         try:
             with self._reporting():
                 self._connection.execute("PRAGMA journal_mode = WAL")
-                # A commit outlives a power failure, as the checkpoint after it does.
+                # A commit survives a power failure, like the checkpoint after it.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.executescript(SCHEMA)
         except BaseException:
@@ -125,17 +125,17 @@ class MetricsWriter:
             self.close()
 
     def close(self) -> None:
-        """End writing; what was not committed is lost."""
+        """Close the file; rows that were not committed are lost."""
         self._connection.close()
 
     def episodes(self, rows: Iterable[Episode]) -> None:
         """Add finished episodes."""
-        # SQLite would store a NumPy integer as bytes, without a word.
+        # SQLite would silently store a NumPy integer as bytes.
         plain = [(int(m), int(e), int(s), float(r), int(n)) for m, e, s, r, n in rows]
         self._insert("INSERT INTO episodes VALUES (?, ?, ?, ?, ?)", plain)
 
     def metrics(self, steps: Integer, values: Mapping[str, Shaped[np.ndarray, "members"] | Number]) -> None:
-        """Add named values at `steps`: an array holds one of each member, a float one of the whole run."""
+        """Add named values at `steps`: an array holds one value per member, a float is a value of the whole run."""
         rows: list[tuple[int, int, str, float]] = []
         for name, value in values.items():
             if np.ndim(value) == 0:
@@ -151,20 +151,20 @@ class MetricsWriter:
         episodes: Integer,
         cut: Shaped[np.ndarray, "members"] | None = None,
     ) -> None:
-        """Add the mean return of each member over `episodes` greedy episodes, of which `cut` were cut at the bound."""
+        """Add each member's mean return over `episodes` greedy episodes, of which `cut` were cut at the step bound."""
         rows = [(int(steps), member, float(mean), int(episodes)) for member, mean in enumerate(np.asarray(means))]
         self._insert("INSERT INTO evaluations VALUES (?, ?, ?, ?)", rows)
         if cut is not None:
             self.metrics(steps, {EVALUATION_CUT: cut})
 
     def commit(self) -> None:
-        """Let readers see everything added so far, and keep it through a power failure."""
+        """Make everything added so far visible to readers and durable through a power failure."""
         with self._reporting():
             self._connection.commit()
 
     def truncate(self, after_steps: Integer, unjudged: bool = False) -> None:
-        """Delete and commit everything past `after_steps`, and where `unjudged` the evaluation at these steps too: all
-        that a run which goes on from there writes again."""
+        """Delete everything past `after_steps`, and with `unjudged` also the evaluation at `after_steps`, and commit: a
+        run that continues from there writes all of it again."""
         steps = (int(after_steps),)
         with self._reporting():
             for table in ("episodes", "metrics", "evaluations"):
@@ -183,7 +183,7 @@ class MetricsWriter:
         try:
             yield
         except sqlite3.IntegrityError as error:
-            raise QdojoError(f"{self._path} refuses a row that is there already or holds NaN: {error}.") from error
+            raise QdojoError(f"{self._path} rejects a row that already exists or holds NaN: {error}.") from error
         except sqlite3.OperationalError as error:
             raise QdojoError(f"{self._path} cannot be written: {error}.") from error
         except sqlite3.DatabaseError as error:
@@ -191,14 +191,14 @@ class MetricsWriter:
 
 
 def set_damaged_aside(path: Path) -> str | None:
-    """Move a damaged file of metrics out of the way of a new one, and say so in a sentence; None where it is whole."""
+    """Rename a damaged metrics file, so that a new one can be made, and return a warning; None if it is intact."""
     if not path.is_file():
         return None
     try:
         with contextlib.closing(sqlite3.connect(path)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.OperationalError:
-        return None  # it cannot be read or is in use, which the writer says
+        return None  # it cannot be read or is in use, which the writer reports
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found == "ok":
@@ -208,21 +208,21 @@ def set_damaged_aside(path: Path) -> str | None:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + part).replace(aside.with_name(aside.name + part))
     what = " ".join(found.split())
-    return f"{path} is damaged ({what}) and was set aside as {aside.name}; the metrics begin anew from here."
+    return f"{path} is damaged ({what}) and was renamed to {aside.name}; a new metrics file starts here."
 
 
 def learning_curve(path: Path) -> dict[int, Curve]:
-    """The return of each finished episode at the steps of its end, by member. Raises `DamagedFile`."""
+    """Return, by member, the return of each finished episode over the steps at its end. Raises `DamagedFile`."""
     return _curves(path, 'SELECT member, steps, "return" FROM episodes ORDER BY member, episode')
 
 
 def evaluations(path: Path) -> dict[int, Curve]:
-    """The mean return of each greedy evaluation, by member. Raises `DamagedFile`."""
+    """Return, by member, the mean return of each greedy evaluation. Raises `DamagedFile`."""
     return _curves(path, "SELECT member, steps, mean FROM evaluations ORDER BY member, steps")
 
 
 def history(path: Path) -> History:
-    """All rows of the file, in the order of steps, metrics and members. Raises `DamagedFile`."""
+    """Return all values in the file, ordered by step, metric and member. Raises `DamagedFile`."""
     rows = _query(
         path,
         "SELECT steps, member, name, value FROM metrics UNION ALL "
@@ -238,12 +238,12 @@ def history(path: Path) -> History:
 
 
 def metric(path: Path, name: str) -> dict[int, Curve]:
-    """One metric by member, or under `WHOLE_RUN`; NaN where it was. Empty for an unknown name. Raises `DamagedFile`."""
+    """Return one metric by member, or under `WHOLE_RUN`; NaN stays NaN. Empty if unknown. Raises `DamagedFile`."""
     return _curves(path, "SELECT member, steps, value FROM metrics WHERE name = ? ORDER BY member, steps", (name,))
 
 
 def latest(path: Path) -> Latest:
-    """The last value of every metric of every member, and the greatest steps (0 for none). Raises `DamagedFile`."""
+    """Return the last value of every metric of every member, and the last step (0 if none). Raises `DamagedFile`."""
     # With max(), SQLite takes the other columns from the row that holds the maximum.
     rows = _query(path, "SELECT name, member, value, max(steps) FROM metrics GROUP BY name, member")
     with _refusing_damage(path):
@@ -266,13 +266,13 @@ def _curves(path: Path, query: str, arguments: tuple = ()) -> dict[int, Curve]:
 
 def _query(path: Path, query: str, arguments: tuple = ()) -> list[tuple]:
     if not path.is_file():
-        raise DamagedFile(f"{path} is missing: this run holds no metrics.")
+        raise DamagedFile(f"{path} is missing: this run has no metrics.")
     with _refusing_damage(path):
         address = f"{path.resolve().as_uri()}?mode=ro"
         try:
             return _read(address, query, arguments)
         except sqlite3.OperationalError as error:
-            # A WAL file in a folder that cannot be written opens only when told that nobody writes it.
+            # In a read-only folder, a database in WAL mode can be opened only as immutable.
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise
             return _read(f"{address}&immutable=1", query, arguments)

@@ -1,10 +1,10 @@
-"""What `result.json` says. Not how a run comes to it: see `training/trainer.py`."""
+"""The schema of `result.json`. `training/trainer.py` writes it."""
 
 from typing import Literal, TypedDict
 
 
 class EvaluationResult(TypedDict, total=False):
-    """Greedy scores of what the run delivered, on episodes that neither training nor selection has seen."""
+    """Greedy scores of the delivered agents, on episodes that neither training nor selection has seen."""
 
     episodes: int
     """Episodes of each member."""
@@ -20,7 +20,7 @@ class EvaluationResult(TypedDict, total=False):
 
 
 class Result(TypedDict, total=False):
-    """How a run ended. Of a run that has not finished there is only `status`, or nothing."""
+    """How a run ended. A run that did not finish has only `status` and perhaps `error`, or no result at all."""
 
     status: Literal["finished", "interrupted", "failed"]
     error: str
@@ -34,15 +34,15 @@ class Result(TypedDict, total=False):
     """`device`, `host` or `offline`."""
     seeds: int
     members: list[dict[str, float]]
-    """The seed of each member, and the settings that it has of its own."""
+    """The seed of each member, and the settings in which it differs."""
     steps: int
-    """Environment steps of each member, by which schedules are counted."""
+    """Environment steps of each member, as schedules count them."""
     env_steps: list[int]
-    """Environment steps that each member has really taken."""
+    """Environment steps that each member has actually taken, without the rows where an episode restarts."""
     updates: int
     """Updates of each member."""
     seconds: dict[str, float]
     """Wall time of compiling (`compile`), training (`train`), evaluating (`eval`), and of all three (`total`)."""
     eval: EvaluationResult
     solved: list[bool] | None
-    """Whether each member reached the threshold; None where there is none."""
+    """Whether each member reached the threshold; None if there is no threshold."""

@@ -1,6 +1,6 @@
-"""The replay memory: a ring of time steps that holds each observation once. Not for sampling: see `windows.py`.
+"""The replay buffer: a ring of time steps that holds each observation once. `sampling.py` draws rows from it.
 
-The next observation of row t is row t+1, always: the final observation of an episode is a row of its own, marked
+The next observation of row t is always in row t+1: the final observation of an episode has a row of its own, marked
 `last`. So truncation needs no special case, and windows of any length are read from the same rows.
 """
 
@@ -14,51 +14,51 @@ from jaxtyping import Array, Int, UInt32
 from qdojo.types import AnyArray, Step
 
 ENDING, REWARD = 0, 1
-"""Places of the words of a row that are always one: terminated + 2 * last, and the reward. The others follow."""
+"""Indices of the two single-word parts of a row: terminated + 2 * last, and the reward. The other parts follow."""
 
 
 class Tape(NamedTuple):
-    """Rows `[time, member, env, ...]` and how many were ever written.
+    """Rows `[time, member, env, ...]` and the number of rows ever written.
 
-    All of a row lies side by side, as 32-bit words, so that reading one at random from a long tape costs one cache miss
-    and not one a field. `member` is who reads: all members, or one of them under `vmap` (`READERS`).
+    A row is stored contiguously as 32-bit words, so that reading a random row of a long tape costs one cache miss
+    instead of one per field. `member` indexes the members that a reader sees: all, or one under `vmap` (`READERS`).
     """
 
     words: UInt32[AnyArray, "time member env words"]
     like: Step
-    """No rows, `[0, ...]`: their shapes and dtypes."""
+    """An empty block of rows, `[0, ...]`, which holds their shapes and dtypes."""
     written: Int[Array, ""]
     member: Int[Array, "*members"]
 
     @property
     def rows(self) -> Step:
-        """All rows as they were written."""
+        """All rows, unpacked, in the order of the ring."""
         return unpack(self.words, self.like)
 
     @property
     def capacity(self) -> int:
-        """Rows that fit."""
+        """Maximum number of rows."""
         return self.words.shape[0]
 
     @property
     def num_envs(self) -> int:
-        """Copies of the environment that write for each member."""
+        """Copies of the environment per member."""
         return self.words.shape[2]
 
     @property
     def size(self) -> Int[Array, ""]:
-        """Rows that are held now."""
+        """Number of rows currently stored."""
         return jnp.minimum(self.written, self.capacity)
 
 
 READERS = Tape(words=None, like=None, written=None, member=0)  # type: ignore[arg-type]
-"""`vmap` axes for a function of one member that reads the tape: shared rows, one reader each."""
+"""`vmap` axes of the tape in a function of one member: the rows are shared, and `member` is mapped."""
 
 
 def empty(
     capacity: int, members: int, envs: int, observation: Any, action_shape: tuple[int, ...] = (), memory: Any = ()
 ) -> Tape:
-    """A tape of `capacity` rows with nothing on it; `observation` and `memory` are trees of shapes and dtypes."""
+    """An empty tape with room for `capacity` rows; `observation` and `memory` are trees of shapes and dtypes."""
     row = _row(observation, action_shape, memory)
     like = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), row)
     words = jnp.zeros((capacity, members, envs, _words_in(row)), jnp.uint32)
@@ -68,7 +68,7 @@ def empty(
 def size_in_bytes(
     capacity: int, members: int, envs: int, observation: Any, action_shape: tuple[int, ...] = (), memory: Any = ()
 ) -> int:
-    """What such a tape takes, without making it."""
+    """Size of such a tape in bytes, computed without allocating it."""
     return capacity * members * envs * _words_in(_row(observation, action_shape, memory)) * 4
 
 
@@ -84,7 +84,7 @@ def _words_in(row: Step) -> int:
 
 
 def _others(step: Step) -> list[Any]:
-    """What of a row may have any shape."""
+    """The arrays of a row that may have any shape."""
     return jax.tree.leaves((step.action, step.observation, step.memory))
 
 
@@ -96,13 +96,13 @@ def write(tape: Tape, block: Step) -> Tape:
 
 
 def cut(tape: Tape, member: Int[AnyArray, "lost"], env: Int[AnyArray, "lost"]) -> Tape:
-    """The newest row of these envs starts no transition: what follows it was lost."""
+    """Mark the newest row of these envs as `last`, because the step that followed it was lost."""
     row = (tape.written - 1) % tape.capacity
     return tape._replace(words=jnp.asarray(tape.words).at[row, member, env, ENDING].set(jnp.uint32(2)))
 
 
 def pack(step: Step) -> UInt32[Array, "*rows words"]:
-    """Rows as words: each part's bytes, filled up to whole words."""
+    """Rows as 32-bit words: the bytes of each part, padded to whole words."""
     rows = step.reward.shape
     ending = jnp.asarray(step.terminated, jnp.uint32) + jnp.uint32(2) * jnp.asarray(step.last, jnp.uint32)
     parts = [ending[..., None], _as(jnp.uint32, jnp.asarray(step.reward)[..., None])]
@@ -116,7 +116,7 @@ def pack(step: Step) -> UInt32[Array, "*rows words"]:
 
 
 def unpack(words: UInt32[AnyArray, "*rows words"], like: Step) -> Step:
-    """The rows that `pack` made these words of."""
+    """The rows that `pack` stored in these words."""
     words = jnp.asarray(words)
     rows, used = words.shape[:-1], 2
     found = []
@@ -145,11 +145,11 @@ def _as(dtype: Any, values: Array) -> Array:
 
 
 def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:
-    """Where the row lies that was written `age` rows before the newest (age 0)."""
+    """Position in the ring of the row written `age` rows before the newest row (age 0)."""
     return (tape.written - 1 - age) % tape.capacity
 
 
 def take(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Step:
-    """Rows that belong to the reading member."""
+    """Rows of `tape.member` at these positions in the ring and envs."""
     words = jnp.asarray(tape.words).at[row, tape.member, env].get(mode="promise_in_bounds")
     return unpack(words, tape.like)

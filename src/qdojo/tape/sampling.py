@@ -1,5 +1,5 @@
-"""Which rows of the tape an update learns from: a sampler, as one record of functions. Not for reading those rows: see
-`windows.py`."""
+"""Samplers, which choose the rows of the tape that an update learns from, as one record of functions. `windows.py`
+reads those rows."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -18,42 +18,43 @@ Scalar: TypeAlias = Float[Array, ""] | float
 
 
 class Exponents(NamedTuple):
-    """The numbers of prioritised replay at one update."""
+    """The exponents of prioritised replay at one update."""
 
     alpha: Scalar
-    """Of the priorities; 0 draws uniformly."""
+    """Exponent of the priorities; 0 draws uniformly."""
     beta: Scalar
-    """Of the importance weights; 1 removes all of the bias."""
+    """Exponent of the importance weights; 1 fully corrects the bias."""
 
 
 class Drawn(NamedTuple):
-    """The rows that the examples of one update start at."""
+    """The rows at which the examples of one update start."""
 
     age: Int[Array, "batch"]
-    """Rows written after them."""
+    """Number of rows written after each of them."""
     env: Int[Array, "batch"]
     weight: Float[Array, "batch"]
-    """Importance weights, the largest of them 1."""
+    """Importance weights, scaled so that the largest is 1."""
 
 
 class Sampler(NamedTuple):
-    """A way to draw examples, as pure functions for one member; the caller `vmap`s them."""
+    """Pure functions that draw examples for one member; the caller `vmap`s them."""
 
     init: Callable[[], Any]
-    """What is kept of the rows of an empty tape."""
+    """() -> the sampler's state for an empty tape."""
     sample: Callable[[Any, Tape, Window, Words, Exponents], tuple[Any, Drawn]]
-    """(kept, tape, window, noise, exponents) -> kept, rows; one word of noise an example.
+    """(state, tape, window, noise, exponents) -> state, drawn rows; `noise` has one random word per example.
 
-    Every row that was written since the last call is on the tape, with the rows that the window needs around those
-    that are drawn."""
+    The tape still holds every row written since the last call. Drawn rows have on the tape all the rows before and
+    after them that the window needs."""
     update: Callable[[Any, Tape, Drawn, Float[Array, "batch"], Exponents], Any]
-    """(kept, tape, rows, priorities, exponents) -> kept, once these rows were learned from."""
+    """(state, tape, drawn rows, priorities, exponents) -> state, called after an update has learned from these rows."""
 
 
 def uniform_starts(
     tape: Tape, noise: Words, after: int = 1, before: int = 0
 ) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
-    """Ages and envs of rows, uniform over all that have so many rows after and before them; one word an example."""
+    """Ages and envs of rows, uniform over those with at least `after` rows after them and `before` rows before them;
+    `noise` has one random word per example."""
     envs = tape.num_envs
     flat = integer(noise, jnp.maximum(tape.size - (after + before), 1) * envs)
     return after + flat // envs, flat % envs
@@ -66,14 +67,14 @@ def _uniform_sample(
 
 
 UNIFORM = Sampler(init=tuple, sample=_uniform_sample, update=lambda kept, *of_rows: kept)
-"""All rows are as likely."""
+"""Draws all rows with equal probability."""
 
 
 def prioritized(capacity_rows: int, num_envs: int, rows_per_cycle: int) -> Sampler:
-    """Rows are drawn in proportion to their priorities: proportional prioritised replay, see `priority.py`.
+    """Draws rows in proportion to their priorities: proportional prioritised replay, see `priority.py`.
 
-    The tape has `capacity_rows` rows of `num_envs` envs, and `rows_per_cycle` of them are written between two updates
-    or more.
+    The tape has `capacity_rows` rows of `num_envs` envs. `rows_per_cycle` rows are written before each group of
+    one or more updates.
     """
 
     def sample(tree: SumTree, tape: Tape, window: Window, noise: Words, exponents: Exponents) -> tuple[SumTree, Drawn]:

@@ -1,8 +1,8 @@
-"""Windows over the tape: transitions of one or more steps, and sequences of them. The one place where gamma and the end
-of an episode meet.
+"""Windows over the tape: transitions of one or more steps, and sequences of them. Only here are gamma and episode ends
+combined into `discount_t`.
 
-A transition starts at a row and covers up to n steps. It never crosses an episode's end nor the write head; where it is
-cut short, its length k is what gamma**k says.
+A transition starts at a row and covers up to n steps. It never crosses the end of an episode or the write head; if it
+is cut short to k steps, the discount uses gamma**k.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ Scalar = Float[Array, ""] | float
 
 
 class Window(NamedTuple):
-    """How one example of an update is read from the tape."""
+    """Defines how one training example is read from the tape."""
 
     read: Callable[[Tape, Int[Array, ""], Int[Array, ""], Scalar], Any]
-    """(tape, age, env, gamma) -> the example that starts `age` rows before the newest row. It has a `weight`."""
+    """(tape, age, env, gamma) -> the example that starts `age` rows before the newest row. It has a field `weight`."""
     before: int
-    """Rows that have to be on the tape before the one where an example starts. They may be of another episode."""
+    """Rows that must be on the tape before the starting row. They may belong to another episode."""
     after: int
-    """Rows that have to be on the tape after it: the least `age`."""
+    """Rows that must be on the tape after the starting row, which is the smallest `age` allowed."""
 
     @property
     def rows(self) -> int:
-        """Rows that make the first example."""
+        """Rows that must be written before the first example can be read."""
         return self.before + 1 + self.after
 
 
@@ -40,7 +40,7 @@ def transitions(n: int) -> Window:
 
     def read(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], gamma: Scalar) -> Batch:
         def at(age: Int[Array, ""]) -> Step:
-            # The row that follows the newest is not written yet; a window that gets there is cut by `alive`.
+            # No row follows the newest one yet; `_inside` cuts windows that would reach beyond it.
             return take(tape, newest(tape, jnp.maximum(age, 0)), env)
 
         steps = [at(age - i) for i in range(n)]
@@ -62,9 +62,9 @@ def transitions(n: int) -> Window:
 
 
 def sequences(burn_in: int, length: int, n: int) -> Window:
-    """`burn_in` rows, then `length` that start transitions of at most `n` steps, then those that these lead to.
+    """Sequences of `burn_in` rows, `length` rows that start transitions of at most `n` steps, and `n` more rows.
 
-    They go on through the end of an episode, as acting does. Kapturowski et al. (2019), section 2.3, stop there.
+    Sequences continue past the end of an episode, as acting does. In Kapturowski et al. (2019), section 2.3, they stop.
     """
     rows = burn_in + length + n
 
@@ -96,9 +96,9 @@ def sequences(burn_in: int, length: int, n: int) -> Window:
 
 
 def looking_back(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], rows: int) -> Int[Array, "rows"]:
-    """Ages of the `rows` rows up to this one, oldest first. Those before the episode's start are its first row again.
+    """Ages of the `rows` rows up to this one, oldest first. Rows before the episode's start repeat its first row.
 
-    The row and `rows - 1` before it are on the tape: a window that reads so has them in `before`.
+    The row and the `rows - 1` rows before it must be on the tape; a window that calls this includes them in `before`.
     """
     back = jnp.arange(rows)
     last = jnp.asarray(take(tape, newest(tape, age + back), jnp.broadcast_to(env, rows)).last)
@@ -107,10 +107,10 @@ def looking_back(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], rows: int
 
 
 def _inside(last: Bool[Array, "n"], written: Bool[Array, "n"]) -> Bool[Array, "n"]:
-    """Which rows from a first one on, forwards or backwards, are of its window: those before one that is `last` and
-    before the write head."""
+    """Which rows, counted from the first one forwards or backwards, belong to its window: those before the next row
+    that is `last` and before the write head."""
     alive = [jnp.ones((), bool)]
-    # Unrolled, as in `n_step_return`.
+    # The loop is unrolled, as in `n_step_return`.
     for i in range(1, last.shape[0]):
         alive.append(alive[-1] & ~last[i] & written[i])
     return jnp.stack(alive)

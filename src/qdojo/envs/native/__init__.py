@@ -1,6 +1,6 @@
-"""The tasks that qdojo has in JAX, found by their Gymnasium id. Not for Gymnasium's own: see `../gymnasium.py`.
+"""The JAX environments that ship with qdojo, by Gymnasium id. For Gymnasium's own versions, see `../gymnasium.py`.
 
-Importing this table imports no jax; looking up a task does.
+Importing this table does not import jax; looking up an environment does.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NATIVE: dict[str, Callable[[], NativeEnvironment]] = {
     "Acrobot-v1": _acrobot,
     "MountainCar-v0": _mountain_car,
 }
-"""Gymnasium id -> how to import the task that equals it step for step."""
+"""Gymnasium id -> function that imports the JAX environment that equals it step for step."""
 
 
 def native(env_id: str) -> NativeEnvironment | None:
-    """The JAX version of a Gymnasium id, or None where there is none."""
+    """Return the JAX version of a Gymnasium id, or None if there is none."""
     load = NATIVE.get(env_id)
     return load() if load is not None else None

@@ -1,4 +1,4 @@
-"""Acrobot-v1 in JAX, equal to Gymnasium's step for step in float32. Not for drawing it.
+"""Acrobot-v1 in JAX, equal to Gymnasium's step for step in float32, without rendering.
 
 Source: Gymnasium 1.4 `classic_control/acrobot.py` with its defaults: no torque noise, and the equations of Sutton
 and Barto's book (1998, section 11.3), which differ from Sutton (1996) in one term.
@@ -22,7 +22,7 @@ MAX_EPISODE_STEPS = 500
 
 
 class AcrobotState(NamedTuple):
-    """Two links, the upper one hung from a fixed point."""
+    """State of two links; the upper one hangs from a fixed point."""
 
     body: Float[Array, "4"]
     """Angle of the first link from straight down, angle of the second from the first (rad, in [-pi, pi]), and
@@ -32,22 +32,22 @@ class AcrobotState(NamedTuple):
 
 
 def observe(body: Float[Array, "4"]) -> Float[Array, "6"]:
-    """Cosine and sine of both angles, then both velocities (rad/s)."""
+    """Return the cosine and sine of both angles, then both velocities (rad/s)."""
     cos, sin = jnp.cos(body[:2]), jnp.sin(body[:2])
     return jnp.stack([cos[0], sin[0], cos[1], sin[1], body[2], body[3]])
 
 
 def reset(noise: UInt32[Array, "4"]) -> tuple[AcrobotState, Float[Array, "6"]]:
-    """Both links hanging, almost at rest: each number uniform in [-0.1, 0.1)."""
+    """Start with both links hanging, almost at rest: each number is uniform in [-0.1, 0.1)."""
     body = (2.0 * uniform(noise) - 1.0) * START_RANGE
     return AcrobotState(body, jnp.int32(0)), observe(body)
 
 
 def derivative(body: Float[Array, "4"], torque: Float[Array, ""]) -> Float[Array, "4"]:
-    """Time derivative of `body` under a torque (N m) on the middle joint.
+    """Return the time derivative of `body` under a torque (N m) on the middle joint.
 
-    Both links weigh 1 kg, are 1 m long, have their centre of mass half way and an inertia of 1 kg m^2, so the
-    equations' d1 = m1 lc1^2 + m2 (l1^2 + lc2^2 + 2 l1 lc2 cos) + I1 + I2 and the rest fold into numbers.
+    Both links weigh 1 kg, are 1 m long, have their centre of mass in the middle and an inertia of 1 kg m^2, so
+    d1 = m1 lc1^2 + m2 (l1^2 + lc2^2 + 2 l1 lc2 cos) + I1 + I2 and the other terms reduce to the constants below.
     """
     angle_1, angle_2, spin_1, spin_2 = body
     cos_2, sin_2 = jnp.cos(angle_2), jnp.sin(angle_2)
@@ -62,7 +62,7 @@ def derivative(body: Float[Array, "4"], torque: Float[Array, ""]) -> Float[Array
 
 
 def integrate(body: Float[Array, "4"], torque: Float[Array, ""]) -> Float[Array, "4"]:
-    """`body` after 0.2 s, by one step of fourth-order Runge-Kutta; angles wrapped and velocities bounded."""
+    """Return `body` after 0.2 s, by one fourth-order Runge-Kutta step, with angles wrapped and velocities clipped."""
     k1 = derivative(body, torque)
     k2 = derivative(body + TIME_STEP / 2 * k1, torque)
     k3 = derivative(body + TIME_STEP / 2 * k2, torque)
@@ -74,7 +74,7 @@ def integrate(body: Float[Array, "4"], torque: Float[Array, ""]) -> Float[Array,
 
 
 def step(state: AcrobotState, action: Int[Array, ""], noise: UInt32[Array, "4"]) -> tuple[AcrobotState, Transition]:
-    """A torque of -1 (0), 0 (1) or 1 N m (2) for 0.2 s; every step pays -1 but the one that lifts the tip, 0."""
+    """Apply a torque of -1 (action 0), 0 (1) or 1 N m (2) for 0.2 s. The reward is -1, and 0 on reaching the goal."""
     body = integrate(state.body, (action - 1).astype(jnp.float32))
     terminated = -jnp.cos(body[0]) - jnp.cos(body[0] + body[1]) > 1.0
     elapsed = state.elapsed + 1

@@ -1,4 +1,4 @@
-"""CartPole-v1 in JAX, equal to Gymnasium's step for step in float32. Not for drawing it.
+"""CartPole-v1 in JAX, equal to Gymnasium's step for step in float32, without rendering.
 
 Source: Gymnasium 1.4 `classic_control/cartpole.py`, explicit Euler; the equations are Florian (2007), "Correct
 equations for the dynamics of the cart-pole system", without friction. Only `sutton_barto_reward=False`.
@@ -26,10 +26,10 @@ MAX_EPISODE_STEPS = 500
 
 
 class CartPoleState(NamedTuple):
-    """One cart with its pole.
+    """State of one cart with its pole.
 
     The four numbers are one array because it is also the observation: inside a scan over 10 environments this took
-    three quarters of the time of four scalars.
+    three quarters of the time that four scalars took.
     """
 
     body: Float[Array, "4"]
@@ -39,13 +39,13 @@ class CartPoleState(NamedTuple):
 
 
 def reset(noise: UInt32[Array, "4"]) -> tuple[CartPoleState, Float[Array, "4"]]:
-    """A cart near the middle with its pole near upright: each number uniform in [-0.05, 0.05)."""
+    """Start with the cart near the middle and the pole nearly upright: each number is uniform in [-0.05, 0.05)."""
     body = (2.0 * uniform(noise) - 1.0) * START_RANGE
     return CartPoleState(body, jnp.int32(0)), body
 
 
 def step(state: CartPoleState, action: Int[Array, ""], noise: UInt32[Array, "4"]) -> tuple[CartPoleState, Transition]:
-    """Push left (0) or right (1) for 0.02 s; every step pays 1, the one on which the pole falls too."""
+    """Push left (0) or right (1) for 0.02 s. Every step gives a reward of 1, even the one on which the pole falls."""
     _, velocity, angle, spin = state.body
     force = jnp.where(action == 1, FORCE, -FORCE)
     cos, sin = jnp.cos(angle), jnp.sin(angle)

@@ -1,5 +1,5 @@
-"""Environments with the interface of gymnax (version 1.0 and later) as native ones. gymnax itself is optional: only
-`made` imports it."""
+"""Adapts environments with the interface of gymnax (1.0 or later) to `NativeEnvironment`. gymnax itself is optional:
+only `made` imports it."""
 
 import difflib
 from typing import Any
@@ -15,7 +15,7 @@ PREFIX = "gymnax"
 
 
 def made(name: str) -> NativeEnvironment:
-    """The environment that gymnax knows by that name, with its default parameters."""
+    """Return the gymnax environment of that name, with its default parameters."""
     try:
         import gymnax
     except ImportError as error:
@@ -33,22 +33,23 @@ def made(name: str) -> NativeEnvironment:
 
 
 def from_gymnax(env: Any, params: Any = None, name: str | None = None) -> NativeEnvironment:
-    """An environment with gymnax' interface: `reset_env`, `step_env`, `is_truncated` and spaces; `params` are its
-    default ones if None.
+    """Adapt an environment with gymnax's interface: `reset_env`, `step_env`, `is_truncated` and spaces.
 
-    A Discrete observation becomes a one-hot vector, all others float32. Raises UsageError for actions that are not
+    `params` default to the environment's own.
+
+    Discrete observations become one-hot vectors, all others float32. Raises UsageError for actions that are not
     Discrete, and for the interface of gymnax before 1.0.
     """
     params = env.default_params if params is None else params
     name = name or f"{env.name}"
     if not hasattr(env, "is_truncated"):
-        raise UsageError(f"{name} has no is_truncated(state, params), as of gymnax 1.0; use that version.")
+        raise UsageError(f"{name} has no is_truncated(state, params), which gymnax has since 1.0; use that or later.")
     actions, observations = env.action_space(params), env.observation_space(params)
     if not hasattr(actions, "n"):
         raise UsageError(f"{name}: its actions are a {type(actions).__name__}, but they must be Discrete.")
     categories = getattr(observations, "n", None)
     if categories is None and not hasattr(observations, "shape"):
-        raise UsageError(f"{name}: its observations are a {type(observations).__name__}; make a Box of them.")
+        raise UsageError(f"{name}: its observations are a {type(observations).__name__}; convert them to a Box.")
 
     def seen(observation: Any) -> Array:
         if categories is not None:

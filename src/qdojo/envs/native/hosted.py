@@ -1,4 +1,4 @@
-"""An environment in JAX as a Gymnasium one: to be watched, examined and stepped by the host loop."""
+"""Wraps a JAX environment as a Gymnasium environment, for `watch`, `doctor` and the host loop."""
 
 import functools
 from typing import Any
@@ -15,7 +15,7 @@ from qdojo.errors import UsageError
 
 
 def observation_space(env: NativeEnvironment) -> gym.spaces.Box:
-    """The space of its observations, without the mask."""
+    """Return the environment's observation space, without the mask."""
     dtype = np.dtype(env.observation_dtype)
     low: float = 0 if dtype == np.uint8 else -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
     high: float = env.observation_high if dtype == np.uint8 else np.inf if dtype.kind == "f" else np.iinfo(dtype).max
@@ -23,9 +23,9 @@ def observation_space(env: NativeEnvironment) -> gym.spaces.Box:
 
 
 class Hosting:
-    """Makes copies of a user's environment that share their compiled programs.
+    """Factory for copies of a user's environment that share their compiled programs.
 
-    Workers are sent the user's own functions, which they import.
+    It pickles as the user's own functions, which workers import.
     """
 
     def __init__(self, env: NativeEnvironment, name: str) -> None:
@@ -39,19 +39,19 @@ class Hosting:
 
     @functools.cached_property
     def _adapted(self) -> NativeEnvironment:
-        # `jax.jit` of one function compiles it once, so that each copy must be given the same.
+        # `jax.jit` compiles a function object once, so all copies must share the same one.
         return adapted(self._env, self._name)
 
 
 class HostedNative(gym.Env[Any, Any]):
-    """One copy, stepped from Python. Its mask is in `info["action_mask"]`; it draws itself where `env.render` does."""
+    """One copy, stepped from Python. Its mask is in `info["action_mask"]`; it renders if it has `env.render`."""
 
     def __init__(self, env: NativeEnvironment, render_mode: str | None = None) -> None:
-        """Raises UsageError for a way to draw that it has not."""
+        """Raises UsageError for a render mode that the environment does not have."""
         if render_mode == "human":
-            raise UsageError(f"{env.name} opens no window; record a film instead: --record play.mp4")
+            raise UsageError(f"{env.name} cannot open a window; record a film instead: --record play.mp4")
         if render_mode is not None and env.render is None:
-            raise UsageError(f"{env.name} cannot be drawn; give its NativeEnvironment a `render`")
+            raise UsageError(f"{env.name} cannot be rendered; give its NativeEnvironment a `render`")
         self.native, self.render_mode = env, render_mode
         self.metadata = {"render_modes": [] if env.render is None else ["rgb_array"]}
         self.observation_space = observation_space(env)
@@ -61,19 +61,19 @@ class HostedNative(gym.Env[Any, Any]):
         self._state: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The start of an episode."""
+        """Start an episode."""
         super().reset(seed=seed)
         self._state, observation = self._reset(self._words())
         return self._shown(observation)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step."""
+        """Take one step."""
         self._state, moved = self._step(self._state, np.int32(action), self._words())
         observation, info = self._shown(moved.observation)
         return observation, float(moved.reward), bool(moved.terminated), bool(moved.truncated), info
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
-        """The state as a picture, where a way to draw was asked for."""
+        """Return the state as an RGB image; None if no render mode was requested."""
         if self._render is None or self.render_mode is None:
             return None
         return np.asarray(self._render(self._state))

@@ -1,4 +1,4 @@
-"""MountainCar-v0 in JAX, equal to Gymnasium's step for step in float32. Not for drawing it.
+"""MountainCar-v0 in JAX, equal to Gymnasium's step for step in float32, without rendering.
 
 Source: Gymnasium 1.4 `classic_control/mountain_car.py`, with its default goal velocity of 0; the task is Moore
 (1990), "Efficient memory-based learning for robot control".
@@ -24,7 +24,7 @@ MAX_EPISODE_STEPS = 200
 
 
 class MountainCarState(NamedTuple):
-    """One car."""
+    """State of one car."""
 
     body: Float[Array, "2"]
     """Position along the track, velocity per step."""
@@ -33,7 +33,7 @@ class MountainCarState(NamedTuple):
 
 
 def reset(noise: UInt32[Array, "1"]) -> tuple[MountainCarState, Float[Array, "2"]]:
-    """A car at rest near the valley's floor: position uniform in [-0.6, -0.4)."""
+    """Start with the car at rest near the valley's floor: its position is uniform in [-0.6, -0.4)."""
     position = START_LOW + (START_HIGH - START_LOW) * uniform(noise[0])
     body = jnp.stack([position, jnp.zeros_like(position)])
     return MountainCarState(body, jnp.int32(0)), body
@@ -42,7 +42,7 @@ def reset(noise: UInt32[Array, "1"]) -> tuple[MountainCarState, Float[Array, "2"
 def step(
     state: MountainCarState, action: Int[Array, ""], noise: UInt32[Array, "1"]
 ) -> tuple[MountainCarState, Transition]:
-    """Push left (0), not at all (1) or right (2); every step pays -1, the one that reaches the goal too."""
+    """Push left (0), not at all (1) or right (2). Every step gives a reward of -1, even the one at the goal."""
     position, velocity = state.body
     velocity = velocity + (action - 1).astype(jnp.float32) * FORCE - jnp.cos(3.0 * position) * GRAVITY
     velocity = jnp.clip(velocity, -MAX_SPEED, MAX_SPEED)

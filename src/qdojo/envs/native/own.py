@@ -1,4 +1,4 @@
-"""A user's environment in JAX: checked before anything is compiled, and brought to what the loops expect."""
+"""Checks a user's JAX environment before anything is compiled, and adapts it to what the loops expect."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,24 +15,26 @@ _DTYPES = ("float32", "uint8", "int32")
 
 
 def adapted(env: NativeEnvironment, name: str) -> NativeEnvironment:
-    """The same environment, where each leaf of the state keeps the dtype that it has at a reset, observations are uint8
-    or float32, and a mask that allows nothing, as at an end, allows all.
+    """Return the same environment with these guarantees: each leaf of the state keeps its dtype from `reset`,
+    observations are uint8 or float32, and a mask that allows no action, as at the end of an episode, allows all.
 
-    `reset` and `step` are traced, not run. Raises UsageError, one sentence that names the field and the fix, where they
-    do not do what the record says.
+    `reset` and `step` are traced, not run. Raises UsageError, one sentence that names the field and the fix, if they
+    do not match the record's fields.
     """
     _check_fields(env, name)
     noise = jax.ShapeDtypeStruct((env.noise_words,), jnp.uint32)
     began = _traced(name, "reset", env.reset, noise)
     if not (isinstance(began, tuple) and len(began) == 2):
-        raise UsageError(f"{name}: reset gave {_kind(began)}; return (state, observation).")
+        raise UsageError(f"{name}: reset returned {_kind(began)}; return (state, observation).")
     like, first = began
     _check_observation(env, first, name, "reset")
     if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(like)):
-        raise UsageError(f"{name}: the state holds a random key, which no file can hold; keep its jax.random.key_data.")
+        raise UsageError(
+            f"{name}: the state holds a random key, which cannot be stored in a file; keep its jax.random.key_data."
+        )
     moved = _traced(name, "step", env.step, like, jax.ShapeDtypeStruct((), jnp.int32), noise)
     if not (isinstance(moved, tuple) and len(moved) == 2 and isinstance(moved[1], Transition)):
-        raise UsageError(f"{name}: step gave {_kind(moved)}; return (state, Transition).")
+        raise UsageError(f"{name}: step returned {_kind(moved)}; return (state, Transition).")
     _check_state(like, moved[0], name)
     _check_transition(env, moved[1], name)
 
@@ -54,12 +56,12 @@ def adapted(env: NativeEnvironment, name: str) -> NativeEnvironment:
 
 
 def _strongly_typed(leaf: Any) -> Array:
-    """An array that no number of Python gives its dtype, so that it stays the same through all steps."""
+    """Return the leaf as an array without a weak dtype, so that its dtype stays the same through all steps."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
 def _seen(env: NativeEnvironment, observation: Any) -> Observation:
-    """As agents see it."""
+    """Convert an observation to what agents see."""
     dtype = jnp.uint8 if env.observation_dtype == "uint8" else jnp.float32
     if not env.masked:
         return jnp.asarray(observation, dtype)
@@ -69,7 +71,7 @@ def _seen(env: NativeEnvironment, observation: Any) -> Observation:
 
 
 def _traced(name: str, call: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Shapes and dtypes of what a function gives."""
+    """Return the shapes and dtypes of a function's results."""
     try:
         return jax.eval_shape(function, *arguments)
     except Exception as error:
@@ -90,7 +92,7 @@ def _check_fields(env: NativeEnvironment, name: str) -> None:
 
 def _check_observation(env: NativeEnvironment, given: Any, name: str, call: str) -> None:
     if env.masked != isinstance(given, Masked):
-        is_one, fix = ("is no Masked", "give one") if env.masked else ("is a Masked", "set masked=True")
+        is_one, fix = ("is not a Masked", "return one") if env.masked else ("is a Masked", "set masked=True")
         raise UsageError(f"{name}: the observation of {call} {is_one}, but masked is {env.masked}; {fix}.")
     if env.masked:
         given, mask = given
@@ -109,11 +111,13 @@ def _check_observation(env: NativeEnvironment, given: Any, name: str, call: str)
 def _check_state(before: Any, after: Any, name: str) -> None:
     structures: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
     if structures[0] != structures[1]:
-        raise UsageError(f"{name}: step gives a state of another structure than reset; make them the same.")
+        raise UsageError(f"{name}: step returns a state of a different structure than reset; make them the same.")
     for (path, old), new in zip(jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True):
         if old.shape != new.shape:
             where = jax.tree_util.keystr(path) or "the state"
-            raise UsageError(f"{name}: {where} has shape {old.shape} after reset and {new.shape} after step.")
+            raise UsageError(
+                f"{name}: {where} has shape {old.shape} after reset, but {new.shape} after step; make them equal."
+            )
 
 
 def _check_transition(env: NativeEnvironment, moved: Transition, name: str) -> None:
@@ -121,7 +125,7 @@ def _check_transition(env: NativeEnvironment, moved: Transition, name: str) -> N
     for field in ("reward", "terminated", "truncated"):
         shape = getattr(getattr(moved, field), "shape", None)
         if shape != ():
-            raise UsageError(f"{name}: {field} has shape {shape}, but one copy has one; return a scalar.")
+            raise UsageError(f"{name}: {field} has shape {shape}, but step handles one copy; return a scalar.")
 
 
 def _kind(given: Any) -> str:
