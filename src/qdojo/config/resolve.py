@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from qdojo.config import presets
 from qdojo.config.compatibility import check_together, unread, unread_message
+from qdojo.config.screen import by_protocol
 from qdojo.config.words import no_such_preset, no_such_setting
 from qdojo.errors import UsageError
 
@@ -152,7 +153,7 @@ def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]
 
 def _following(config: "Config") -> dict[str, Any]:
     """Settings that follow from others, written out, so that a resume with another budget changes none of them."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = by_protocol(config)
     if config.learning_rate_end is None:
         changes["learning_rate_end"] = config.learning_rate
     if config.priority_beta_steps is None:

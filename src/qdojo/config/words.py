@@ -77,6 +77,14 @@ OURS: dict[str, str] = {
     "distributional dist_type": "distribution",
     "pretrained load_weights checkpoint": "weights",
     "reward_threshold stop_reward": "solved_at",
+    "frameskip action_repetition action_repeat": "frame_skip",
+    "reward_clip reward_clipping clip_reward": "clip_rewards",
+    "repeat_action_probability sticky_action": "sticky_actions",
+    "max_noops noops": "noop_max",
+    "episodic_life episode_life": "terminal_on_life_loss",
+    "max_num_frames_per_episode max_episode_frames": "max_frames",
+    "greyscale gray_scale grayscale_obs": "grayscale",
+    "screen_size img_size": "resize",
     "vec_env_cls vectorization_mode async_envs": "vectorization",
 }
 """Words that mean one setting of ours in the same unit, or nearly so: several words in each key."""
@@ -114,8 +122,7 @@ TOLD: dict[str, str] = {
         "wrap the environment in gymnasium.wrappers.TimeLimit; {eval_episode_steps} bounds evaluations alone"
     ),
     "frame_stack stack_size window_length num_stack": "wrap the environment in gymnasium's FrameStackObservation",
-    "frame_skip action_repetition action_repeat": "give the environment a wrapper that repeats actions",
-    "clip_rewards reward_clip reward_clipping clip_reward reward_normalization reward_scale reward_scaling": (
+    "reward_normalization reward_scale reward_scaling": (
         "wrap the environment in gymnasium's TransformReward; scores would then be of clipped rewards"
     ),
     "delta_clip kappa huber_delta": "{error} of 'huber' has its bend at 1",

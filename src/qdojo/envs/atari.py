@@ -6,19 +6,22 @@ episode follows from its seed and its actions alone.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from jaxtyping import UInt8
 
+from qdojo.envs.again import GIVEN
 from qdojo.envs.pictures import AreaResize
 
+PREFIX = "ALE/"
 FRAMES_PER_SECOND = 60
 NOOP = 0
-LIFE_LOST = "life_lost"
+LIFE_LOST = "qdojo_life_lost"
 """Key of an `info` that says that a life was lost, after which nothing counts for learning; the game goes on."""
 
 
@@ -43,6 +46,29 @@ class AtariRules:
     grayscale: bool = True
     resize: int = 84
     """Sides of what is shown, in pixels."""
+
+    @property
+    def max_steps(self) -> int:
+        """Actions after which an episode is truncated at the latest."""
+        return math.ceil(self.max_frames / self.frame_skip)
+
+
+def is_game(env: str) -> bool:
+    """Return whether `env` is the id of an Atari game."""
+    return env.startswith(PREFIX) and not env.endswith(GIVEN)
+
+
+def rules_of(game: str, settings: Mapping[str, Any]) -> AtariRules:
+    """Return the rules that settings of the same names make."""
+    return AtariRules(game, **{name: value for name, value in settings.items() if name in _RULES})
+
+
+def settings_of(rules: AtariRules) -> dict[str, Any]:
+    """Return all rules as settings."""
+    return {name: getattr(rules, name) for name in _RULES}
+
+
+_RULES = tuple(field.name for field in fields(AtariRules) if field.name != "game")
 
 
 class _Emulator(NamedTuple):
