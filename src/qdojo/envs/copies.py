@@ -128,13 +128,13 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         observation, info = self._begin()
         exact = True
         for action in state["actions"][row, : int(state["length"][row])].tolist():
-            if info or self._over:
+            if FAILURE in info or self._over:
                 exact = False
                 break
             observation, _, _, _, info = self.step(action)
         if (
             exact
-            and not info
+            and FAILURE not in info
             and self._over == bool(state["over"][row])
             and observation_hash(*_parts(observation)) == int(state["hash"][row])
         ):
