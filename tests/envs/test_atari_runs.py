@@ -13,6 +13,7 @@ from qdojo.build.training import build
 from qdojo.config import make_config
 from qdojo.config.screen import PROTOCOLS
 from qdojo.envs.atari import LIFE_LOST, AtariGame, AtariRules
+from qdojo.envs.atari_names import human_clause, human_normalized, scores
 from qdojo.envs.describe import described, from_description
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.prepare import Preparation
@@ -136,3 +137,39 @@ def test_settings_that_do_not_fit_are_refused(env: str, settings: dict[str, Any]
     with pytest.raises(UsageError) as error:
         make_config(env, **settings)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("Pong-v0", "Pong-v0 is an id of old Gym; use ALE/Pong-v5 with sticky_actions=0.25 and frame_skip=4"),
+        ("Pong-v4", "use ALE/Pong-v5 with sticky_actions=0 and frame_skip=4, where the old one held each action for 2"),
+        (
+            "PongNoFrameskip-v4",
+            "frame_skip=1, or, for DQN with its usual wrappers, atari_protocol='dqn2015'.",
+        ),
+        ("BreakoutDeterministic-v4", "use ALE/Breakout-v5 with sticky_actions=0 and frame_skip=4."),
+        ("SpaceInvadersDeterministic-v0", "use ALE/SpaceInvaders-v5 with sticky_actions=0.25 and frame_skip=3."),
+        ("Breakout-ram-v0", "pass gymnasium.make('ALE/Breakout-v5', obs_type='ram', repeat_action_probability=0.25)"),
+        ("Breakout-ramNoFrameskip-v4", "shows the memory of an Atari game"),
+        ("pong", "There is no environment called 'pong'; did you mean ALE/Pong-v5?"),
+        ("ALE/pong", "did you mean ALE/Pong-v5?"),
+        ("ALE/Pongg-v5", "There is no environment called 'ALE/Pongg-v5'; did you mean ALE/Pong-v5"),
+        ("ALE/Pong-v4", "ALE/Pong-v4 is deprecated: the current version is ALE/Pong-v5."),
+    ],
+)
+def test_a_wrong_name_of_a_game_gets_the_right_one(env: str, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve(env)
+    assert words in str(error.value)
+
+
+def test_the_table_of_human_scores_has_games_that_exist_and_scales_them() -> None:
+    assert len(scores()) == 57
+    resolve("ALE/Pong-v5")
+    assert all(f"ALE/{game}-v5" in gym.registry for game in scores())
+    assert human_normalized("ALE/Pong-v5", -20.7) == 0.0
+    assert human_normalized("ALE/Breakout-v5", 30.5) == 1.0
+    assert human_normalized("CartPole-v1", 500.0) is None
+    assert human_clause("ALE/Pong-v5", 20.0) == ", human-normalised 1.15"
+    assert human_clause("CartPole-v1", 20.0) == ""

@@ -15,7 +15,7 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from qdojo.envs import atari
+from qdojo.envs import atari, atari_names
 from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
@@ -180,6 +180,8 @@ def import_module(module_name: str, env: str) -> ModuleType:
 
 
 def _find_id(env_id: str, module_name: str | None = None) -> registration.EnvSpec:
+    if module_name is None and (told := atari_names.advice(env_id)):
+        raise UsageError(told)
     if env_id.startswith("ALE/"):
         try:
             importlib.import_module("ale_py")
