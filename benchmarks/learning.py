@@ -1,7 +1,7 @@
-"""How well the agents learn: greedy scores on unseen episodes, over seeds. `python -m benchmarks.learning [STUDY ...]`
+"""Measures how well agents learn: greedy scores on unseen episodes. `python -m benchmarks.learning [STUDY ...]`
 
-Each study prints one row a run, with the interquartile mean over seeds and its 95 % bootstrap interval, and with
-`--docs` draws its curve into docs/images. Not for speed: see `benchmarks.speed`.
+Each study prints one row with the interquartile mean over seeds and its 95 % bootstrap interval. With `--docs` it also
+saves its curve in docs/images. For speed, see `benchmarks.speed`.
 """
 
 import argparse
@@ -21,14 +21,14 @@ IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
 
 class Study(NamedTuple):
-    """One population run and what it is to show."""
+    """One population run and its description."""
 
     env: str
     seeds: int
     settings: dict[str, Any]
     about: str
     logged: dict[str, Any] | None = None
-    """Settings of a run of one agent, from whose memory this one learns."""
+    """Settings of a run with one agent, whose replay memory this study learns from."""
 
 
 STUDIES = {
@@ -52,7 +52,7 @@ STUDIES |= {
 }
 
 
-# CleanRL's and PureJaxRL's settings of DQN on CartPole, and those of the preset, under both losses.
+# The DQN settings of CleanRL and PureJaxRL for CartPole, and those of the preset, each with both losses.
 PEERS = {
     **{"hidden": (120, 84), "batch_size": 128, "num_envs": 10, "collect_steps": 10, "updates_per_step": 0.1},
     **{"target_sync_updates": 50, "learning_rate": 2.5e-4, "warmup_steps": 10_000, "capacity_steps": 10_000},
@@ -70,7 +70,7 @@ STUDIES |= {
 }
 
 
-# The last 50,000 steps of the default agent's training, and as many of random actions.
+# The last 50,000 steps of the default agent's training, and 50,000 steps of random actions.
 LOGS = {"logged": {}, "random": {"epsilon_start": 1.0, "epsilon_end": 1.0, "eval_every_steps": None}}
 STUDIES |= {
     f"{log}-{name}": Study(
@@ -86,7 +86,7 @@ STUDIES |= {
 
 
 def learn(name: str, root: Path, docs: bool) -> dict[str, Any]:
-    """Train one study's population and say how good it is."""
+    """Train the population of one study and return its scores."""
     study = STUDIES[name]
     data = {} if study.logged is None else {"dataset": str(qdojo.train(study.env, root=root, **study.logged).path)}
     run = qdojo.train(study.env, seeds=study.seeds, root=root, **study.settings, **data)
@@ -114,15 +114,15 @@ def learn(name: str, root: Path, docs: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the studies that were named, or all, one after the other."""
+    """Run the named studies, or all of them, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"by default all: {', '.join(STUDIES)}")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run directories go")
-    parser.add_argument("--docs", action="store_true", help="draw the curves into docs/images")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the run directories")
+    parser.add_argument("--docs", action="store_true", help="save the curves in docs/images")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if unknown := set(arguments.studies) - set(STUDIES):
-        parser.error(f"there is no study {', '.join(sorted(unknown))}; --help names them all")
+        parser.error(f"there is no study {', '.join(sorted(unknown))}; --help lists all studies")
     rows = []
     for name in arguments.studies or STUDIES:
         row = learn(name, arguments.runs, arguments.docs)

@@ -1,7 +1,7 @@
-"""One training run of a peer, in a process of its own: `python -m benchmarks.peers {sb3,sbx} --seed N --steps N`.
+"""Trains a peer library once, in its own process: `python -m benchmarks.peers {sb3,sbx} --seed N --steps N`.
 
 The settings are those of rl-baselines3-zoo for DQN on CartPole-v1. Prints one JSON object: the seconds of `learn`,
-without import, and the greedy mean of the agent after it. Not for qdojo's own runs: see `benchmarks.speed`.
+without the import, and the greedy mean of the trained agent. For qdojo's own runs, see `benchmarks.speed`.
 """
 
 import argparse
@@ -27,12 +27,12 @@ ZOO = {
 
 
 def main() -> None:
-    """Train the peer that was named, and print how long it took."""
+    """Train the named peer and print how long it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=("sb3", "sbx"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=50_000)
-    parser.add_argument("--threads", type=int, help="threads of torch; its own choice by default")
+    parser.add_argument("--threads", type=int, help="number of torch threads; torch chooses by default")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         import torch

@@ -1,7 +1,7 @@
-"""How fast qdojo is, side by side with its limits and its peers: `python -m benchmarks.speed [--rows a,b,...]`.
+"""Measures the speed of qdojo against limits and peer libraries: `python -m benchmarks.speed [--rows a,b,...]`.
 
-Everything that is compared is measured in the same run, in turn, because machines drift; figures are medians, with
-their least and greatest. Not for learning: see `benchmarks.learning`.
+Compared figures are measured in the same run, in turn, because the speed of machines drifts. Figures are medians with
+minimum and maximum. For learning, see `benchmarks.learning`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from qdojo.config import make_config
 
 
 class Row(NamedTuple):
-    """One line of the table. `ratio` is figure over limit or over peer; below 1 is better where `less` is true."""
+    """One line of the table: figures that are compared with `limit`. A lower median is better if `less` is true."""
 
     key: str
     what: str
@@ -45,7 +45,7 @@ class Row(NamedTuple):
         return self.median <= self.limit if self.less else self.median >= self.limit
 
     def line(self) -> str:
-        """As a person reads it."""
+        """Format the row for printing."""
         spread = f"[{min(self.figures):.4g}, {max(self.figures):.4g}]"
         sign = "<=" if self.less else ">="
         verdict = "holds" if self.holds else "FALLS SHORT"
@@ -90,7 +90,7 @@ ZOO = {
     "epsilon_decay_steps": 8_000,
     "eval_every_steps": None,
 }
-"""The zoo's DQN on CartPole-v1, as in `peers.py`: its target is copied in every step, so once between two phases."""
+"""The zoo's DQN settings for CartPole-v1, as in `peers.py`, whose target network is synced once per learning phase."""
 OURS = (
     "-c",
     "import json, sys, tempfile, qdojo\n"
@@ -101,30 +101,30 @@ OURS = (
 
 
 class Stepper:
-    """A device loop that is timed a chunk at a time, after one that is not counted."""
+    """A device loop that is timed one chunk at a time, after compilation and warm-up."""
 
     def __init__(self, steps_a_chunk: int, **settings: Any) -> None:
         fields = TEN_ENVS | {"report_every_steps": steps_a_chunk} | settings
         self._iterations = steps_a_chunk // fields["collect_steps"]
         loop = build(make_config("CartPole-v1", "dqn", loop="device", **fields)).loop
         self._reports = loop.run(loop.init())
-        for _ in range(2):  # compiled, and past the warm-up
+        for _ in range(2):  # compile, and complete the warm-up
             next(self._reports)
 
     def iteration_us(self) -> float:
-        """Microseconds an iteration of the next chunk."""
+        """Run the next chunk and return its microseconds per iteration."""
         _, report = next(self._reports)
         return report.seconds / self._iterations * 1e6
 
 
 def iterations(key: str, what: str, limit: float, repeats: int, **settings: Any) -> Row:
-    """The time of an iteration: ten env steps and one update."""
+    """Measure the time of an iteration: ten env steps and one update."""
     stepper = Stepper(20_000, **settings)
     return Row(key, what, [stepper.iteration_us() for _ in range(repeats)], "us", "limit", limit)
 
 
 def floor(repeats: int, batch: int = 128, widths: tuple[int, ...] = (4, 120, 84, 2), count: int = 2_000) -> list[float]:
-    """Microseconds of only the matrix products of an update: forward, target's forward, backward."""
+    """Return the microseconds of the matrix products alone in an update: forward, target's forward, backward."""
     keys = jax.random.split(jax.random.key(0), len(widths))
     shapes = itertools.pairwise(widths)
     weights = [jax.random.normal(key, shape) * 0.1 for key, shape in zip(keys, shapes, strict=False)]
@@ -146,7 +146,7 @@ def floor(repeats: int, batch: int = 128, widths: tuple[int, ...] = (4, 120, 84,
 
 
 def capacity(key: str, what: str, repeats: int, **settings: Any) -> Row:
-    """The time of an iteration with a large tape over that with a small one, chunk by chunk in turn."""
+    """Measure the time of an iteration with a large tape relative to a small one, chunk by chunk in turn."""
     small = Stepper(20_000, **(settings | {"capacity_steps": 2_000}))
     large = Stepper(20_000, **(settings | {"capacity_steps": 1_000_000}))
     ratios = [large.iteration_us() / small.iteration_us() for _ in range(repeats)]
@@ -163,10 +163,10 @@ def row_b(repeats: int) -> Iterable[Row]:
 
 
 def row_c(repeats: int) -> Iterable[Row]:
-    """The zoo's settings on the host loop, without evaluations, against Stable-Baselines3 and sbx, in turn.
+    """Compare the host loop, with the zoo's settings and without evaluations, with Stable-Baselines3 and sbx, in turn.
 
-    Torch with two threads collapses as soon as another process takes a core, so Stable-Baselines3 also runs with one,
-    and its faster run counts. The seconds of sbx hold its compilation; ours do not.
+    Torch with two threads becomes very slow as soon as another process uses a core, so Stable-Baselines3 also runs with
+    one thread, and its faster run counts. The seconds of sbx include its compilation; qdojo's do not.
     """
     ratios: dict[str, list[float]] = {"sb3": [], "sbx": []}
     speeds = []
@@ -183,7 +183,7 @@ def row_c(repeats: int) -> Iterable[Row]:
 
 
 def row_d(repeats: int) -> Iterable[Row]:
-    """From a shell to a greedy mean of 475 over 100 episodes, whole processes, a seed each."""
+    """Measure whole processes from the shell command to a greedy mean of 475 over 100 episodes, one seed each."""
     cold, warm, means = [], [], []
     for seed in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -252,7 +252,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "distribution": "iqn",
     },
 }
-"""What each member adds to `dqn`, and nothing else."""
+"""The settings that each algorithm adds to `dqn`."""
 LIMITS = {"prioritized, 1,000,000 rows": 2.0, "c51": 4.0, "iqn": 4.0, "fqf": 4.0}
 
 
@@ -297,11 +297,11 @@ def _json(*arguments: str, **environment: str) -> Any:
 
 
 def main() -> None:
-    """Measure the rows that were named, and print them."""
+    """Measure the named rows and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="a,b,c,d,e,f,g", help="which rows, by their letters")
-    parser.add_argument("--repeats", type=int, help="how often each is measured, in place of what suits the row")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--rows", default="a,b,c,d,e,f,g", help="letters of the rows to measure")
+    parser.add_argument("--repeats", type=int, help="number of measurements per row, instead of the row's default")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15}
     found = []

@@ -1,4 +1,4 @@
-"""Make `docs/images/cartpole.gif`: a trained agent balances the pole, beside what it believes each action is worth.
+"""Make `docs/images/cartpole.gif`: a trained agent balances the pole, next to its Q-values for both actions.
 
 python docs/make_film.py
 """
@@ -14,14 +14,14 @@ import qdojo
 
 TARGET = Path(__file__).parent / "images" / "cartpole.gif"
 STEPS, EVERY, WIDTH, PANEL = 240, 3, 360, 170
-"""Steps of the episode, of which every third is shown; pixels of the picture and of the panel beside it."""
+"""Steps of the episode, interval between shown steps, and widths in pixels of the image and of the panel beside it."""
 INK, QUIET, CHOSEN, OTHER = (40, 40, 40), (120, 120, 120), (214, 120, 40), (150, 170, 200)
 PUSHES = {60: 0.4, 130: -0.4, 190: -0.4}
-"""Steps at which someone pushes the cart, by how many metres a second."""
+"""Steps at which the cart is pushed, and the change of its velocity in metres per second."""
 
 
 def panel(q: np.ndarray, center: float, action: int, pushed: bool, height: int) -> Image.Image:
-    """The Q-values as bars around `center`, the mean of what was seen: their difference is what decides."""
+    """Draw the Q-values as bars around `center`, their running mean, so that their small difference is visible."""
     image = Image.new("RGB", (PANEL, height), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     draw.text((8, 8), "Q-values", INK, font)

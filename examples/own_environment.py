@@ -1,7 +1,7 @@
-"""Train on an environment of your own, in which some actions are not allowed everywhere.
+"""Train on an environment of your own, in which some actions are not always allowed.
 
-Treasure lies at the right end of a corridor with doors. A key opens the doors: pick it up first, at the left end. At a
-wall or a closed door the mask says which way is not allowed, so the agent never tries it.
+A treasure lies at the right end of a corridor with a door. A key opens the door: pick it up first, at the left end. At
+a wall or the closed door, the action mask forbids that direction, so the agent never tries it.
 """
 
 import gymnasium as gym
@@ -14,7 +14,7 @@ LENGTH, START, DOOR = 9, 3, 5
 
 
 class Corridor(gym.Env):
-    """Observation: position, and whether the key is held. A step costs 0.01, the treasure gives 1."""
+    """Observation: position, and whether the agent has the key. A step costs 0.01, the treasure gives 1."""
 
     observation_space = gym.spaces.Box(0.0, 1.0, (2,), np.float32)
     action_space = gym.spaces.Discrete(3)
@@ -33,7 +33,7 @@ class Corridor(gym.Env):
         return self._observation(), 1.0 if done else -0.01, done, False, {}
 
     def action_masks(self):
-        """Which actions are allowed now. qdojo finds this method; `info["action_mask"]` works as well."""
+        """Return which actions are allowed now. qdojo finds this method; `info["action_mask"]` works as well."""
         open_to_the_right = self.key or self.position + 1 != DOOR
         return np.array([self.position > 0, open_to_the_right, self.position == 0 and not self.key])
 

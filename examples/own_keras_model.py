@@ -1,4 +1,4 @@
-"""Train a Keras model of your own as the Q-network, and get it back with the weights that it learned."""
+"""Train your own Keras model as the Q-network, and get it back with the learned weights."""
 
 import os
 
@@ -11,7 +11,7 @@ import qdojo
 
 
 def build():
-    """Observations of CartPole in, one Q-value for each of its two actions out."""
+    """Build a model that maps an observation of CartPole to one Q-value for each of its two actions."""
     return keras.Sequential(
         [
             keras.Input((4,)),

@@ -20,7 +20,7 @@ if __name__ == "__main__":
         low, high = score.interval
         print(f"{preset:>8}: interquartile mean {score.iqm:.1f}, 95 % interval {low:.1f} to {high:.1f}, {SEEDS} seeds")
 
-        # One row for each evaluation of each member: put them into a table of members x evaluations.
+        # There is one row per evaluation and member: arrange them in a table of members x evaluations.
         evaluations = run.history.of("evaluation_return")
         steps = np.unique(evaluations.step)
         returns = np.array([evaluations.value[evaluations.member == member] for member in range(SEEDS)])

@@ -40,6 +40,7 @@ SLOW = (
     "probes/",
     "test_spaces_in_training.py",
     "test_examples.py",
+    "test_notebook.py",
     "test_adding.py",
     "envs/",
     "loops/",

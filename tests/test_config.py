@@ -47,7 +47,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no multiple": (
         {"num_envs": 3, "collect_steps": 4},
-        "collect_steps is 4, which is no multiple of num_envs=3; use 6.",
+        "collect_steps is 4, which is not a multiple of num_envs=3; use 6.",
     ),
     "no number of copies": ({"num_envs": 0}, "num_envs is 0: input should be greater than or equal to 1."),
     "no number at all": (
@@ -138,11 +138,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "nothing to join a fraction with": (
         {"distribution": "iqn", "hidden": [64]},
-        "distribution='iqn' needs two hidden layers or more, not hidden=[64].",
+        "distribution='iqn' needs at least two hidden layers, not hidden=[64].",
     ),
     "nothing to propose a fraction from": (
         {"distribution": "fqf", "hidden": []},
-        "distribution='fqf' needs two hidden layers or more, not hidden=[].",
+        "distribution='fqf' needs at least two hidden layers, not hidden=[].",
     ),
     "averse to risk without a distribution": (
         {"distribution": "qrdqn", "cvar": 0.5},
@@ -204,7 +204,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a memory without a layer": (
         {"recurrent": "lstm", "hidden": []},
-        "recurrent needs a hidden layer, the last of which is the memory; set hidden.",
+        "recurrent needs a hidden layer, because the last one is the memory; set hidden.",
     ),
     "a kind of memory": (
         {"recurrent": "rnn"},
@@ -212,7 +212,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "fractions that join nothing learned": (
         {"preset": "iqn", "hidden": [64]},
-        "distribution='iqn' needs two hidden layers or more, not hidden=[64].",
+        "distribution='iqn' needs at least two hidden layers, not hidden=[64].",
     ),
     "weights of an ensemble": (
         {"heads": 3, "weights": "a.weights.h5"},
@@ -232,11 +232,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "equal factors down to 0": (
         {"epsilon_schedule": "exponential", "epsilon_end": 0.0},
-        "epsilon_end is 0, which equal factors never reach; use 0.001, or a linear schedule.",
+        "epsilon_end is 0, which exponential decay never reaches; use 0.001, or a linear schedule.",
     ),
     "a ladder of one rung": (
         {"epsilon_ladder": 7.0},
-        "epsilon_ladder is set, but num_envs=1 has no second rung; set num_envs.",
+        "epsilon_ladder is set, but it needs more than num_envs=1 copy; set num_envs.",
     ),
     "boltzmann in the tutorial": (
         {"preset": "tutorial", "boltzmann": True},
@@ -269,7 +269,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a loss by the word of other libraries": (
         {"loss": "mse"},
-        "loss is 'mse', but that names a function of your own; use error='mse'.",
+        "loss is 'mse', but it names a user's own function; use error='mse'.",
     ),
     "constants of Adam in pqn": (
         {"preset": "pqn", "adam_epsilon": 0.5},

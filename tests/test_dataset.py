@@ -132,7 +132,7 @@ def test_what_another_agent_remembered_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_environment_is_refused(logged: Logged) -> None:
-    with pytest.raises(UsageError, match=r"a run of CartPole-v1, but env is Acrobot-v1; name a run of that one\.$"):
+    with pytest.raises(UsageError, match=r"a run of CartPole-v1, but env is Acrobot-v1; name a run of Acrobot-v1\.$"):
         read(logged.name, logged.spaces, (), logged.root, "Acrobot-v1")
 
 
@@ -160,7 +160,7 @@ def test_runs_that_are_not_there_or_hold_nothing_are_refused(logged: Logged, tmp
         read(run.name, logged.spaces, (), tmp_path, "CartPole-v1")
     empty = logged.tape._replace(written=jnp.int32(0))
     name = save(tmp_path, logged._replace(tape=empty), "CartPole-v1")
-    with pytest.raises(UsageError, match=f"{name} holds no step; use another"):
+    with pytest.raises(UsageError, match=f"{name} has no steps; use another"):
         read(name, logged.spaces, (), tmp_path, "CartPole-v1")
 
 
@@ -310,14 +310,14 @@ TRIPLE = spaces.MultiDiscrete([2, 3])
 @pytest.mark.parametrize(
     ("env", "actions", "message"),
     [
-        (Odd(reward=1e39), [[0, 1]], "episode 0, row 0: its reward is not finite; mend the data"),
+        (Odd(reward=1e39), [[0, 1]], "episode 0, row 0: its reward is not finite; correct the data"),
         (Odd(shown=np.nan), [[0, 1]], "episode 0, row 1: its observation is not finite"),
         (Odd(actions=spaces.Discrete(3)), [[0, 1]], r"whose actions Discrete\(3\) are not those of env='mine'"),
         (Odd(actions=spaces.Discrete(2, start=1)), [[1, 2]], r"whose actions Discrete\(2, start=1\) are not those"),
         (Odd(actions=TRIPLE), [[np.array([1, 2])]], "whose actions MultiDiscrete"),
         (Odd(actions=spaces.Box(-1, 1, (1,))), [[np.zeros(1, np.float32)]], "the action space is continuous"),
         (Odd(size=2), [[0, 1]], r"observations are float32\[2\], but those of env='mine' are float32\[1\]"),
-        (Odd(), [], "which holds no step; use another"),
+        (Odd(), [], "which has no steps; use another"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(
@@ -351,7 +351,7 @@ def shorten(episode: Any) -> None:
 def test_episodes_of_another_make_are_refused(minari: Any, tmp_path: Path) -> None:
     source = collect(minari, Odd(), [[0, 1]])
     edit(tmp_path, lambda episode: episode["truncations"].write_direct(np.array([True, False])))
-    with pytest.raises(UsageError, match="episode 0 goes on after its end; split it there"):
+    with pytest.raises(UsageError, match="episode 0 continues after its end; split it there"):
         read(source, spaces_of(Odd), (), tmp_path, "mine")
     edit(tmp_path, lambda episode: episode["truncations"].write_direct(np.array([False, False])))
     edit(tmp_path, lambda episode: episode["actions"].write_direct(np.array([0, 7])))
@@ -371,7 +371,7 @@ def test_a_file_that_cannot_be_read_is_named(minari: Any, tmp_path: Path) -> Non
         read(source, spaces_of(Odd), (), tmp_path, "mine")
     described = json.loads((folder / "metadata.json").read_text())
     (folder / "metadata.json").write_text(json.dumps({k: v for k, v in described.items() if k != "action_space"}))
-    with pytest.raises(UsageError, match="it does not say its spaces"):
+    with pytest.raises(UsageError, match="it does not declare its spaces"):
         read(source, spaces_of(Odd), (), tmp_path, "mine")
     (folder / "metadata.json").write_text("{")
     with pytest.raises(UsageError, match="which cannot be read"):

@@ -14,12 +14,13 @@ import qdojo
 ROOT = Path(qdojo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "types", "noise"}
+BASE = {"errors", "types", "noise", "observations"}
 PARTS = {"bellman", "networks", "tape", "envs"}
 ALLOWED = {
     "errors": set(),
     "noise": set(),
     "types": set(),
+    "observations": {"types"},
     "config": {"errors"},
     "processor": {"config"},
     "snapshot": {"errors"},

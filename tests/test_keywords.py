@@ -27,8 +27,7 @@ from typing import Literal, TypedDict
 
 
 class Settings(TypedDict, total=False):
-    """All settings but those that may be given as objects. What is left out comes from the preset, else it is the
-    default."""
+    """All settings except those that may be objects. An omitted setting has the preset's value, or else its default."""
 '''
 
 EXPLICIT = ("env", "preset", "network", "loss")
@@ -61,7 +60,7 @@ def source() -> str:
         if name in VARYING:
             one, none, _ = kind.partition(" | None")
             kind = f"{one} | Sequence[{one}]{none}"
-        several = " A list gives each group of `seeds` members one of its values." if name in VARYING else ""
+        several = " A list trains `seeds` members with each of its values." if name in VARYING else ""
         default = f'"{field.default}"' if isinstance(field.default, str) else field.default
         text = f'"""{" ".join(str(field.description).split())}{several} Default: {default}."""'
         lines.append(f"    {name}: {kind}")
@@ -77,8 +76,10 @@ def test_every_setting_is_a_keyword_of_train() -> None:
     parameters = inspect.signature(api.train).parameters
     known = get_type_hints(keywords.Settings)
     assert set(known) | set(EXPLICIT) == set(Config.model_fields)
-    assert set(EXPLICIT) <= set(parameters)
-    assert not set(known) & set(parameters)
+    assert set(EXPLICIT) | set(known) <= set(parameters)
+    assert {parameter.kind for parameter in [*parameters.values()][1:]} == {inspect.Parameter.KEYWORD_ONLY}
+    assert parameters["learning_rate"].default == 1e-3
+    assert parameters["hidden"].annotation == Sequence[int]
     assert known["learning_rate"] == float | Sequence[float]
     assert known["hidden"] == Sequence[int]
 

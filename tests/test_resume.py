@@ -521,7 +521,7 @@ def test_divergence_stops_the_run_and_its_checkpoint_is_whole(tmp_path: Path) ->
     run = assert_diverged(
         tmp_path,
         r"^(loss|q_mean) of member 0 is no longer finite at step [\d,]+: the agent diverged; lower learning_rate "
-        r"\(now 1e\+30\) or set max_grad_norm; the last checkpoint is whole\.$",
+        r"\(now 1e\+30\) or set max_grad_norm; the last checkpoint is intact\.$",
         learning_rate=1e30,
         learning_rate_end=1e30,
         error="mse",

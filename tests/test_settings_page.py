@@ -11,20 +11,22 @@ PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 HEAD = """\
 # Settings
 
-Every setting of a run by its group. It is a flag of `qdojo train` (`--capacity-steps 20000`), a keyword argument of
-`qdojo.train` and `qdojo.Config` (`capacity_steps=20_000`), an environment variable (`QDOJO_CAPACITY_STEPS=20000`), and
-an entry of a TOML file for `--config`, in the table of its group (`[replay]`) or in none. A flag overrides the
-variable, the variable the file, and that the preset; a preset's settings for an environment override those it has for
-all. `qdojo presets NAME` shows them.
+This page lists all settings of a run by group. Each setting is a flag of `qdojo train` (`--capacity-steps 20000`), a
+keyword argument of `qdojo.train` and `qdojo.Config` (`capacity_steps=20_000`), an environment variable
+(`QDOJO_CAPACITY_STEPS=20000`), and an entry of a TOML file for `--config`, either in the table of its group
+(`[replay]`) or outside all tables. A flag overrides the variable, the variable overrides the file, and the file
+overrides the preset. A preset's settings for one environment override its settings for all environments. `qdojo
+presets NAME` shows both.
 
-A setting that nothing reads under the others is refused where you set it, and so is one that does not go with the
-others: the last column says what each needs. `agent` comes with the preset. In a file, `"none"` stands for none.
+The last column says what a setting needs. If you set one that the other settings rule out, or that would have no
+effect, the run stops with an error before it begins. The preset chooses `agent`. In a file, write `"none"` for none.
+The [glossary](glossary.md) explains terms such as member and row.
 """
 
 
 CROSSED = """\
 ## What goes with what
-The same, by what is needed. All else goes together.
+This table lists the same requirements, by what is needed. All other combinations are allowed.
 """
 
 
@@ -63,7 +65,8 @@ def what_goes_with_what() -> str:
         f"| `{need}` | {', '.join(found.get(GoesWith, []))} | {', '.join(found.get(ReadWith, []))} |"
         for need, found in sorted(by_need.items())
     ]
-    return "\n".join([CROSSED, "| needed | refused without it | not read without it |", "|---|---|---|", *rows]) + "\n"
+    header = ["| needed | rejected without it | no effect without it |", "|---|---|---|"]
+    return "\n".join([CROSSED, *header, *rows]) + "\n"
 
 
 def test_the_page_says_what_the_declarations_say() -> None:

@@ -53,7 +53,7 @@ def test_what_comes_back_shares_no_memory_with_the_arrays() -> None:
         ("weights/w", None, "weights/w is missing in the checkpoint, but this config needs float32[2, 2]."),
         ("weights/w", np.zeros((2, 3), np.float32), "weights/w is float32[2, 3] in the checkpoint, but this config "),
         ("tally", np.zeros(1, np.int32), "tally is int32[1] in the checkpoint, but this config needs int64[1]."),
-        ("layers/2", np.zeros(1), "layers/2 is in the checkpoint, but this config needs no such array."),
+        ("layers/2", np.zeros(1), "layers/2 is in the checkpoint, but this config has no such array."),
     ],
 )
 def test_the_state_of_another_config_is_refused(name: str, array: np.ndarray | None, message: str) -> None:

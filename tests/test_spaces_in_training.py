@@ -128,7 +128,7 @@ class AllShut(Doors):
 
 
 def test_a_mask_that_allows_nothing_stops_the_run_with_the_environments_name(tmp_path: Any) -> None:
-    with pytest.raises(EnvironmentFailure, match=r"AllShut failed .* it gave an action mask that allows no action"):
+    with pytest.raises(EnvironmentFailure, match=r"AllShut failed .* it returned an action mask that allows no action"):
         qdojo.train(AllShut, root=tmp_path, **SMALL)
 
 
@@ -260,10 +260,10 @@ def test_a_memory_on_copies_that_wait_is_refused(tmp_path: Any) -> None:
         (
             "CartPole-v1",
             np.zeros(3),
-            r"The agent was given an observation of shape \(3,\) where its space has \(4,\); pass",
+            r"The agent was given an observation of shape \(3,\), but its space has \(4,\); pass",
         ),
-        ("CartPole-v1", np.zeros((1, 4)), r"an observation of shape \(1, 4\) where"),
-        ("CartPole-v1", ["a", "b", "c", "d"], "an observation of dtype <U1 where float32 is needed; pass one"),
+        ("CartPole-v1", np.zeros((1, 4)), r"an observation of shape \(1, 4\), but"),
+        ("CartPole-v1", ["a", "b", "c", "d"], "an observation of dtype <U1, but float32 is needed; pass one"),
         ("CartPole-v1", [[0.0], [0.0, 1.0]], "a list, which is not an observation; pass one"),
         ("CartPole-v1", (np.zeros(4), {}), "The observation is all that reset returned; pass the first part"),
         ("CartPole-v1", (np.zeros(4), 1.0, False, False, {}), "The observation is all that step returned; pass"),

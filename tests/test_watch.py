@@ -1,5 +1,6 @@
 """Films are whole or absent, show what was played, and the window needs a screen."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -136,12 +137,44 @@ def test_what_cannot_be_filmed_is_said_and_leaves_nothing(env: Any, name: str, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_screen_a_film_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_without_a_screen_a_film_is_suggested() -> None:
     with pytest.raises(UsageError, match=r"no screen.*--record play\.mp4"):
         watch_env("CartPole-v1", first_action, 1, seed=0)
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_without_a_screen_a_film_is_made_and_nothing_complains(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """SDL writes to the file descriptor of stderr, and a notebook would show it in red."""
+    watch_env("CartPole-v1", first_action, 1, seed=0, record=tmp_path / "play.gif")
+    assert capfd.readouterr().err == ""
+    assert "SDL_VIDEODRIVER" not in os.environ, "a window that is opened later is shown"
+    with pytest.raises(UsageError, match="no image"):
+        watch_env(Blank, first_action, 1, seed=0, record=tmp_path / "play.gif")
+    assert "SDL_VIDEODRIVER" not in os.environ
+
+
+def test_with_a_screen_a_film_leaves_its_choice_to_sdl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drivers = []
+
+    class Asking(Painter):
+        def render(self) -> Any:
+            drivers.append(os.environ["SDL_VIDEODRIVER"])
+            return super().render()
+
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    watch_env(Asking, first_action, 1, seed=0, record=tmp_path / "play.gif")
+    assert set(drivers) == {"x11"}
+    assert os.environ["SDL_VIDEODRIVER"] == "x11"
 
 
 def test_a_window_plays_at_the_speed_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,10 @@
 """The Python interface: train, resume, evaluate, load. The command line calls these functions too."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, Unpack
 
 import gymnasium as gym
 import jax
@@ -13,6 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from qdojo.build.named import takes_spaces
 from qdojo.build.training import build, refuse_unread
+from qdojo.calling import one_positional, with_settings
 from qdojo.config import Config, is_keras_file, make_config, stored_config
 from qdojo.config.keywords import Settings
 from qdojo.dataset import MINARI, minari_folder
@@ -37,32 +37,10 @@ from qdojo.training.trainer import proceed, start
 from qdojo.watch import has_screen
 
 RUNS = Path("runs")
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
-def _one_positional(function: Callable[P, R]) -> Callable[P, R]:
-    """Reject calls in the style of other libraries, such as `train("MlpPolicy", "CartPole-v1")`, with a clear error."""
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        if len(args) > 1:
-            surplus = " and ".join(map(repr, args[1:]))
-            if isinstance(args[0], str) and args[0].endswith("Policy"):
-                raise UsageError(
-                    f"train takes only the environment by position, but {args[0]!r} is a policy; leave it out, as in "
-                    f"qdojo.train({args[1]!r}): `network` and `hidden` define the network."
-                )
-            raise UsageError(
-                f"train takes only the environment by position; pass {surplus} by name, as in "
-                "qdojo.train('CartPole-v1', steps=100_000)."
-            )
-        return function(*args, **kwargs)
-
-    return wrapper
-
-
-@_one_positional
+@with_settings
+@one_positional
 def train(
     env: str | gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | Callable[..., Any] | NativeEnvironment | None = None,
     *,

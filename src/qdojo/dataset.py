@@ -1,5 +1,5 @@
-"""Logged steps as rows of the tape: from the replay memory of a run, or from a Minari data set on this disk. Not for
-learning from them: see `loops/offline.py`. Nothing is ever downloaded.
+"""Reads logged steps as rows of the tape, from the replay memory of a run or from a local Minari data set.
+`loops/offline.py` learns from them. Nothing is downloaded.
 """
 
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ from qdojo.tape import ring
 from qdojo.types import Masked, Observation, Step
 
 MINARI = "minari:"
-"""What the name of a Minari data set begins with; any other is the name of a run."""
+"""Prefix of the names of Minari data sets; all other names are names of runs."""
 TAPE = "state/tape/"
-"""Where a checkpoint holds it."""
+"""Prefix of the tape's arrays in a checkpoint."""
 
 
 def read(source: str, spaces: Spaces, memory: PyTree[Any], root: Path, env: str) -> Step:
-    """All logged rows of the environment `env` as one stream `[rows]`, in NumPy, by the rules of the tape.
+    """All logged rows of the environment `env` as one stream `[rows]` of NumPy arrays, in the format of the tape.
 
-    `source` is `minari:ID`, or a run as `runs.directory.find` takes it: a path, or a name under `root`. `memory` is
-    what an agent stores when an episode starts, and what each row gets: that of whoever played is of no use to another.
-    Raises UsageError where there is no such data, or where they do not fit the environment.
+    `source` is `minari:ID`, or a run as `runs.directory.find` accepts it: a path, or a name under `root`. Every row
+    gets `memory`, the stored memory at the start of an episode, because another agent's memory is useless. Raises
+    UsageError if the data do not exist or do not fit the environment.
     """
     rows = _of_minari(source, spaces, env) if source.startswith(MINARI) else _of_run(source, spaces, root, env)
     number = len(rows.reward)
@@ -43,7 +43,7 @@ def _of_run(source: str, spaces: Spaces, root: Path, env: str) -> Step:
     loaded = checkpoint.load_latest(run.checkpoints_path)
     played = loaded.meta.get("config", {}).get("env")
     if played != env:
-        raise UsageError(f"dataset is {run.path}, a run of {played}, but env is {env}; name a run of that one.")
+        raise UsageError(f"dataset is {run.path}, a run of {played}, but env is {env}; name a run of {env}.")
     like = _like(spaces)
     for name, needed in snapshot.to_arrays({"state": {"tape": {"like": like}}}).items():
         found = loaded.arrays.get(name)
@@ -51,7 +51,7 @@ def _of_run(source: str, spaces: Spaces, root: Path, env: str) -> Step:
             holds = "no such array" if found is None else _described(found)
             raise UsageError(
                 f"dataset is {run.path}, where {name} is {holds}, but {_described(needed)} is needed here; "
-                "use settings under which both runs see and do the same."
+                "use settings that give both runs the same observations and actions."
             )
     written = int(loaded.arrays[f"{TAPE}written"])
     rows = jax.tree.map(np.asarray, ring.unpack(loaded.arrays[f"{TAPE}words"], like))
@@ -59,7 +59,7 @@ def _of_run(source: str, spaces: Spaces, root: Path, env: str) -> Step:
 
 
 def _like(spaces: Spaces) -> Step:
-    """No rows, but their shapes and dtypes. The memory lies behind all else in a row, and is left there."""
+    """An empty block of rows with their shapes and dtypes. The memory ends each row, so it can be left out."""
     observation = np.zeros((0, *spaces.observation_shape), spaces.observation_dtype)
     return Step(
         observation=Masked(observation, np.zeros((0, *spaces.legal.shape), bool)) if spaces.masked else observation,
@@ -75,9 +75,9 @@ def _described(rows: Shaped[np.ndarray, "rows ..."]) -> str:
 
 
 def streams(ringed: Step, written: int) -> Step:
-    """The rows `[time, member, env]` of a ring in order of time, each member's and env's after the other `[rows]`.
+    """The rows `[time, member, env]` of a ring as one stream `[rows]`: env after env, each in order of time.
 
-    The newest row of each is `last`: what follows it is not there.
+    The newest row of each env becomes `last`, because the row that followed it is missing.
     """
     capacity = len(ringed.reward)
     size = min(written, capacity)
@@ -100,22 +100,22 @@ def _of_minari(source: str, spaces: Spaces, env: str) -> Step:
     ):
         raise UsageError(
             f"dataset is {source}, whose actions {dataset.action_space} are not those of env={env!r}; "
-            "name the environment that they are of."
+            "set env to the environment of the data set."
         )
     seen, needed = (f"{each.observation_dtype}{list(each.observation_shape)}" for each in (theirs, spaces))
     if seen != needed:
         raise UsageError(
             f"dataset is {source}, whose observations are {seen}, but those of env={env!r} are {needed}; "
-            "name the environment that they are of."
+            "set env to the environment of the data set."
         )
     episodes = [_episode(episode, spaces, f"{source}, episode {episode.id}") for episode in _episodes(dataset, source)]
     if not episodes:
-        raise UsageError(f"dataset is {source}, which holds no step; use another.")
+        raise UsageError(f"dataset is {source}, which has no steps; use another.")
     return jax.tree.map(lambda *parts: np.concatenate(parts), *episodes)
 
 
 def minari_folder(source: str) -> Path:
-    """Where the files of `minari:ID` lie. Raises UsageError where there are none, or no Minari."""
+    """The folder with the files of `minari:ID`. Raises UsageError if it does not exist or Minari is not installed."""
     try:
         import minari.storage
     except ImportError as error:
@@ -129,23 +129,23 @@ def minari_folder(source: str) -> Path:
 
 
 def _opened(source: str) -> Any:
-    """The `MinariDataset` of that name."""
+    """The `MinariDataset` of this name."""
     folder = minari_folder(source)
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
     try:
-        # Where the spaces are not written down, Minari would build the environment that the file names to see them.
+        # If the file does not declare the spaces, Minari would build the environment that it names to find them.
         described = MinariStorage.read_raw_metadata(folder)
         if not {"observation_space", "action_space"} <= described.keys():
-            raise ValueError("it does not say its spaces")
+            raise ValueError("it does not declare its spaces")
         return minari.load_dataset(source.removeprefix(MINARI), download=False)
     except (OSError, ValueError, KeyError, AssertionError, ImportError) as error:
         raise _unreadable(source, error) from error
 
 
 def _episodes(dataset: Any, source: str) -> Iterator[Any]:
-    """Those that have a step."""
+    """The episodes that have at least one step."""
     try:
         for episode in dataset.iterate_episodes():
             if len(episode.rewards):
@@ -155,25 +155,25 @@ def _episodes(dataset: Any, source: str) -> Iterator[Any]:
 
 
 def _unreadable(source: str, error: Exception) -> UsageError:
-    return UsageError(f"dataset is {source}, which cannot be read ({type(error).__name__}: {error}); get it anew.")
+    return UsageError(f"dataset is {source}, which cannot be read ({type(error).__name__}: {error}); get it again.")
 
 
 def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
-    """The rows of one: its steps, and one for its final observation."""
+    """The rows of one episode: its steps, and one row for its final observation."""
     steps = len(episode.rewards)
     terminated, truncated = (np.asarray(flags, bool) for flags in (episode.terminations, episode.truncations))
     if (terminated | truncated)[:-1].any():
-        raise UsageError(f"dataset {name} goes on after its end; split it there.")
+        raise UsageError(f"dataset {name} continues after its end; split it there.")
     observation = _observations(episode, spaces, name, bool(terminated[-1]))
     action = _actions(episode.actions, steps, spaces, name)
     legal = observation.action_mask[-1] if isinstance(observation, Masked) else spaces.legal
     if np.asarray(episode.rewards).dtype.kind not in "biuf":
-        raise UsageError(f"dataset {name} has rewards that are no numbers; mend the data.")
-    with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused
+        raise UsageError(f"dataset {name} has rewards that are not numbers; correct the data.")
+    with np.errstate(over="ignore"):  # too large values become inf, which is refused
         reward = np.append(np.asarray(episode.rewards), 0.0).astype(np.float32)
     rows = Step(
         observation=observation,
-        # It means nothing, but even so it is one that could be taken.
+        # The action of the final row has no meaning, but it must be legal.
         action=np.concatenate([action, np.argmax(legal, axis=-1)[None]]).astype(np.int32),
         reward=reward,
         terminated=np.append(terminated, False),
@@ -183,7 +183,7 @@ def _episode(episode: Any, spaces: Spaces, name: str) -> Step:
 
 
 def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> Observation:
-    """All `steps + 1` of them, as the agent sees them."""
+    """All `steps + 1` observations, as the agent sees them."""
     beside = spaces.mask_source in ("info", "method")
     masks = (episode.infos or {}).get(MASK) if beside else None
     if beside and masks is None:
@@ -196,7 +196,7 @@ def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> 
     if numbers != {steps + 1}:
         raise UsageError(
             f"dataset {name} has {steps} steps and {min(numbers)} observations, but the final one is needed too; "
-            f"store all {steps + 1}."
+            f"store all {steps + 1} observations."
         )
     seen = []
     for row in range(steps + 1):
@@ -205,12 +205,12 @@ def _observations(episode: Any, spaces: Spaces, name: str, terminated: bool) -> 
         try:
             seen.append(spaces.encode(shown, info, terminated and row == steps))
         except BadValueError as error:
-            raise UsageError(f"dataset {name}, row {row} has {error}; name the environment that it is of.") from error
+            raise UsageError(f"dataset {name}, row {row} has {error}; set env to that of the data set.") from error
     return jax.tree.map(lambda *rows: np.stack(rows), *seen)
 
 
 def _actions(given: Any, steps: int, spaces: Spaces, name: str) -> Int[np.ndarray, "steps *branches"]:
-    """Counted from 0."""
+    """The actions of an episode, counted from 0."""
     actions = np.asarray(given)
     if actions.shape != (steps, *spaces.raw_action_shape) or actions.dtype.kind not in "iu":
         raise UsageError(
@@ -221,9 +221,9 @@ def _actions(given: Any, steps: int, spaces: Spaces, name: str) -> Int[np.ndarra
 
 
 def _checked(rows: Step, spaces: Spaces, name: str) -> Step:
-    """The rows, if there are any and each is one that the environment could have given."""
+    """The rows, unchanged. Raises UsageError if they have no step, a value that is not finite, or an illegal action."""
     if rows.last.all():
-        raise UsageError(f"{name} holds no step; use another.")
+        raise UsageError(f"{name} has no steps; use another.")
     legal = np.broadcast_to(spaces.legal, (len(rows.last), *spaces.legal.shape))
     observation: Any = rows.observation
     if isinstance(observation, Masked):
@@ -231,11 +231,11 @@ def _checked(rows: Step, spaces: Spaces, name: str) -> Step:
     for part, values in {"observation": observation, "reward": rows.reward}.items():
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
-            raise UsageError(f"{name}, row {int(np.argmin(finite))}: its {part} is not finite; mend the data.")
+            raise UsageError(f"{name}, row {int(np.argmin(finite))}: its {part} is not finite; correct the data.")
     exists = (rows.action >= 0) & (rows.action < spaces.num_actions)
     allowed = np.take_along_axis(legal, np.where(exists, rows.action, 0)[..., None], axis=-1)[..., 0] & exists
     allowed = allowed.reshape(len(rows.last), -1).all(axis=1) | np.asarray(rows.last)
     if not allowed.all():
         row = int(np.argmin(allowed))
-        raise UsageError(f"{name}, row {row}: its action {rows.action[row]} is not legal there; mend the data.")
+        raise UsageError(f"{name}, row {row}: its action {rows.action[row]} is not legal there; correct the data.")
     return rows

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from qdojo import snapshot
 from qdojo.build.opening import Opened, open_player, params_template
+from qdojo.build.player import seen_spaces
 from qdojo.build.stepping import build_evaluator
 from qdojo.config import Config, read_config
 from qdojo.envs.again import GIVEN, MadeAgain
@@ -99,7 +100,7 @@ class Run:
     @property
     def result(self) -> Result:
         """The content of `result.json`; empty before the run has ended."""
-        return read_result(self.directory) or {}
+        return read_result(self.directory) or cast(Result, {})
 
     @property
     def history(self) -> History:
@@ -168,7 +169,8 @@ class Run:
             raise UsageError(f"The actions of {self.config.env} are MultiDiscrete, which has no plain Keras form.")
         from qdojo.export.keras import keras_model
 
-        return keras_model(self.policy(member).params, self.opened.spaces.observation_shape, self.opened.model)
+        shape = seen_spaces(self.config, self.opened.spaces).observation_shape
+        return keras_model(self.policy(member).params, shape, self.opened.model)
 
     @cached_property
     def opened(self) -> Opened:

@@ -1,11 +1,11 @@
-"""The errors qdojo raises on purpose: one sentence each, naming the field and the fix."""
+"""The errors that qdojo raises deliberately. Their messages are one sentence that names the field and the fix."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 class QdojoError(Exception):
-    """Something failed for a reason that qdojo understands; the message is for a person (exit 1)."""
+    """Something failed for a known reason; the message is written for the user (exit 1)."""
 
 
 class UsageError(QdojoError):
@@ -13,7 +13,7 @@ class UsageError(QdojoError):
 
 
 class EnvironmentFailure(QdojoError):
-    """An environment raised, died, or broke its own contract in the middle of a run (exit 1)."""
+    """An environment raised an exception, died, or violated its contract during a run (exit 1)."""
 
 
 class DamagedFile(QdojoError):
@@ -21,9 +21,9 @@ class DamagedFile(QdojoError):
 
 
 def tried(what: str, call: Callable[[], Any]) -> Any:
-    """What a user's own code gives. Raises UsageError, which names `what` it is, for anything that comes out of it."""
+    """The result of a user's own code. Turns any exception from it into a UsageError that calls the code `what`."""
     try:
         return call()
     except Exception as error:
         first = (str(error).splitlines() or [""])[0].rstrip(". ")
-        raise UsageError(f"{what} raised {type(error).__name__}: {first}; mend it.") from error
+        raise UsageError(f"{what} raised {type(error).__name__}: {first}; correct it.") from error

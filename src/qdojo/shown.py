@@ -2,9 +2,9 @@
 
 import base64
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qdojo.config import read_config
 from qdojo.envs.atari_names import human_clause
@@ -26,7 +26,7 @@ def facts(run: RunDirectory) -> list[tuple[str, str]]:
     except (QdojoError, OSError, UnicodeDecodeError):
         told.append(("environment", "unknown: config.toml cannot be read"))
     try:
-        result = read_result(run) or {}
+        result: Mapping[str, Any] = read_result(run) or {}
     except QdojoError:
         result = {}
     steps = f" after {result['steps']:,} steps" if "steps" in result else ""

@@ -1,4 +1,4 @@
-"""A state as named arrays and back, bit by bit. Not for files: see `runs/checkpoint.py`."""
+"""Converts a state to named arrays and back without changing a bit. `runs/checkpoint.py` handles the files."""
 
 from functools import partial
 from typing import Any
@@ -12,11 +12,11 @@ from qdojo.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
 BLOCK_BYTES = 64 * 2**20
-"""Larger arrays go to the device in blocks of this size: what is read from a file is never in memory twice."""
+"""Larger arrays are moved to the device in blocks of this size, so that a file's data is never in memory twice."""
 
 
 def to_arrays(tree: PyTree[Any]) -> Arrays:
-    """Every leaf, named by its path."""
+    """All leaves of a tree, named by their paths."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): np.asarray(leaf) for path, leaf in leaves}
 
@@ -24,12 +24,12 @@ def to_arrays(tree: PyTree[Any]) -> Arrays:
 def from_arrays(template: PyTree[Any], arrays: Arrays, filled_up: tuple[str, ...] = ()) -> PyTree[Any]:
     """The tree of `template`'s structure that holds `arrays`; NumPy leaves stay NumPy, the rest go to the device.
 
-    Those named in `filled_up` may have fewer rows than the template: the others are zeros. Raises UsageError where a
-    name, a shape or a dtype is not the template's: the state of another config.
+    Arrays named in `filled_up` may have fewer rows than the template; missing rows are zeros. Raises UsageError if a
+    name, a shape or a dtype differs from the template, as in the state of another config.
     """
     unknown = sorted(arrays.keys() - {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(template)})
     if unknown:
-        raise UsageError(f"{unknown[0]} is in the checkpoint, but this config needs no such array.")
+        raise UsageError(f"{unknown[0]} is in the checkpoint, but this config has no such array.")
 
     def leaf(path: Any, like: Any) -> Any:
         name = _name(path)
@@ -51,7 +51,7 @@ def _fits(found: np.ndarray, like: Any, may_be_short: bool) -> bool:
 
 
 def _on_device(found: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
-    """The array on the device, with rows of zeros after its own up to `shape`."""
+    """The array on the device, padded with rows of zeros to `shape`."""
     if found.shape == shape and found.nbytes <= BLOCK_BYTES:
         return jnp.array(found)
     array = jnp.zeros(shape, found.dtype)

@@ -1,5 +1,5 @@
-"""How good a population is and how sure of it one can be: the interquartile mean and its bootstrap interval.
-Not per-episode bookkeeping: see `runs.metrics`.
+"""Aggregate scores of a population: the interquartile mean and its bootstrap confidence interval. `runs.metrics` keeps
+the scores of single episodes.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021), sections 4.2 and 4.3.
 """
@@ -9,9 +9,9 @@ from jaxtyping import Float, Real
 
 
 def interquartile_mean(values: Real[np.ndarray, "..."]) -> float:
-    """The mean of the middle half of all values, of any shape: a quarter of them, rounded down, is cut at each end.
+    """The mean of the middle half of all values, of any shape: a quarter, rounded down, is discarded at each end.
 
-    Raises `ValueError` for no values, and for NaN, which sorting would hide among the values that are cut.
+    Raises `ValueError` if there are no values, or if one is NaN, which sorting could hide among the discarded values.
     """
     return _middle_mean(_checked(values).ravel())
 
@@ -19,13 +19,14 @@ def interquartile_mean(values: Real[np.ndarray, "..."]) -> float:
 def bootstrap_interval(
     values: Real[np.ndarray, "seeds *tasks"], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval (low, high) of the interquartile mean under a stratified bootstrap.
+    """The percentile interval (low, high) of the interquartile mean, by a stratified bootstrap.
 
-    Each resample draws as many seeds as there are, with replacement and apart for each task; for values of one task,
-    `[seeds]`, this is the plain bootstrap. Raises `ValueError` for no values, NaN, or a confidence outside (0, 1).
+    Each resample draws as many seeds as there are, with replacement and independently for each task; for values of one
+    task, `[seeds]`, this is the plain bootstrap. Raises `ValueError` if there are no values, if one is NaN, or if the
+    confidence is outside (0, 1).
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, and is {confidence}.")
+        raise ValueError(f"confidence is {confidence}, but it must be between 0 and 1.")
     scores = _checked(values)
     scores = scores.reshape(len(scores), -1)
     seeds, tasks = scores.shape
@@ -39,17 +40,17 @@ def bootstrap_interval(
 
 
 def member_interval(means: Real[np.ndarray, "member"]) -> tuple[float, float] | None:
-    """The 95 % interval of the interquartile mean of a population; None for fewer than three members, of which a
-    bootstrap says nothing."""
+    """The 95 % confidence interval of a population's interquartile mean; None for fewer than three members, too few for
+    a bootstrap."""
     return bootstrap_interval(means) if len(means) >= 3 else None
 
 
 def _checked(values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     scores = np.asarray(values, np.float64)
     if scores.size == 0:
-        raise ValueError("There are no values to take a mean of.")
+        raise ValueError("There are no values to average.")
     if np.isnan(scores).any():
-        raise ValueError("A value is NaN, so no mean of these values means anything.")
+        raise ValueError("A value is NaN, so the mean of these values is undefined.")
     return scores
 
 

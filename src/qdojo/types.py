@@ -96,7 +96,7 @@ class Clock(NamedTuple):
     rows: Int[Array, ""]
     """Rows written to the tape since the start of the run."""
     updates: Int[Array, ""]
-    """Gradient steps taken by each member."""
+    """Calls of `Agent.update` so far, for each member."""
 
 
 def _as_it_is(x: Any) -> Any:

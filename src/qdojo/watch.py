@@ -61,11 +61,14 @@ def watch(
         _check_target(record)
     elif not has_screen():
         raise UsageError("There is no screen to open a window on; record a film instead: --record play.mp4")
-    env = _make(spec, "human" if record is None else "rgb_array")
-    if record is not None and _EVERY_FRAME in env.metadata.get("render_modes", ()):
-        close_quietly(env)
-        env = _make(spec, _EVERY_FRAME)
-    try:
+    with contextlib.ExitStack() as stack:
+        if record is not None and not has_screen():
+            stack.enter_context(_sdl_without_a_screen())
+        env = _make(spec, "human" if record is None else "rgb_array")
+        if record is not None and _EVERY_FRAME in env.metadata.get("render_modes", ()):
+            close_quietly(env)
+            env = _make(spec, _EVERY_FRAME)
+        stack.callback(close_quietly, env)
         speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
         copy = SeededCopy(env, spaces, seed, _WATCHED)
         watched: list[Watched] = []
@@ -79,8 +82,6 @@ def watch(
             shots = (frame for _ in shown for frame in _shoot(env, spec.name))
             _write_film(shots, record, speed)
         return watched
-    finally:
-        close_quietly(env)
 
 
 def _check_target(record: Path) -> None:
@@ -98,6 +99,16 @@ def has_screen() -> bool:
     if not sys.platform.startswith("linux"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+
+
+@contextlib.contextmanager
+def _sdl_without_a_screen() -> Iterator[None]:
+    """SDL, with which pygame draws, looks for no screen: where there is none, it complains on stderr."""
+    os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        yield
+    finally:
+        os.environ.pop("SDL_VIDEODRIVER", None)
 
 
 def _make(spec: EnvSpec, render_mode: str) -> Any:

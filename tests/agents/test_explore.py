@@ -21,8 +21,9 @@ from qdojo.agents.explore import (
     exponential,
     linear,
 )
-from qdojo.networks.inputs import legal_only, plain
+from qdojo.networks.inputs import legal_only
 from qdojo.networks.network import Network
+from qdojo.observations import plain
 from qdojo.types import Clock, Masked, Observation
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

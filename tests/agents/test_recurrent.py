@@ -18,11 +18,12 @@ from qdojo.agents.quantile import fqf_loss, iqn_loss
 from qdojo.agents.recurrent import Target, reading, recurrent_loss, unrolled
 from qdojo.bellman.targets import Munchausen, rescaled, unrescaled
 from qdojo.networks.implicit import implicit
-from qdojo.networks.inputs import Design, in_place, legal_only, plain
+from qdojo.networks.inputs import Design, legal_only
 from qdojo.networks.mlp import mlp
 from qdojo.networks.network import Network
 from qdojo.networks.noisy import noisy
 from qdojo.networks.recurrent import head_design, recurrent
+from qdojo.observations import in_place, plain
 from qdojo.types import Batch, Masked, Observation, Sequence
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")

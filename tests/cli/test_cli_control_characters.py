@@ -66,8 +66,8 @@ def test_progress_prints_none(monkeypatch: pytest.MonkeyPatch) -> None:
     started = Started(where, config, "host", at_step=0)
     with Progress(print_episodes=False) as progress:
         progress.started(started)
-        progress.warned(f"it gave {TITLE}")
+        progress.warned(f"it returned {TITLE}")
     shown = screen.getvalue()
     assert TITLE not in shown
     assert r"Cart\x1b]0;owned\x07" in shown
-    assert r"it gave \x1b]0;owned\x07" in shown
+    assert r"it returned \x1b]0;owned\x07" in shown

@@ -255,8 +255,12 @@ def test_masked_environments_are_played_by_their_masks() -> None:
         (Unseeded, "seed", "two resets with the same seed start differently); call super().reset(seed=seed)"),
         (UnseededSteps, "seed", "they differ from step 1); call super().reset(seed=seed)"),
         (BadPart, "reset", "in part 'place', observation[0] is 500, outside its space's -100 .. 100"),
-        (NoWayOut, "step", "step 4: it gave an action mask that allows no action in branch 1; give a mask of 0 and 1"),
-        (ForgetsMask, "step", "step 1: it gave no action mask, although its first reset gave one; give a mask"),
+        (
+            NoWayOut,
+            "step",
+            "step 4: it returned an action mask that allows no action in branch 1; give a mask of 0 and 1",
+        ),
+        (ForgetsMask, "step", "step 1: it returned no action mask, although its first reset gave one; give a mask"),
         (Endless, "time limit", "gymnasium.wrappers.TimeLimit"),
     ],
 )

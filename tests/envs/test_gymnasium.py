@@ -303,15 +303,15 @@ def test_a_ready_made_vector_says_that_it_cannot_be_restored() -> None:
         ("exits", "SystemExit: 3"),
         ("nan", "NaN or inf"),
         ("too large", "NaN or inf"),
-        ("shape", r"shape \(1, 2\) where its space has \(2,\)"),
+        ("shape", r"shape \(1, 2\), but its space has \(2,\)"),
         ("dtype", "dtype <U1"),
         ("reward", "a reward of inf"),
-        ("no reward", "it gave the reward None where one number is needed"),
-        ("many rewards", r"it gave the reward array\(.*\) where one number is needed"),
-        ("word as reward", "it gave the reward 'high' where one number is needed"),
+        ("no reward", "it returned the reward None, but one number is needed"),
+        ("many rewards", r"it returned the reward array\(.*\), but one number is needed"),
+        ("word as reward", "it returned the reward 'high', but one number is needed"),
         (
             "four values",
-            r"it gave a tuple of 4, as in old Gym, at its step where a tuple \(observation, .* is needed: split done",
+            r"it returned a tuple of 4 from step, as in old Gym, but a tuple \(observation, .* is needed: split done",
         ),
     ],
 )
@@ -352,9 +352,9 @@ class NanLater(Corridor):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (NoInfo, r"it gave a ndarray at its reset where a tuple \(observation, info\) is needed"),
-        (TextAsReward, "it gave the reward 'high' where one number is needed"),
-        (NanLater, "it gave an observation that holds NaN or inf"),
+        (NoInfo, r"it returned a ndarray from reset, but a tuple \(observation, info\) is needed"),
+        (TextAsReward, "it returned the reward 'high', but one number is needed"),
+        (NanLater, "it returned an observation that holds NaN or inf"),
     ],
 )
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

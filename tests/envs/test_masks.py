@@ -152,10 +152,10 @@ class Free(Stairs):
 
 
 WRONG = [
-    (wrong_later(np.zeros(3, np.int8)), "it gave an action mask that allows no action."),
-    (wrong_later(np.ones(4, bool)), "it gave an action mask of shape (4,) where (3,) is needed."),
-    (wrong_later(np.array([0, 1, 2])), "it gave an action mask that holds numbers other than 0 and 1."),
-    (wrong_later(np.array(["a"] * 3)), "it gave an action mask of dtype <U1 where bool or numbers are needed."),
+    (wrong_later(np.zeros(3, np.int8)), "it returned an action mask that allows no action."),
+    (wrong_later(np.ones(4, bool)), "it returned an action mask of shape (4,), but (3,) is needed."),
+    (wrong_later(np.array([0, 1, 2])), "it returned an action mask that holds numbers other than 0 and 1."),
+    (wrong_later(np.array(["a"] * 3)), "it returned an action mask of dtype <U1, but bool or numbers are needed."),
 ]
 
 
@@ -176,8 +176,8 @@ def test_a_bad_mask_is_a_failure_that_says_where_also_at_a_truncation(mask: Mask
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("info", "it gave no action mask, although its first reset gave one."),
-        ("observation", "it gave no action mask, although its observation space has one."),
+        ("info", "it returned no action mask, although its first reset gave one."),
+        ("observation", "it returned no action mask, although its observation space has one."),
     ],
 )
 def test_a_missing_mask_is_a_failure(where: str, words: str) -> None:
@@ -250,8 +250,8 @@ def test_a_flat_mask_and_one_a_branch_say_the_same(seed: int, sizes: list[int], 
     [
         ((np.ones(2, bool), np.zeros(3, bool)), "allows no action in branch 1"),
         (np.array([0, 0, 1, 1, 1]), "allows no action in branch 0"),
-        ((np.ones(2, bool),), r"masks of shapes \[\(2,\)\] where \[\(2,\), \(3,\)\] are needed"),
-        (np.ones(6, bool), r"mask of shape \(6,\) where \(5,\) is needed"),
+        ((np.ones(2, bool),), r"masks of shapes \[\(2,\)\], but \[\(2,\), \(3,\)\] are needed"),
+        (np.ones(6, bool), r"mask of shape \(6,\), but \(5,\) is needed"),
         (None, "no action mask"),
     ],
 )
@@ -373,7 +373,7 @@ def test_a_bad_mask_in_a_ready_made_vector_names_the_copy() -> None:
     host = HostEnvironment(resolve(lambda: SyncVectorEnv(makers)), [3], 2)
     host.reset()
     host.step(np.array([0, 0]))
-    with pytest.raises(EnvironmentFailure, match=r"copy 1 .*it gave no action mask, although its first reset gave one"):
+    with pytest.raises(EnvironmentFailure, match=r"copy 1 .*it returned no action mask, although its first reset"):
         host.step(np.array([0, 0]))
 
 
@@ -433,8 +433,11 @@ def raising(env: Stairs) -> Any:
 def test_a_method_that_raises_or_gives_nothing_is_named() -> None:
     for mask, words in (
         (raising, "at its first reset: its action_masks() raised LookupError: no such;"),
-        (lambda env: None, "at its first reset: it gave no action mask, although it has a method action_masks();"),
-        (lambda env: np.ones(2), "it gave an action mask of shape (2,) where (3,) is needed; give a mask of 0 and 1"),
+        (lambda env: None, "at its first reset: it returned no action mask, although it has a method action_masks();"),
+        (
+            lambda env: np.ones(2),
+            "it returned an action mask of shape (2,), but (3,) is needed; give a mask of 0 and 1",
+        ),
     ):
         spec = resolve(lambda mask=mask: MethodStairs(mask))
         with pytest.raises(UsageError) as error:
@@ -451,7 +454,7 @@ class Late(Free):
 
 
 def test_a_mask_that_only_steps_give_is_named() -> None:
-    words = "it gave an action mask in its info, although its first reset gave none"
+    words = "it returned an action mask in its info, although its first reset gave none"
     spec = resolve(Late)
     with pytest.raises(UsageError, match=f"{words}; give a mask of 0 and 1 with every reset and step"):
         try_out(spec, check_spaces(spec))

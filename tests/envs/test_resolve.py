@@ -80,7 +80,7 @@ def test_a_bare_name_is_its_current_version() -> None:
         ("LunarLander-v2", "LunarLander-v2 is deprecated: the current version is LunarLander-v3."),
         ("CartPole-v7", "CartPole-v7 does not exist: the current version is CartPole-v1."),
         ("no_such_module:Env-v0", "No module named 'no_such_module'; install it"),
-        ("math:Nope-v0", "the module math has no callable of that name and registers no such id"),
+        ("math:Nope-v0", "the module math neither has a callable of that name nor registers such an id"),
         ("math:sqrt", "could not be built: it raised TypeError"),
         (3, "must be a Gymnasium id, `module:name` or a callable, not int"),
     ],
@@ -122,9 +122,9 @@ def test_a_path_to_a_factory(module: str) -> None:
 @pytest.mark.parametrize(
     ("attribute", "words"),
     [
-        ("nothing", "gave a NoneType; it must return a gymnasium.Env"),
+        ("nothing", "returned a NoneType; it must return a gymnasium.Env"),
         ("fails", "could not be built: it raised RuntimeError: no."),
-        ("Bare", "lacks a part of gymnasium.Env"),
+        ("Bare", "lacks an attribute of gymnasium.Env"),
         ("number", "There is no environment called 'number'"),
     ],
 )
@@ -213,9 +213,9 @@ def test_observations_become_float32_uint8_or_one_hot(space: Any, given: Any, dt
     ("space", "given", "words"),
     [
         (spaces.Discrete(3), 3, "3, which is outside"),
-        (spaces.Discrete(3), 1.5, "1.5 where its Discrete space needs one integer"),
+        (spaces.Discrete(3), 1.5, "1.5, but its Discrete space needs one integer"),
         (spaces.Box(-1, 1, (2,)), np.zeros((2, 1)), r"shape \(2, 1\)"),
-        (spaces.Box(0, 255, (2,), np.uint8), np.zeros(2), "dtype float64 where uint8 is needed"),
+        (spaces.Box(0, 255, (2,), np.uint8), np.zeros(2), "dtype float64, but uint8 is needed"),
         (spaces.Box(-1, 1, (2,)), ["a", "b"], "dtype <U1"),
     ],
 )

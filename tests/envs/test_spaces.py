@@ -133,22 +133,22 @@ def test_samples_have_the_promised_form_and_distinct_ones_stay_distinct(space: s
     ("space", "value", "words"),
     [
         (spaces.MultiBinary(2), np.array([0, 2]), "numbers other than the 0 and 1"),
-        (spaces.MultiBinary(2), np.array([0, 1, 0]), r"shape \(3,\) and dtype int64 where its MultiBinary .*\(2,\)"),
-        (spaces.MultiBinary(2), np.array([0.0, 1.0]), "dtype float64 where its MultiBinary"),
+        (spaces.MultiBinary(2), np.array([0, 1, 0]), r"shape \(3,\) and dtype int64, but its MultiBinary .*\(2,\)"),
+        (spaces.MultiBinary(2), np.array([0.0, 1.0]), "dtype float64, but its MultiBinary"),
         (spaces.MultiDiscrete([2, 3]), np.array([1, 3]), "element 1 is 3, outside its MultiDiscrete"),
         (spaces.MultiDiscrete([2, 3], start=[1, 0]), np.array([0, 0]), "element 0 is 0, outside"),
-        (spaces.MultiDiscrete([2, 3]), np.array([1.0, 2.0]), "dtype float64 where its MultiDiscrete"),
+        (spaces.MultiDiscrete([2, 3]), np.array([1.0, 2.0]), "dtype float64, but its MultiDiscrete"),
         (spaces.MultiDiscrete([2, 3]), np.array([1]), r"shape \(1,\)"),
-        (NESTED, [1], "the observation list where its Dict space has the keys"),
-        (NESTED, {"a": 1, "b": 2}, r"the observation \['a', 'b'\] where its Dict space has the keys"),
-        (spaces.Tuple([spaces.Discrete(2)]), (1, 1), "of 2 parts where its Tuple space has 1 parts"),
-        (spaces.Tuple([spaces.Discrete(2)]), 1, "of type int where its Tuple space"),
+        (NESTED, [1], "the observation list, but its Dict space has the keys"),
+        (NESTED, {"a": 1, "b": 2}, r"the observation \['a', 'b'\], but its Dict space has the keys"),
+        (spaces.Tuple([spaces.Discrete(2)]), (1, 1), "of 2 parts, but its Tuple space has 1 parts"),
+        (spaces.Tuple([spaces.Discrete(2)]), 1, "of type int, but its Tuple space"),
         (
             spaces.Dict(x=spaces.Tuple([spaces.Discrete(2)])),
             {"x": (2,)},
             "Discrete space, in its part 0, in .* 'x'",
         ),
-        (spaces.Dict(x=spaces.Box(0, 1, (2,))), {"x": np.zeros(3)}, r"shape \(3,\) .* \(2,\), in its part 'x'"),
+        (spaces.Dict(x=spaces.Box(0, 1, (2,))), {"x": np.zeros(3)}, r"shape \(3,\), .* \(2,\), in its part 'x'"),
     ],
 )
 def test_a_value_outside_its_space_is_described(space: Any, value: Any, words: str) -> None:
@@ -328,7 +328,7 @@ def test_parts_of_a_dict_are_chosen() -> None:
     assert (direction.categories, direction.encode(SEEN).tolist()) == ((4,), [2])
     with pytest.raises(BadValueError, match=r"an observation without 'image'"):
         image.encode({"direction": 1})
-    with pytest.raises(BadValueError, match=r"the observation \['direction'\] where its Dict space has the keys"):
+    with pytest.raises(BadValueError, match=r"the observation \['direction'\], but its Dict space has the keys"):
         both.encode({"direction": 1})
 
 

@@ -117,14 +117,14 @@ def vector_of(make: Any) -> Any:
     ("make", "words"),
     [
         (CannotClose, "close() raised RuntimeError: the window is; make close() work"),
-        (OldStep, "fails at its first step (action 0): it gave a tuple of 4, as in old Gym, at its step where"),
+        (OldStep, "fails at its first step (action 0): it returned a tuple of 4 from step, as in old Gym, but"),
         (RaisingStep, "fails at its first step (action 0): it raised KeyError: 'door'; step() after reset() must work"),
         (OldReset, "fails at its first reset: it raised TypeError"),
-        (BareReset, "fails at its first reset: it gave a ndarray at its reset where a tuple (observation, info)"),
-        (NanAtStep, "fails at its first step (action 0): it gave an observation that holds NaN or inf"),
-        (WrongShape, "fails at its first reset: it gave an observation of shape (2,) where its space has (1,)"),
+        (BareReset, "fails at its first reset: it returned a ndarray from reset, but a tuple (observation, info)"),
+        (NanAtStep, "fails at its first step (action 0): it returned an observation that holds NaN or inf"),
+        (WrongShape, "fails at its first reset: it returned an observation of shape (2,), but its space has (1,)"),
         (vector_of(RaisingStep), "fails at its first step: it raised KeyError: 'door'"),
-        (vector_of(NanAtStep), "fails at its first step: it gave an observation that holds NaN or inf"),
+        (vector_of(NanAtStep), "fails at its first step: it returned an observation that holds NaN or inf"),
     ],
 )
 def test_what_one_step_shows_is_told_before_anything_is_made(make: Any, words: str, tmp_path: Any) -> None:
@@ -267,7 +267,7 @@ WORD, BYTES, TEXT_ARRAY = "1.0", b"1.0", np.array("1.0")
 @pytest.mark.parametrize("reward", [WORD, BYTES, TEXT_ARRAY, np.array(2, object), np.timedelta64(1), None, 1j, [1.0]])
 def test_a_reward_that_is_no_number_is_refused(reward: Any) -> None:
     spec = resolve(paying(reward))
-    with pytest.raises(UsageError, match=r"it gave the reward .* where one number is needed") as error:
+    with pytest.raises(UsageError, match=r"it returned the reward .*, but one number is needed") as error:
         try_out(spec, check_spaces(spec))
     assert "\n" not in str(error.value)
     (found,) = [finding for finding in examine(paying(reward)) if finding.check == "step"]
@@ -290,7 +290,7 @@ def test_rewards_of_a_vector_are_numbers_one_a_copy(rewards: Any) -> None:
 
     host = HostEnvironment(resolve(lambda: Pays([Walk, Walk])), [1], 2)
     host.reset()
-    with pytest.raises(EnvironmentFailure, match=r"it gave the rewards .* where 2 numbers are needed"):
+    with pytest.raises(EnvironmentFailure, match=r"it returned the rewards .*, but 2 numbers are needed"):
         host.step(np.array([0, 0]))
 
 
@@ -300,6 +300,6 @@ def test_flags_of_several_truths_are_named() -> None:
             return *super().step(action)[:2], np.array([True, False]), False, {}
 
     spec = resolve(Flags)
-    words = r"it gave array\(\[ True, False\]\) and False as terminated and truncated, where each is one bool"
+    words = r"it returned array\(\[ True, False\]\) and False as terminated and truncated, but each must be one bool"
     with pytest.raises(UsageError, match=words):
         try_out(spec, check_spaces(spec))

@@ -157,7 +157,7 @@ def test_a_chunk_copies_no_tape() -> None:
 def test_data_that_are_too_few_or_too_many_are_refused() -> None:
     with pytest.raises(UsageError, match="holds 3 rows, but learning needs 4; use a larger one"):
         offline(rows=logged(3), rhythm=RHYTHM._replace(warmup_rows=4)).init()
-    with pytest.raises(UsageError, match="holds 129 rows, but the replay memory 128; set capacity_steps=129"):
+    with pytest.raises(UsageError, match="holds 129 rows, but at most 128 fit; set capacity_steps=129"):
         offline(rows=logged(CAPACITY + 1)).init()
     assert int(offline(rows=logged(CAPACITY)).init().tape.written) == CAPACITY
 

@@ -17,6 +17,7 @@ from qdojo.networks.keras_dense import read_weights
 from qdojo.networks.mlp import mlp
 from qdojo.networks.noisy import noisy
 from qdojo.networks.torsos import Convolution, Impala, Nature, Stage
+from qdojo.observations import channels_first
 
 KEY = jax.random.key(0)
 spectral_norm = jax.jit(torsos.spectral_norm)
@@ -72,7 +73,7 @@ def test_nature_is_three_convolutions_with_relu() -> None:
     for layer in torso.convolutions:
         expected = relu(convolved(expected, layer))
     found = called(torso, x)
-    assert found.shape == (torsos.features("nature", x.shape, 1),) == (2 * 1 * 64,)
+    assert found.shape == (torsos.features("nature", *x.shape[:2], 1),) == (2 * 1 * 64,)
     np.testing.assert_allclose(found, expected.ravel(), atol=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_impala_is_three_stages_and_takes_any_size() -> None:
     for stage in torso.stages:
         expected = through_stage(expected, stage)
     found = called(torso, x)
-    assert found.shape == (torsos.features("impala", x.shape, 1),) == (2 * 1 * 32,)
+    assert found.shape == (torsos.features("impala", *x.shape[:2], 1),) == (2 * 1 * 32,)
     np.testing.assert_allclose(found, relu(expected).ravel(), atol=1e-5)
     wide = jax.eval_shape(lambda: Impala(3, 2, True, KEY))
     assert [stage.convolution.kernel.shape for stage in wide.stages] == [(32, 3, 3, 3), (64, 3, 3, 32), (64, 3, 3, 64)]
@@ -139,7 +140,8 @@ def test_nothing_but_zeros_has_no_direction_and_stays_finite() -> None:
 
 
 def test_channels_are_the_smaller_of_the_first_axis_and_the_last() -> None:
-    found = {shape: torsos.sides_and_channels(shape) for shape in [(9, 8), (9, 8, 3), (3, 9, 8), (9, 8, 9), (2, 2, 2)]}
+    shapes = [(9, 8), (9, 8, 3), (3, 9, 8), (9, 8, 9), (2, 2, 2)]
+    found = {shape: torsos.sides_and_channels(shape, channels_first(shape)) for shape in shapes}
     assert found == {
         (9, 8): (9, 8, 1),
         (9, 8, 3): (9, 8, 3),
@@ -157,9 +159,10 @@ PICTURE = np.random.default_rng(0).integers(256, size=(9, 8, 3), dtype=np.uint8)
 
 
 def test_channels_may_come_first() -> None:
-    last, first = mlp(design((9, 8, 3), torso="impala")), mlp(design((3, 9, 8), torso="impala"))
+    last, first = mlp(design((9, 8, 3), torso="impala")), mlp(design((3, 9, 8), torso="impala", channels_first=True))
     params, other = weights(last), weights(first)
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
+    for mine, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(
         jax.jit(last.apply)(params, PICTURE), jax.jit(first.apply)(other, np.moveaxis(PICTURE, -1, 0))
     )
@@ -181,7 +184,7 @@ def test_noise_is_on_dense_layers_alone() -> None:
 
 def test_a_small_picture_needs_impala() -> None:
     with pytest.raises(UsageError, match=r"an image of 35 x 36 is too small; .* use torso='impala'"):
-        torsos.features("nature", (35, 36, 3), 1)
+        torsos.features("nature", 35, 36, 1)
 
 
 def test_convolutions_have_no_keras_form() -> None:

@@ -4,34 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import Array
 
 from qdojo.tape import windows
-from qdojo.tape.ring import Tape, empty, newest, take, write
+from qdojo.tape.ring import empty, write
 from qdojo.tape.sampling import UNIFORM, Exponents, Sampler, prioritized, uniform_starts
-from qdojo.tape.windows import Window, looking_back
-from qdojo.types import Batch, Step
+from qdojo.types import Step
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 FRAMES, CAPACITY, CYCLE = 3, 12, 2
 LENGTHS = [3, 1, 5, 2, 6, 4, 1, 7]
 EXPONENTS = Exponents(jnp.float32(0.5), jnp.float32(1.0))
-
-
-def stacks(n: int) -> Window:
-    """Transitions of `n` steps whose observations are the last `FRAMES` ones of the episode."""
-    plain = windows.transitions(n)
-
-    def stack(tape: Tape, age: Array, env: Array) -> Array:
-        rows = looking_back(tape, age, env, FRAMES)
-        return jnp.asarray(take(tape, newest(tape, rows), jnp.broadcast_to(env, FRAMES)).observation)
-
-    def read(tape: Tape, age: Array, env: Array, gamma: Array) -> Batch:
-        batch = plain.read(tape, age, env, gamma)
-        return batch._replace(obs_tm1=stack(tape, age, env), obs_t=stack(tape, age - 1, env))
-
-    return Window(read, before=FRAMES - 1, after=1)
 
 
 def shown() -> tuple[list[int], list[bool]]:
@@ -55,7 +38,7 @@ def stacked(number: int) -> list[int]:
 @pytest.mark.parametrize("sampler", [UNIFORM, prioritized(CAPACITY, 1, CYCLE)], ids=["uniform", "prioritized"])
 def test_no_example_shows_another_episode_or_what_was_overwritten(sampler: Sampler) -> None:
     """At every size of the tape and three times round it; what can be drawn is drawn."""
-    window = stacks(1)
+    window = windows.transitions(1, FRAMES)
     kept, tape = sampler.init(), empty(CAPACITY, 1, 1, jax.ShapeDtypeStruct((), jnp.float32))
     sample, read, put = (
         jax.jit(sampler.sample, static_argnums=2),
@@ -89,4 +72,5 @@ def test_starts_have_what_the_window_needs_around_them() -> None:
     noise = jax.random.bits(jax.random.key(0), (1_000,), jnp.uint32)
     age, _ = uniform_starts(tape, noise, after=4, before=3)
     assert set(np.asarray(age).tolist()) == set(range(4, 13))
-    assert (windows.transitions(2).rows, stacks(1).rows, windows.sequences(1, 2, 1).rows) == (2, 4, 4)
+    of_all = [windows.transitions(2), windows.transitions(1, FRAMES), windows.sequences(1, 2, 1)]
+    assert [window.rows for window in of_all] == [2, 4, 4]

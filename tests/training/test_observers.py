@@ -122,7 +122,7 @@ def test_one_that_fails_is_named_and_dropped_and_changes_no_bit(whole: qdojo.Run
         np.testing.assert_array_equal(array, arrays(whole)[name], err_msg=name)
     warnings = [arguments[0] for name, arguments in everything.heard if name == "warned"]
     assert sorted(warnings) == [
-        f"the failing one failed in {event} (ValueError: no such colour) and hears no more of this run."
+        f"the failing one failed in {event} (ValueError: no such colour) and receives no further events of this run."
         for event in sorted(events)
     ]
 

@@ -4,6 +4,7 @@ Gallici et al. (2025), "Simplifying Deep Temporal Difference Learning", algorith
 replaces the target network. The loop collects `rollout` rows per update.
 """
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -17,8 +18,9 @@ from qdojo.agents.learner import NONE, Own, learning_rate
 from qdojo.bellman.returns import lambda_return
 from qdojo.bellman.targets import greedy_value
 from qdojo.networks.network import Network
+from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Agent, Clock, Metrics, Observation, Params, Words
+from qdojo.types import Actor, Agent, Clock, Metrics, Observation, Params, Words
 
 
 class PqnHyper(NamedTuple):
@@ -44,6 +46,8 @@ class PqnStructure(NamedTuple):
     minibatches: int
     """Gradient steps per epoch, each on an equal part of the phase's transitions."""
     max_grad_norm: float
+    frames: int = 1
+    """Observations that are stacked into one."""
 
 
 class PqnState(NamedTuple):
@@ -63,13 +67,17 @@ class Transitions(NamedTuple):
     weight: Float[Array, "*transitions"]
 
 
-def capacity_rows(rollout: int) -> int:
-    """Length of the tape: two blocks of `rollout` rows, to hold the newest block and the row before it."""
-    return 2 * rollout
+def capacity_rows(rollout: int, frames: int = 1) -> int:
+    """Length of the tape: whole blocks of `rollout` rows, for the newest block and the `frames` rows before it."""
+    return rollout * math.ceil((rollout + frames) / rollout)
 
 
 def pqn_agent(
-    network: Network, hyper: PqnHyper, structure: PqnStructure, initial_params: Params | None = None
+    network: Network,
+    hyper: PqnHyper,
+    structure: PqnStructure,
+    initial_params: Params | None = None,
+    actor: Actor | None = None,
 ) -> Agent:
     """An agent with one `update` per cycle, a whole learning phase on the newest rows of the tape.
 
@@ -87,7 +95,8 @@ def pqn_agent(
             f"minibatches={structure.minibatches} must divide rollout * num_envs = {transitions}, the transitions of a "
             "learning phase."
         )
-    plays = acting(actor_of(network), structure.choosing)
+    actor = actor_of(network) if actor is None else actor
+    plays = acting(actor, structure.choosing)
 
     def optimizer(own: Own) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(own.get("max_grad_norm", structure.max_grad_norm))
@@ -111,7 +120,14 @@ def pqn_agent(
     def update(state: PqnState, tape: Tape, noise: Words, clock: Clock) -> tuple[PqnState, Metrics]:
         shuffling, perturbing = jnp.split(noise, [structure.epochs * transitions])
         perturbing = perturbing.reshape(1 + steps, network.words)
-        data = read(network, network.perturb(state.params, perturbing[0]), tape, structure.rollout, state.hyper)
+        data = read(
+            network,
+            network.perturb(state.params, perturbing[0]),
+            tape,
+            structure.rollout,
+            state.hyper,
+            structure.frames,
+        )
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
         rate = learning_rate(state.hyper, position(clock, num_envs))
 
@@ -135,12 +151,14 @@ def pqn_agent(
     return Agent(
         init=init,
         act=plays.act,
-        values=actor_of(network).values,
+        values=actor.values,
         update=update,
         exploration=plays.exploration,
-        memory=tuple,
+        memory=actor.memory,
         act_words=plays.words,
         update_words=structure.epochs * transitions + (1 + steps) * network.words,
+        worth=actor.worth,
+        stored=actor.stored,
     )
 
 
@@ -149,7 +167,7 @@ def shuffled(noise: UInt32[Array, "epochs transitions"]) -> Int[Array, "epochs t
     return jnp.argsort(noise, axis=1)
 
 
-def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnHyper) -> Transitions:
+def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnHyper, frames: int = 1) -> Transitions:
     """The newest `rollout` rows that have a successor, as transitions, flattened over `[rollout, env]`, oldest first.
 
     The newest row of the tape starts no transition here; it only serves as the successor of the row before it.
@@ -157,7 +175,11 @@ def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnH
     age, env = jnp.meshgrid(jnp.arange(rollout, -1, -1), jnp.arange(tape.num_envs), indexing="ij")
     # At the start of a run the oldest of these rows does not exist yet; the next one replaces it, with weight 0.
     rows = jax.tree.map(jnp.asarray, take(tape, newest(tape, jnp.minimum(age, tape.size - 1)), env))
-    q = jax.vmap(jax.vmap(network.apply, in_axes=(None, 0)), in_axes=(None, 0))(params, rows.observation)
+    observation = rows.observation
+    if frames > 1:
+        stacks = jax.vmap(jax.vmap(windows.seen, in_axes=(None, 0, 0, None)), in_axes=(None, 0, 0, None))
+        observation = stacks(tape, jnp.minimum(age, tape.size - 1), env, frames)
+    q = jax.vmap(jax.vmap(network.apply, in_axes=(None, 0)), in_axes=(None, 0))(params, observation)
     # The branches of a MultiDiscrete action share one value, their mean (Tavakoli et al., 2018, equation 6).
     value = jnp.mean(jax.vmap(greedy_value)(q.reshape(-1, q.shape[-1])).reshape(*age.shape, -1), axis=-1)
     target = jax.vmap(lambda_return, in_axes=(1, 1, 1, 1, None), out_axes=1)(
@@ -168,5 +190,5 @@ def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnH
         hyper.lambda_,
     )
     starts = ~rows.last & (age < tape.size)
-    found = Transitions(rows.observation, rows.action, target, starts.astype(jnp.float32))
+    found = Transitions(observation, rows.action, target, starts.astype(jnp.float32))
     return jax.tree.map(lambda x: x[:rollout].reshape(-1, *x.shape[2:]), found)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from qdojo.agents.learner import Loss
-from qdojo.networks.inputs import in_place, plain
 from qdojo.networks.network import Network
+from qdojo.observations import in_place, plain
 from qdojo.types import Batch, Memory, Metrics, Observation, Params, Sequence, Words
 
 LARGEST_SHARE = 0.9

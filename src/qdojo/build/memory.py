@@ -28,12 +28,12 @@ CONTROL_GROUPS = (
 
 
 def capacity_rows(config: Config) -> int:
-    """Number of rows of the tape: at least `capacity_steps`, rounded up to whole cycles."""
+    """Number of rows of the tape, a multiple of the rows per cycle."""
     if config.agent == "tutorial":
         return tutorial_rows(config.capacity_steps)
     if config.agent == "pqn":
-        return pqn_rows(config.rows_per_cycle)
-    example = config.n_step
+        return pqn_rows(config.rows_per_cycle, config.frame_stack)
+    example = config.n_step + config.frame_stack - 1
     if config.recurrent is not None:
         example += config.burn_in_steps + config.sequence_steps
     rows = max(math.ceil(config.capacity_steps / config.num_envs), example + 2)
@@ -63,7 +63,7 @@ def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tupl
     tape = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
     state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
     numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
-    batch = 0 if config.agent == "pqn" else 2 * 4 * config.batch_size * numbers
+    batch = 0 if config.agent == "pqn" else 2 * 4 * config.batch_size * config.frame_stack * numbers
     tree = priority.size_in_bytes(rows, config.num_envs) if config.prioritized else 0
     learning = _bytes(state) - tree + 4 * _bytes(state.params) + batch
     return Needed(tape + config.members * tree, config.members * learning)

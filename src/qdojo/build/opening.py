@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from qdojo.build.named import takes_spaces
-from qdojo.build.player import Player, build_player, network_model, torso_kind
+from qdojo.build.player import Player, build_player, network_model, seen_spaces, torso_kind
 from qdojo.config import Config
 from qdojo.envs.describe import described, from_description
 from qdojo.envs.prepare import Preparation
@@ -39,7 +39,7 @@ def description(config: Config, spec: EnvSpec, spaces: Spaces, model: Any) -> di
     """
     architecture = None
     if model is not None and config.network != "tutorial" and not takes_spaces(model):
-        architecture = model_to_json(model, spaces.observation_shape)
+        architecture = model_to_json(model, seen_spaces(config, spaces).observation_shape)
     return {"format": FORMAT, "environment": described(spec), "keras_model": architecture}
 
 
@@ -60,7 +60,7 @@ def open_player(config: Config, data: Mapping[str, Any] | None, env: Any = None,
         network = model_from_json(data["keras_model"])
     model = network_model(config, spaces, network)
     convolutions = torso_kind(config, spaces) != "dense"
-    prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
+    prepare(config, seen_spaces(config, spaces).observation_shape, spaces.num_actions, convolutions)
     return Opened(spec, spaces, build_player(config, spaces, model), model)
 
 

@@ -1,6 +1,7 @@
 """Builds a player, a network and an actor, from a config and spaces. It needs no environment and no training parts."""
 
 import functools
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from qdojo.agents.categorical import c51_network
 from qdojo.agents.explore import actor_of
 from qdojo.agents.quantile import qrdqn_network
 from qdojo.agents.recurrent import reading
+from qdojo.agents.stacking import stacking
 from qdojo.bellman.targets import unrescaled
 from qdojo.build.named import named, takes_spaces
 from qdojo.config import Config, beyond_preset
@@ -28,6 +30,7 @@ from qdojo.networks.own import own_network
 from qdojo.networks.prior import with_prior
 from qdojo.networks.recurrent import head_design, recurrent
 from qdojo.networks.torsos import Kind
+from qdojo.observations import channels_first, stacked_shape
 from qdojo.types import Actor
 
 
@@ -50,6 +53,9 @@ def build_player(config: Config, spaces: Spaces, model: Any) -> Player:
     """
     check_model(config, spaces, model)
     player = _player(config, _network(config, spaces, model))
+    if config.frame_stack > 1:
+        shape, dtype = spaces.observation_shape, spaces.observation_dtype
+        player = player._replace(actor=stacking(player.actor, config.frame_stack, shape, dtype))
     if not config.value_rescaling:
         return player
     return player._replace(actor=player.actor._replace(worth=unrescaled))
@@ -68,21 +74,28 @@ def _player(config: Config, outputs: Network) -> Player:
 def network_design(config: Config, spaces: Spaces) -> Design:
     """The sizes and options of a network for this config and these spaces."""
     return Design(
-        observation_shape=spaces.observation_shape,
+        observation_shape=stacked_shape(spaces.observation_shape, config.frame_stack),
         num_actions=spaces.num_actions,
         hidden=config.hidden,
         layer_norm=config.layer_norm,
         dueling=config.dueling,
         action_shape=spaces.action_shape,
         branch_sizes=() if spaces.legal.all() else tuple(spaces.legal.sum(axis=-1).tolist()),
-        categories=spaces.categories,
+        categories=spaces.categories * config.frame_stack,
         embedding=config.embedding or 0,
         normalized=config.normalize_observations,
         scale=spaces.observation_scale,
+        channels_first=channels_first(spaces.observation_shape),
         torso=torso_kind(config, spaces),
         torso_width=config.torso_width,
         spectral_norm=config.spectral_norm,
     )
+
+
+def seen_spaces(config: Config, spaces: Spaces) -> Spaces:
+    """The spaces with the observations that the network sees, which are stacks if `frame_stack` is set."""
+    design_shape = stacked_shape(spaces.observation_shape, config.frame_stack)
+    return replace(spaces, observation_shape=design_shape, categories=spaces.categories * config.frame_stack)
 
 
 LEAST_PICTURE = 8
@@ -93,9 +106,9 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
     """The torso for these observations. Raises UsageError if it cannot process them or ignores a setting of torsos."""
     shape = spaces.observation_shape
     has_axes = len(shape) in (2, 3)
-    *sides, _ = torsos.sides_and_channels(shape) if has_axes else (0, 0)
-    is_picture = spaces.observation_dtype == "uint8" and min(sides) >= LEAST_PICTURE
-    by_size: Kind = "nature" if min(sides) >= torsos.LEAST_SIDE else "impala"
+    height, width, _ = torsos.sides_and_channels(shape, channels_first(shape)) if has_axes else (0, 0, 0)
+    is_picture = spaces.observation_dtype == "uint8" and min(height, width) >= LEAST_PICTURE
+    by_size: Kind = "nature" if min(height, width) >= torsos.LEAST_SIDE else "impala"
     # A preset's torso applies to images only.
     chosen = config.torso if is_picture or beyond_preset(config, ("torso",)) else "auto"
     torso = chosen if chosen != "auto" else by_size if is_picture else "dense"
@@ -109,7 +122,8 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
             f"normalize_observations is set, but torso={torso!r} does not normalise images; "
             "leave normalize_observations out, or use torso='dense'."
         )
-    torsos.features(torso, shape, config.torso_width)
+    if torso != "dense":
+        torsos.features(torso, height, width, config.torso_width)
     if torso != "impala" and (unread := beyond_preset(config, ("torso_width", "spectral_norm"))):
         raise UsageError(
             f"{unread[0]} is set, but only torso='impala' reads it, and observations of shape {shape} use "
@@ -123,7 +137,7 @@ def _network(config: Config, spaces: Spaces, model: Any) -> Network:
     design = network_design(config, spaces)
     if takes_spaces(model):
         network = own_network(
-            functools.partial(model, spaces),
+            functools.partial(model, seen_spaces(config, spaces)),
             name_of(model),
             design.observation_shape,
             spaces.observation_dtype,

@@ -29,7 +29,7 @@ from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.named import named
 from qdojo.build.numbers import member_numbers, pqn_numbers, replay_numbers
 from qdojo.build.opening import description
-from qdojo.build.player import Player, build_player, network_model, support, torso_kind
+from qdojo.build.player import Player, build_player, network_model, seen_spaces, support, torso_kind
 from qdojo.build.stepping import device_environment, evaluation_envs, vector_opener
 from qdojo.config import Config
 from qdojo.envs.prepare import Preparation
@@ -96,16 +96,17 @@ def build(
     spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
-        raise UsageError(f"until_solved is set, but {spec.name} does not say when it is solved; set solved_at.")
-    if config.recurrent is not None and spec.pauses:
+        raise UsageError(f"until_solved is set, but {spec.name} declares no reward threshold; set solved_at.")
+    back = "recurrent" if config.recurrent is not None else "frame_stack" if config.frame_stack > 1 else None
+    if back is not None and spec.pauses:
         raise UsageError(
-            f"recurrent is set, but copies of {spec.name} wait while others restart, which breaks sequences; "
+            f"{back} is set, but copies of {spec.name} wait while others restart, which breaks sequences; "
             "give the vector environment AutoresetMode.NEXT_STEP."
         )
     if device_environment(config, spec) is None:
         try_out(spec, spaces)
     convolutions = torso_kind(config, spaces) != "dense"
-    prepare(config, spaces.observation_shape, spaces.num_actions, convolutions)
+    prepare(config, seen_spaces(config, spaces).observation_shape, spaces.num_actions, convolutions)
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
     begun = None if resumed else beginning(config, player.network)
@@ -152,7 +153,7 @@ def _loss(
         loss = _formula(config, player.outputs, rule, atoms)
     else:
         # The loss of a recurrent network gets features instead of observations.
-        shown = None if config.recurrent is not None else _shown(spaces)
+        shown = None if config.recurrent is not None else _shown(seen_spaces(config, spaces))
         loss = own_loss(make_loss, player.outputs, rule, shown, spaces.action_shape)
     if config.conservative or "conservative" in own:
         loss = conservative(loss, player.q, own.get("conservative", config.conservative))
@@ -178,8 +179,8 @@ def _formula(config: Config, network: Network, rule: Rule, atoms: Float[Array, "
 def build_window(config: Config) -> Window:
     """The window through which the loss reads the tape."""
     if config.recurrent is not None:
-        return windows.sequences(config.burn_in_steps, config.sequence_steps, config.n_step)
-    return windows.transitions(config.n_step)
+        return windows.sequences(config.burn_in_steps, config.sequence_steps, config.n_step, config.frame_stack)
+    return windows.transitions(config.n_step, config.frame_stack)
 
 
 def build_agent(
@@ -217,11 +218,13 @@ def build_agent(
             PqnStructure(
                 choosing=choosing,
                 rollout=config.rows_per_cycle,
+                frames=config.frame_stack,
                 epochs=config.epochs,
                 minibatches=config.minibatches,
                 max_grad_norm=math.inf if config.max_grad_norm is None else config.max_grad_norm,
             ),
             initial,
+            player.actor,
         )
     sampler = UNIFORM
     if config.prioritized:

@@ -1,5 +1,6 @@
 """`qdojo runs`: list all runs and how each ended. For the details of one run, see `show.py`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from qdojo.cli.options import RUNS, Json, RunsFolder
@@ -58,7 +59,7 @@ def _row(run: RunDirectory) -> dict[str, Any]:
     try:
         config = read_config(run.config_path.read_text(encoding="utf-8"), str(run.config_path))
         row |= {"env": config.env, "preset": config.preset, "seeds": config.seeds}
-        result = read_result(run) or {}
+        result: Mapping[str, Any] = read_result(run) or {}
         row["steps"] = result["steps"] if "steps" in result else latest(run.metrics_path).steps
         row |= {name: result.get("eval", {}).get(name) for name in ("iqm", "interval")}
         row["solved"] = result.get("solved")

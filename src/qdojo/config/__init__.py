@@ -1,4 +1,4 @@
-"""Every setting of a run, checked before anything starts. Not for building: see `build/`. Imports no jax."""
+"""The settings of a run, validated before anything starts. `build/` builds objects from them. Imports no jax."""
 
 import tomllib
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from qdojo.errors import UsageError
 
 
 def make_config(env: str, preset: str = "default", **fields: Any) -> Config:
-    """Settings of `preset` for `env`, with `fields` on top. Raises UsageError, one sentence, for what is wrong."""
+    """Settings of `preset` for `env`, overridden by `fields`. Raises UsageError, in one sentence, if any is invalid."""
     return Config(env=env, preset=preset, **fields)
 
 
 def read_config(text: str, source: str) -> Config:
-    """A config from the TOML of a run directory; `source` is the file's name, for the message."""
+    """A config from the TOML text of a run directory; error messages name the file as `source`. Raises UsageError."""
     try:
         return stored_config(parse_settings(text))
     except (tomllib.TOMLDecodeError, UsageError) as error:
@@ -30,13 +30,13 @@ def read_config(text: str, source: str) -> Config:
 
 
 def stored_config(fields: Mapping[str, Any]) -> Config:
-    """The resolved settings of a run as they were stored, by this version or an earlier one; a setting that was not
-    there yet has its default. Raises UsageError."""
+    """A config from the resolved settings that a run stored, with this or an earlier version; settings that did not
+    exist then get their defaults. Raises UsageError."""
     return Config.model_validate(of_earlier_versions(fields), context={"resolved": True})
 
 
 def beyond_preset(config: Config, names: tuple[str, ...]) -> list[str]:
-    """Those of the fields that have another value than their own default and what the preset says."""
+    """The fields among `names` whose value is neither the default nor the preset's value."""
     preset = preset_settings(config.preset, config.env) if config.preset in preset_tables() else {}
     usual = {name: (Config.model_fields[name].default, preset.get(name)) for name in names}
     return [name for name in names if getattr(config, name) not in usual[name]]

@@ -1,6 +1,6 @@
-"""What goes with what. Each setting declares it beside itself in `fields.py`; checks, messages and tables read it here.
+"""Which settings can be combined. Each setting in `fields.py` declares its needs; checks, messages and tables use them.
 
-Not for ranges of single values: those are in the types of the fields.
+Ranges of single values are in the types of the fields.
 """
 
 import enum
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Switch(enum.Enum):
-    """Any value of a setting that turns it on, or the ones that leave it off: None, False and 0."""
+    """Stands for all values that turn a setting on, or for those that leave it off: None, False and 0."""
 
     ON = True
     OFF = False
@@ -27,25 +27,25 @@ ON, OFF = Switch.ON, Switch.OFF
 
 @dataclass(frozen=True)
 class Need:
-    """A setting, and the values of it that are needed."""
+    """A need of another setting: `setting` must have one of `values`."""
 
     setting: str
     values: tuple[Any, ...] | Switch
 
     def is_met(self, value: Any) -> bool:
-        """Whether the setting's `value` will do."""
+        """Whether `value` of the needed setting meets this need."""
         return bool(value) is self.values.value if isinstance(self.values, Switch) else value in self.values
 
     def fix(self, name: str) -> str:
-        """What to do where `name` needs this and does not have it."""
+        """The advice in a message if `name` has this need and it is not met."""
         if isinstance(self.values, Switch):
             return "leave one of them out" if self.values is OFF else f"set {self.setting}, or leave {name} out"
         wanted = " or ".join(f"{self.setting}={value!r}" for value in self.values)
-        # Another agent needs more than its name: a preset has all of it.
+        # Another agent requires several settings, which a preset provides.
         return f"use {'a preset with ' if self.setting == 'agent' else ''}{wanted}, or leave {name} out"
 
     def told(self) -> str:
-        """For a table: `distribution=c51`."""
+        """The need as in a table: `distribution=c51`."""
         if isinstance(self.values, Switch):
             return f"no {self.setting}" if self.values is OFF else self.setting
         return f"{self.setting}={'/'.join(map(str, self.values))}"
@@ -53,32 +53,32 @@ class Need:
 
 @dataclass(frozen=True)
 class ReadWith:
-    """Annotation of a setting that nothing reads unless all needs are met. A preset may hold it all the same."""
+    """Annotation of a setting that nothing reads unless all needs are met. A preset may set it nevertheless."""
 
     needs: tuple[Need, ...]
 
 
 @dataclass(frozen=True)
 class GoesWith:
-    """Annotation of a setting that is refused unless all needs are met, whoever set it to other than its default."""
+    """Annotation of a setting that is refused unless it has its default or all needs are met, even in a preset."""
 
     needs: tuple[Need, ...]
     applies: Callable[[Any], bool] = lambda value: True
-    """Whether a value of the setting has these needs."""
+    """(value) -> whether this value of the setting has these needs."""
 
 
 def read_with(**needed: Any) -> ReadWith:
-    """Nothing reads the setting unless each of these has the value, or one of the values in a tuple."""
+    """Declares that nothing reads the setting unless each setting in `needed` has the value, or one of a tuple."""
     return ReadWith(_needs(needed))
 
 
 def goes_with(**needed: Any) -> GoesWith:
-    """The setting, where it is not at its default, needs each of these to have the value, or one of a tuple."""
+    """Declares that the setting, if not at its default, needs each of `needed` to have the value, or one of a tuple."""
     return GoesWith(_needs(needed))
 
 
 def where(applies: Callable[[Any], bool], goes: GoesWith) -> GoesWith:
-    """The same for those values of the setting that `applies` is true of."""
+    """`goes`, restricted to the values of the setting for which `applies` is true."""
     return replace(goes, applies=applies)
 
 
@@ -93,18 +93,18 @@ def _values(values: Any) -> tuple[Any, ...] | Switch:
 
 
 def needs_of(config: "Config | type[Config]", name: str, kind: type[ReadWith] | type[GoesWith]) -> tuple[Need, ...]:
-    """What the field `name` declares."""
+    """The needs of one kind that the field `name` declares."""
     fields = (config if isinstance(config, type) else type(config)).model_fields
     return tuple(need for note in fields[name].metadata if isinstance(note, kind) for need in note.needs)
 
 
 def needed(config: "Config | type[Config]", name: str) -> tuple[Need, ...]:
-    """All that the field `name` declares: what it has to have to be read, and what it goes with."""
+    """All needs that the field `name` declares, of both kinds."""
     return tuple(dict.fromkeys(need for kind in (ReadWith, GoesWith) for need in needs_of(config, name, kind)))
 
 
 def unread(config: "Config") -> dict[str, Need]:
-    """The settings that nothing reads under the others, each with what it lacks."""
+    """The settings that nothing reads with this config, each with the need that is not met."""
     found: dict[str, Need] = {}
     for name in type(config).model_fields:
         for need in needs_of(config, name, ReadWith):
@@ -114,12 +114,12 @@ def unread(config: "Config") -> dict[str, Need]:
 
 
 def unread_message(config: "Config", name: str, need: Need) -> str:
-    """That `name` was set for nothing, and what to do."""
+    """A message that setting `name` has no effect, with the fix."""
     return f"{name} is set, but nothing reads it with {_told(config, need.setting)}; {need.fix(name)}"
 
 
 def check_together(config: "Config") -> None:
-    """Raises ValueError, one clause, for settings that do not go together."""
+    """Raises ValueError, in one clause, if settings cannot be combined."""
     set_ones = [name for name, field in type(config).model_fields.items() if getattr(config, name) != field.default]
     lacking = [
         (name, need)
@@ -129,7 +129,7 @@ def check_together(config: "Config") -> None:
         for need in note.needs
         if not need.is_met(getattr(config, need.setting))
     ]
-    # Most follows from the agent, so that comes first.
+    # Most other needs depend on the agent, so report it first.
     for name, need in sorted(lacking, key=lambda pair: pair[1].setting != "agent"):
         which = "needs" if need.values is ON else "does not go with"
         other = need.setting if need.values is ON else _told(config, need.setting)
@@ -139,7 +139,7 @@ def check_together(config: "Config") -> None:
     _check_layers(config)
     _check_exploration(config)
     if config.loss in ("mse", "huber"):
-        raise ValueError(f"loss is {config.loss!r}, but that names a function of your own; use error={config.loss!r}")
+        raise ValueError(f"loss is {config.loss!r}, but it names a user's own function; use error={config.loss!r}")
     if config.batch_size > config.capacity_steps:
         raise ValueError(f"batch_size is {config.batch_size}, more than capacity_steps={config.capacity_steps} holds")
     if config.vmin >= config.vmax:
@@ -157,14 +157,14 @@ def _told(config: "Config", name: str) -> str:
 
 
 def _check_rhythm(config: "Config") -> None:
-    """Whether collecting and learning alternate in whole rows and whole updates."""
+    """Raises ValueError unless a cycle consists of whole rows and whole updates."""
     if config.collect_steps % config.num_envs:
         raise ValueError(
-            f"collect_steps is {config.collect_steps}, which is no multiple of num_envs={config.num_envs}; "
+            f"collect_steps is {config.collect_steps}, which is not a multiple of num_envs={config.num_envs}; "
             f"use {math.ceil(config.collect_steps / config.num_envs) * config.num_envs}"
         )
     updates = config.collect_steps * config.updates_per_step
-    # A fraction such as 1/3 is written with a few digits, and 49 * (1/49) is not 1.
+    # Allow for rounding: 1/3 is given with a few digits, and 49 * (1/49) is not 1.
     if round(updates) < 1 or abs(updates - round(updates)) > 1e-5:
         raise ValueError(
             f"collect_steps * updates_per_step is {updates:g}, but it must be a whole number of updates; "
@@ -187,22 +187,22 @@ def _check_rhythm(config: "Config") -> None:
 
 
 def _check_layers(config: "Config") -> None:
-    """Whether there are hidden layers enough for what is made of them."""
+    """Raises ValueError if there are too few hidden layers for the other settings."""
     if config.dueling and not config.hidden:
         raise ValueError("dueling needs a hidden layer for each stream; set hidden")
     if config.recurrent is not None and not config.hidden:
-        raise ValueError("recurrent needs a hidden layer, the last of which is the memory; set hidden")
+        raise ValueError("recurrent needs a hidden layer, because the last one is the memory; set hidden")
     if config.distribution in ("iqn", "fqf") and config.recurrent is None and len(config.hidden) < 2:
         raise ValueError(
-            f"distribution={config.distribution!r} needs two hidden layers or more, not hidden={list(config.hidden)}"
+            f"distribution={config.distribution!r} needs at least two hidden layers, not hidden={list(config.hidden)}"
         )
 
 
 def _check_exploration(config: "Config") -> None:
-    """Whether the schedule of epsilon can be followed."""
+    """Raises ValueError if the schedule of epsilon is impossible."""
     if config.epsilon_end > config.epsilon_start:
         raise ValueError(f"epsilon_end is {config.epsilon_end}, above epsilon_start={config.epsilon_start}")
     if config.epsilon_schedule == "exponential" and config.epsilon_end == 0.0 and config.epsilon_start > 0.0:
-        raise ValueError("epsilon_end is 0, which equal factors never reach; use 0.001, or a linear schedule")
+        raise ValueError("epsilon_end is 0, which exponential decay never reaches; use 0.001, or a linear schedule")
     if config.epsilon_ladder > 0.0 and config.num_envs == 1:
-        raise ValueError("epsilon_ladder is set, but num_envs=1 has no second rung; set num_envs")
+        raise ValueError("epsilon_ladder is set, but it needs more than num_envs=1 copy; set num_envs")

@@ -1,5 +1,5 @@
-"""Every setting of a run in its group: its range, what it means, what it goes with. Not where values come from: see
-`resolve.py`. Imports no jax."""
+"""Every setting of a run, by group: its range, its meaning and its needs. `resolve.py` determines the values. Imports
+no jax."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -16,16 +16,16 @@ DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def is_keras_file(weights: str) -> bool:
-    """Whether the setting `weights` names a Keras file, and not a run."""
+    """Whether the setting `weights` names a Keras file rather than a run."""
     return weights.endswith((".h5", ".hdf5", ".keras"))
 
 
 class Group(BaseModel):
-    """Settings that belong together: a table of `config.toml`, a panel of the help."""
+    """A group of settings: one table of `config.toml` and one panel of the help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     table: ClassVar[str] = ""
-    """The table's name in a file; the settings of the first group stand above all tables."""
+    """Name of the table in a file; empty for the first group, whose settings precede all tables."""
     title: ClassVar[str]
 
 
@@ -41,17 +41,17 @@ class RunSettings(Group):
     preset: str = "default"
     """Named collection of settings to start from; `qdojo presets` lists them."""
     agent: Literal["dqn", "pqn", "tutorial"] = "dqn"
-    """Learning algorithm: replay (`dqn`), no replay (`pqn`), or the CartPole tutorial's; choose it by a preset."""
+    """Learning algorithm: replay (`dqn`), no replay (`pqn`), or the CartPole tutorial's; choose it with a preset."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Random seed of the first member; member k uses seed + k."""
     seeds: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Number of agents (members) trained side by side, each with a seed of its own."""
+    """Number of agents (members) trained in parallel, each with its own seed."""
     vary: dict[str, tuple[float, ...]] = {}
-    """Settings in which members differ, each with its values; `seeds` members are trained of every combination."""
+    """Settings in which members differ, with their values; `seeds` members are trained for each combination."""
     steps: Positive = 100_000
-    """Training budget in environment steps of each member."""
+    """Training budget in environment steps per member."""
     episodes: Annotated[Positive | None, goes_with(dataset=OFF)] = None
-    """Training budget in episodes of each member; training ends when either budget is used up."""
+    """Training budget in episodes per member; training ends when either budget is used up."""
     until_solved: Annotated[bool, goes_with(eval_every_steps=ON)] = False
     """Stop as soon as the greedy evaluation of every member reaches `solved_at`."""
     solved_at: float | None = None
@@ -59,18 +59,20 @@ class RunSettings(Group):
 
 
 class EnvironmentSettings(Group):
-    """How the environment is stepped."""
+    """How environments are stepped."""
 
     table, title = "environment", "Environment"
 
     loop: Literal["auto", "device", "host"] = "auto"
     """Where environments run: compiled with the agent (`device`, JAX environments only) or in Python (`host`)."""
     num_envs: Annotated[Positive, goes_with(dataset=OFF)] = 1
-    """Copies of the environment that each member plays at the same time."""
+    """Number of copies of the environment that each member plays at the same time."""
     vectorization: Annotated[
         Literal["sync", "async"], read_with(loop=("auto", "host")), goes_with(render=("none",))
     ] = "sync"
-    """Step the copies one after the other in this process (`sync`) or each in a process of its own (`async`)."""
+    """Step the copies one after the other in this process (`sync`) or each in its own process (`async`)."""
+    frame_stack: Annotated[int, Field(ge=1, le=32), goes_with(agent=("dqn", "pqn"))] = 1
+    """Number of latest observations that the network sees side by side, as images of games need to show motion."""
     render: Annotated[Literal["none", "human"], goes_with(loop=("auto", "host"), dataset=OFF)] = "none"
     """`human`: show training in a window; one member and one copy only."""
 
@@ -105,7 +107,7 @@ class ScreenSettings(Group):
 
 
 class NetworkSettings(Group):
-    """What computes Q-values."""
+    """The network that computes Q-values."""
 
     table, title = "networks", "Network"
 
@@ -116,7 +118,7 @@ class NetworkSettings(Group):
     layer_norm: Annotated[bool, read_with(network="mlp")] = True
     """Normalise each hidden layer (LayerNorm) before its ReLU."""
     dueling: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
-    """Estimate state value and advantages separately, each with the last layer of `hidden` (Wang et al., 2016)."""
+    """Estimate state value and advantages separately, each after its own last hidden layer (Wang et al., 2016)."""
     noisy: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
     """Explore with learned noise on the weights (NoisyNet, Fortunato et al., 2018)."""
     recurrent: Annotated[Literal["gru", "lstm"] | None, goes_with(agent="dqn", network="mlp")] = None
@@ -130,14 +132,14 @@ class NetworkSettings(Group):
     ] = None
     """Size of a learned embedding of each category in discrete observations; none: one-hot vectors."""
     torso: Annotated[Literal["auto", "dense", "nature", "impala"], read_with(network="mlp")] = "auto"
-    """Layers in front of `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none
-    unless observations are uint8 images; then `nature` for sides of 36 pixels or more, `impala` for smaller ones."""
+    """Layers before `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none
+    unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`."""
     torso_width: Annotated[Positive, read_with(network="mlp", torso=("auto", "impala"))] = 1
     """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018)."""
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
-    """Spectral normalisation of the IMPALA torso's residual blocks (Clark et al., 2024)."""
+    """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
     normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
-    """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics."""
     weights: Annotated[
         str | None,
         where(
@@ -148,16 +150,16 @@ class NetworkSettings(Group):
             ),
         ),
     ] = None
-    """Run whose best agent gives the initial weights, or Keras file (`.h5`); exploration starts at its final value."""
+    """Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value."""
 
 
 class ReplaySettings(Group):
-    """What is collected, stored and sampled."""
+    """How experience is collected, stored and sampled."""
 
     table, title = "replay", "Replay buffer and updates"
 
     dataset: Annotated[str | None, goes_with(agent="dqn")] = None
-    """Learn from logged steps instead of playing: a run (path or name), or `minari:ID`."""
+    """Learn from the logged steps of a run (path or name) or of `minari:ID` instead of playing."""
     capacity_steps: Annotated[Positive, read_with(agent=("dqn", "tutorial"))] = 50_000
     """Size of each member's replay buffer in environment steps."""
     batch_size: Annotated[Positive, read_with(agent=("dqn", "tutorial"))] = 64
@@ -165,9 +167,9 @@ class ReplaySettings(Group):
     warmup_steps: Annotated[NotNegative, read_with(dataset=OFF)] = 1_000
     """Environment steps to collect before the first update."""
     collect_steps: Positive = 2
-    """Environment steps between two learning phases, over all copies; a multiple of `num_envs`."""
+    """Environment steps between two learning phases, summed over copies; a multiple of `num_envs`."""
     updates_per_step: AboveZero = 0.5
-    """Updates for each environment step (replay ratio)."""
+    """Updates per environment step (replay ratio)."""
     prioritized: Annotated[bool, goes_with(agent="dqn")] = False
     """Sample transitions with large errors more often (prioritised replay, Schaul et al., 2016)."""
     priority_alpha: Annotated[Fraction, read_with(prioritized=True)] = 0.6
@@ -177,9 +179,9 @@ class ReplaySettings(Group):
     priority_beta_steps: Annotated[Positive | None, read_with(prioritized=True)] = None
     """Environment steps over which `priority_beta` rises to 1; none: the training budget."""
     sequence_steps: Annotated[Positive, read_with(recurrent=ON)] = 20
-    """Steps of a sequence that the recurrent network learns from."""
+    """Length in steps of the sequences that a recurrent network learns from."""
     burn_in_steps: Annotated[NotNegative, read_with(recurrent=ON)] = 0
-    """Steps before each sequence that only bring the recurrent state up to date."""
+    """Steps before each sequence that only warm up the recurrent state (burn-in)."""
     stored_state: Annotated[bool, read_with(recurrent=ON)] = True
     """Start each sequence from the recurrent state stored when it was played; otherwise from zeros."""
 
@@ -196,17 +198,17 @@ class TargetSettings(Group):
     double: Annotated[bool, read_with(agent="dqn")] = True
     """Choose the target's action with the online network (Double DQN, van Hasselt et al., 2016)."""
     loss: Annotated[str | None, goes_with(agent="dqn", distribution=OFF)] = None
-    """Loss of your own: `module:name` of a function that returns one; none: that of the other settings."""
+    """Custom loss: `module:name` of a function that returns it; none: the loss that the other settings define."""
     error: Annotated[Literal["mse", "huber"], read_with(agent="dqn", distribution=OFF)] = "huber"
     """Loss of the temporal-difference error: squared (`mse`) or Huber (`huber`)."""
     target_tau: Annotated[float, Field(gt=0.0, le=1.0), read_with(agent="dqn")] = 0.01
-    """Share of the online network mixed into the target network at each sync; 1 copies it."""
+    """Fraction of the online network mixed into the target network at each sync; 1 copies it."""
     target_sync_updates: Annotated[Positive, read_with(agent="dqn")] = 1
     """Updates between two syncs of the target network."""
     trace_decay: Annotated[Fraction, read_with(agent="pqn")] = 0.65
-    """Lambda of the lambda-returns: how much longer returns count; 0 uses one step."""
+    """Lambda of the lambda-returns: a larger value gives more weight to longer returns; 0 uses one-step returns."""
     value_rescaling: Annotated[bool, goes_with(agent="dqn", distribution=OFF)] = False
-    """Learn square-root scaled values, for returns of very different sizes (Pohlen et al., 2018)."""
+    """Learn values on a square-root scale, for returns of very different magnitudes (Pohlen et al., 2018)."""
     conservative: Annotated[Weight, goes_with(agent="dqn")] = 0.0
     """Weight of the conservative penalty on actions absent from the data (alpha in CQL, Kumar et al., 2020)."""
     munchausen: Annotated[bool, goes_with(agent="dqn")] = False
@@ -225,9 +227,9 @@ class DistributionSettings(Group):
     table, title = "distributional", "Distribution of returns"
 
     distribution: Annotated[Literal["c51", "qrdqn", "iqn", "fqf"] | None, goes_with(agent="dqn", network="mlp")] = None
-    """Learn the distribution of returns by `c51`, `qrdqn`, `iqn` or `fqf`; none: only its mean."""
+    """Learn the distribution of returns with `c51`, `qrdqn`, `iqn` or `fqf`; none: only its mean."""
     atoms: Annotated[int, Field(ge=2), read_with(distribution="c51")] = 51
-    """Number of fixed return values (atoms) that carry probability."""
+    """Number of fixed return values (atoms) of the distribution."""
     vmin: Annotated[float, read_with(distribution="c51")] = 0.0
     """Smallest return that the atoms cover."""
     vmax: Annotated[float, read_with(distribution="c51")] = 100.0
@@ -235,28 +237,28 @@ class DistributionSettings(Group):
     quantiles: Annotated[Positive, read_with(distribution=("qrdqn", "fqf"))] = 32
     """Number of quantiles that the network predicts."""
     iqn_fractions: Annotated[Positive, read_with(distribution="iqn")] = 4
-    """Random fractions at which an update evaluates the online network (N in the IQN paper)."""
+    """Number of random fractions at which an update evaluates the online network (N in the IQN paper)."""
     iqn_target_fractions: Annotated[Positive, read_with(distribution="iqn")] = 8
-    """Random fractions at which an update evaluates the target network (N' in the IQN paper)."""
+    """Number of random fractions at which an update evaluates the target network (N' in the IQN paper)."""
     iqn_acting_fractions: Annotated[Positive, read_with(distribution="iqn")] = 32
-    """Evenly spaced fractions averaged into Q-values for acting (K in the IQN paper)."""
+    """Number of evenly spaced fractions averaged into Q-values for acting (K in the IQN paper)."""
     cvar: Annotated[float, Field(gt=0.0, le=1.0), read_with(distribution="iqn")] = 1.0
-    """Act on the mean of this worst share of returns (conditional value at risk); 1 averages all."""
+    """Act on the mean of this worst fraction of returns (conditional value at risk); 1 averages all."""
 
 
 class OptimizerSettings(Group):
-    """How gradients become steps."""
+    """How gradients are applied."""
 
     table, title = "optimizer", "Optimizer"
 
     learning_rate: AboveZero = 1e-3
     """Initial learning rate of Adam."""
     learning_rate_end: Annotated[Weight | None, read_with(agent=("dqn", "pqn"))] = None
-    """Final learning rate, reached linearly; none: the initial one."""
+    """Final learning rate, approached linearly; none: the initial one."""
     learning_rate_decay_steps: Annotated[Positive | None, read_with(agent=("dqn", "pqn"))] = None
-    """Environment steps until the final learning rate; none: the training budget."""
+    """Environment steps until the final learning rate is reached; none: the training budget."""
     max_grad_norm: Annotated[AboveZero | None, read_with(agent=("dqn", "pqn"))] = None
-    """Largest global norm of the gradient; larger ones are scaled down to it."""
+    """Maximum global norm of the gradient; larger gradients are scaled down to it."""
     adam_beta1: Annotated[DecayRate, read_with(agent="dqn")] = 0.9
     """Decay rate of Adam's mean gradient."""
     adam_beta2: Annotated[DecayRate, read_with(agent="dqn")] = 0.999
@@ -266,7 +268,7 @@ class OptimizerSettings(Group):
     epochs: Annotated[Positive, read_with(agent="pqn")] = 4
     """Passes over the collected steps in each learning phase."""
     minibatches: Annotated[Positive, read_with(agent="pqn")] = 16
-    """Gradient steps in each pass."""
+    """Gradient steps per pass."""
 
 
 class ExplorationSettings(Group):
@@ -279,19 +281,19 @@ class ExplorationSettings(Group):
     epsilon_end: Annotated[Fraction, read_with(dataset=OFF)] = 0.05
     """Final probability of a random action."""
     epsilon_decay_steps: Annotated[Positive, read_with(agent=("dqn", "pqn"), dataset=OFF, weights=OFF)] = 10_000
-    """Environment steps over which epsilon falls from its initial to its final value."""
+    """Environment steps over which epsilon decays from its initial to its final value."""
     epsilon_schedule: Annotated[
         Literal["linear", "exponential"],
         read_with(dataset=OFF, weights=OFF),
         goes_with(agent=("dqn", "pqn")),
     ] = "linear"
-    """How epsilon and the Boltzmann temperature fall: by equal steps (`linear`) or equal factors (`exponential`)."""
+    """How epsilon and the Boltzmann temperature decay: by equal steps (`linear`) or factors (`exponential`)."""
     epsilon_ladder: Annotated[Weight, read_with(agent=("dqn", "pqn"), dataset=OFF)] = 0.0
-    """Give copy i of N the exponent 1 + ladder * i / (N - 1) on epsilon; Ape-X uses 7 (Horgan et al., 2018)."""
+    """Raise epsilon to the power 1 + ladder * i / (N - 1) in copy i of N; Ape-X uses 7 (Horgan et al., 2018)."""
     epsilon_decay_factor: Annotated[
         float, Field(gt=0.0, le=1.0), read_with(agent="tutorial", dataset=OFF, weights=OFF)
     ] = 0.995
-    """Factor by which epsilon shrinks after each replay of the tutorial's agent."""
+    """Factor by which epsilon is multiplied after each replay of the tutorial's agent."""
     boltzmann: Annotated[bool, read_with(dataset=OFF), goes_with(agent=("dqn", "pqn"))] = False
     """Sample actions from the softmax of the Q-values instead of taking the best one."""
     temperature_start: Annotated[AboveZero, read_with(boltzmann=True, dataset=OFF, weights=OFF)] = 1.0
@@ -301,16 +303,16 @@ class ExplorationSettings(Group):
 
 
 class EvaluationSettings(Group):
-    """How agents are judged on the way and at the end."""
+    """How agents are evaluated during and after training."""
 
     table, title = "evaluation", "Evaluation"
 
     eval_every_steps: Positive | None = 5_000
-    """Environment steps between greedy evaluations; the run delivers the best agent. none: it delivers the last."""
+    """Environment steps between greedy evaluations; the run delivers the best agent. none: the last agent."""
     eval_episodes: Annotated[Positive, read_with(eval_every_steps=ON)] = 10
-    """Episodes of each evaluation during training."""
+    """Number of episodes per evaluation during training."""
     final_eval_episodes: Positive = 100
-    """Episodes of the final evaluation, whose score is reported."""
+    """Number of episodes of the final evaluation, whose score is reported."""
     eval_episode_steps: Positive | None = None
     """Steps after which an evaluation episode is cut. none: ten times the longest training episode, at least 10,000,
     and never below the environment's own time limit."""
@@ -322,9 +324,9 @@ class OutputSettings(Group):
     table, title = "output", "Reports and checkpoints"
 
     report_every_steps: Positive | None = None
-    """Environment steps between progress reports; none: chosen so that they come often enough to watch."""
+    """Environment steps between progress reports; none: chosen automatically, often enough to follow progress."""
     checkpoint_every_seconds: Weight = 30.0
-    """Shortest time between checkpoints in seconds; one is always saved at the end and on Ctrl-C."""
+    """Minimum time between checkpoints in seconds; one is always saved at the end and on Ctrl-C."""
 
 
 GROUPS: tuple[type[Group], ...] = (
@@ -344,4 +346,4 @@ FIRST = (
     *("steps", "seeds", "seed", "hidden", "learning_rate", "batch_size", "capacity_steps", "discount", "n_step"),
     *("num_envs", "epsilon_end", "epsilon_decay_steps", "eval_every_steps", "until_solved"),
 )
-"""The settings that matter most, with which the help opens."""
+"""The most important settings, which the help lists first."""

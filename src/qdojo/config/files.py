@@ -1,4 +1,4 @@
-"""Files of settings, of this version and of earlier ones. Not for what they lead to: see `resolve.py`."""
+"""Reads files of settings from this and earlier versions. `resolve.py` makes a config of them."""
 
 import tomllib
 from collections.abc import Mapping
@@ -10,25 +10,25 @@ from qdojo.config.settings import Config
 from qdojo.errors import UsageError
 
 RENAMED = {"epsilon_decay": "epsilon_decay_factor"}
-"""Settings of files that earlier versions wrote, and what they are called now."""
+"""Old names of settings in files of earlier versions, and their current names."""
 
 
 def of_earlier_versions(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, in today's words where an earlier version wrote it, which had no tables."""
+    """The settings of a file under their current names. Files of earlier versions had no tables."""
     found = {RENAMED.get(name, name): value for name, value in fields.items()}
-    # `quantiles` of IQN were once those that acting takes the mean of.
+    # In IQN, `quantiles` once meant the fractions that acting averages over.
     if found.get("distribution") == "iqn" and "quantiles" in found and "iqn_acting_fractions" not in found:
         found["iqn_acting_fractions"] = found.pop("quantiles")
     return found
 
 
 def parse_settings(text: str) -> dict[str, Any]:
-    """The settings in a TOML file, grouped or not. Raises tomllib.TOMLDecodeError."""
+    """The settings in a TOML text, in tables or not. Raises tomllib.TOMLDecodeError."""
     return without_tables(Config.tables(), of_earlier_versions(tomllib.loads(text)))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings that a person wrote in a file. Raises UsageError where it cannot be read."""
+    """The settings in a user's file. Raises UsageError if it cannot be read."""
     try:
         return parse_settings(path.read_text(encoding="utf-8"))
     except OSError as error:

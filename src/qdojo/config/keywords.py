@@ -8,25 +8,24 @@ from typing import Literal, TypedDict
 
 
 class Settings(TypedDict, total=False):
-    """All settings but those that may be given as objects. What is left out comes from the preset, else it is the
-    default."""
+    """All settings except those that may be objects. An omitted setting has the preset's value, or else its default."""
 
     observe: Sequence[str] | None
     """Keys of a Dict observation to use; by default all. Default: None."""
     agent: Literal["dqn", "pqn", "tutorial"]
-    """Learning algorithm: replay (`dqn`), no replay (`pqn`), or the CartPole tutorial's; choose it by a preset.
+    """Learning algorithm: replay (`dqn`), no replay (`pqn`), or the CartPole tutorial's; choose it with a preset.
     Default: "dqn"."""
     seed: int
     """Random seed of the first member; member k uses seed + k. Default: 0."""
     seeds: int
-    """Number of agents (members) trained side by side, each with a seed of its own. Default: 1."""
+    """Number of agents (members) trained in parallel, each with its own seed. Default: 1."""
     vary: dict[str, Sequence[float]]
-    """Settings in which members differ, each with its values; `seeds` members are trained of every combination.
+    """Settings in which members differ, with their values; `seeds` members are trained for each combination.
     Default: {}."""
     steps: int
-    """Training budget in environment steps of each member. Default: 100000."""
+    """Training budget in environment steps per member. Default: 100000."""
     episodes: int | None
-    """Training budget in episodes of each member; training ends when either budget is used up. Default: None."""
+    """Training budget in episodes per member; training ends when either budget is used up. Default: None."""
     until_solved: bool
     """Stop as soon as the greedy evaluation of every member reaches `solved_at`. Default: False."""
     solved_at: float | None
@@ -36,10 +35,13 @@ class Settings(TypedDict, total=False):
     """Where environments run: compiled with the agent (`device`, JAX environments only) or in Python (`host`).
     Default: "auto"."""
     num_envs: int
-    """Copies of the environment that each member plays at the same time. Default: 1."""
+    """Number of copies of the environment that each member plays at the same time. Default: 1."""
     vectorization: Literal["sync", "async"]
-    """Step the copies one after the other in this process (`sync`) or each in a process of its own (`async`).
-    Default: "sync"."""
+    """Step the copies one after the other in this process (`sync`) or each in its own process (`async`). Default:
+    "sync"."""
+    frame_stack: int
+    """Number of latest observations that the network sees side by side, as images of games need to show motion.
+    Default: 1."""
     render: Literal["none", "human"]
     """`human`: show training in a window; one member and one copy only. Default: "none"."""
     atari_protocol: Literal["machado2018", "dqn2015"]
@@ -73,7 +75,7 @@ class Settings(TypedDict, total=False):
     layer_norm: bool
     """Normalise each hidden layer (LayerNorm) before its ReLU. Default: True."""
     dueling: bool
-    """Estimate state value and advantages separately, each with the last layer of `hidden` (Wang et al., 2016).
+    """Estimate state value and advantages separately, each after its own last hidden layer (Wang et al., 2016).
     Default: False."""
     noisy: bool
     """Explore with learned noise on the weights (NoisyNet, Fortunato et al., 2018). Default: False."""
@@ -90,21 +92,20 @@ class Settings(TypedDict, total=False):
     """Size of a learned embedding of each category in discrete observations; none: one-hot vectors. Default:
     None."""
     torso: Literal["auto", "dense", "nature", "impala"]
-    """Layers in front of `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`:
-    none unless observations are uint8 images; then `nature` for sides of 36 pixels or more, `impala` for smaller
-    ones. Default: "auto"."""
+    """Layers before `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none
+    unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`.
+    Default: "auto"."""
     torso_width: int
     """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018). Default: 1."""
     spectral_norm: bool
-    """Spectral normalisation of the IMPALA torso's residual blocks (Clark et al., 2024). Default: False."""
+    """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False."""
     normalize_observations: bool
-    """Scale observations to mean 0 and standard deviation 1, with statistics gathered in training. Default:
-    False."""
+    """Normalise observations to mean 0 and standard deviation 1, with running statistics. Default: False."""
     weights: str | None
-    """Run whose best agent gives the initial weights, or Keras file (`.h5`); exploration starts at its final value.
+    """Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value.
     Default: None."""
     dataset: str | None
-    """Learn from logged steps instead of playing: a run (path or name), or `minari:ID`. Default: None."""
+    """Learn from the logged steps of a run (path or name) or of `minari:ID` instead of playing. Default: None."""
     capacity_steps: int
     """Size of each member's replay buffer in environment steps. Default: 50000."""
     batch_size: int
@@ -112,30 +113,30 @@ class Settings(TypedDict, total=False):
     warmup_steps: int
     """Environment steps to collect before the first update. Default: 1000."""
     collect_steps: int
-    """Environment steps between two learning phases, over all copies; a multiple of `num_envs`. Default: 2."""
+    """Environment steps between two learning phases, summed over copies; a multiple of `num_envs`. Default: 2."""
     updates_per_step: float
-    """Updates for each environment step (replay ratio). Default: 0.5."""
+    """Updates per environment step (replay ratio). Default: 0.5."""
     prioritized: bool
     """Sample transitions with large errors more often (prioritised replay, Schaul et al., 2016). Default: False."""
     priority_alpha: float | Sequence[float]
-    """Exponent of the priorities; 0 samples uniformly. A list gives each group of `seeds` members one of its
-    values. Default: 0.6."""
+    """Exponent of the priorities; 0 samples uniformly. A list trains `seeds` members with each of its values.
+    Default: 0.6."""
     priority_beta: float | Sequence[float]
-    """Initial exponent of the importance weights; it rises to 1. A list gives each group of `seeds` members one of
-    its values. Default: 0.4."""
+    """Initial exponent of the importance weights; it rises to 1. A list trains `seeds` members with each of its
+    values. Default: 0.4."""
     priority_beta_steps: int | Sequence[int] | None
-    """Environment steps over which `priority_beta` rises to 1; none: the training budget. A list gives each group
-    of `seeds` members one of its values. Default: None."""
+    """Environment steps over which `priority_beta` rises to 1; none: the training budget. A list trains `seeds`
+    members with each of its values. Default: None."""
     sequence_steps: int
-    """Steps of a sequence that the recurrent network learns from. Default: 20."""
+    """Length in steps of the sequences that a recurrent network learns from. Default: 20."""
     burn_in_steps: int
-    """Steps before each sequence that only bring the recurrent state up to date. Default: 0."""
+    """Steps before each sequence that only warm up the recurrent state (burn-in). Default: 0."""
     stored_state: bool
     """Start each sequence from the recurrent state stored when it was played; otherwise from zeros. Default:
     True."""
     discount: float | Sequence[float]
-    """Discount factor of future rewards (gamma). A list gives each group of `seeds` members one of its values.
-    Default: 0.99."""
+    """Discount factor of future rewards (gamma). A list trains `seeds` members with each of its values. Default:
+    0.99."""
     n_step: int
     """Number of rewards summed before the target bootstraps from the target network. Default: 5."""
     double: bool
@@ -143,34 +144,34 @@ class Settings(TypedDict, total=False):
     error: Literal["mse", "huber"]
     """Loss of the temporal-difference error: squared (`mse`) or Huber (`huber`). Default: "huber"."""
     target_tau: float | Sequence[float]
-    """Share of the online network mixed into the target network at each sync; 1 copies it. A list gives each group
-    of `seeds` members one of its values. Default: 0.01."""
+    """Fraction of the online network mixed into the target network at each sync; 1 copies it. A list trains `seeds`
+    members with each of its values. Default: 0.01."""
     target_sync_updates: int
     """Updates between two syncs of the target network. Default: 1."""
     trace_decay: float | Sequence[float]
-    """Lambda of the lambda-returns: how much longer returns count; 0 uses one step. A list gives each group of
-    `seeds` members one of its values. Default: 0.65."""
+    """Lambda of the lambda-returns: a larger value gives more weight to longer returns; 0 uses one-step returns. A
+    list trains `seeds` members with each of its values. Default: 0.65."""
     value_rescaling: bool
-    """Learn square-root scaled values, for returns of very different sizes (Pohlen et al., 2018). Default:
+    """Learn values on a square-root scale, for returns of very different magnitudes (Pohlen et al., 2018). Default:
     False."""
     conservative: float | Sequence[float]
     """Weight of the conservative penalty on actions absent from the data (alpha in CQL, Kumar et al., 2020). A list
-    gives each group of `seeds` members one of its values. Default: 0.0."""
+    trains `seeds` members with each of its values. Default: 0.0."""
     munchausen: bool
     """Add the scaled log-policy to the reward and use a soft maximum (Munchausen DQN, Vieillard et al., 2020).
     Default: False."""
     munchausen_alpha: float | Sequence[float]
-    """Scale of the Munchausen bonus. A list gives each group of `seeds` members one of its values. Default: 0.9."""
+    """Scale of the Munchausen bonus. A list trains `seeds` members with each of its values. Default: 0.9."""
     munchausen_temperature: float | Sequence[float]
-    """Softmax temperature of the Munchausen policy, in units of Q-values. A list gives each group of `seeds`
-    members one of its values. Default: 0.03."""
+    """Softmax temperature of the Munchausen policy, in units of Q-values. A list trains `seeds` members with each
+    of its values. Default: 0.03."""
     munchausen_floor: float | Sequence[float]
-    """Lower limit of the Munchausen bonus, before it is scaled. A list gives each group of `seeds` members one of
-    its values. Default: -1.0."""
+    """Lower limit of the Munchausen bonus, before it is scaled. A list trains `seeds` members with each of its
+    values. Default: -1.0."""
     distribution: Literal["c51", "qrdqn", "iqn", "fqf"] | None
-    """Learn the distribution of returns by `c51`, `qrdqn`, `iqn` or `fqf`; none: only its mean. Default: None."""
+    """Learn the distribution of returns with `c51`, `qrdqn`, `iqn` or `fqf`; none: only its mean. Default: None."""
     atoms: int
-    """Number of fixed return values (atoms) that carry probability. Default: 51."""
+    """Number of fixed return values (atoms) of the distribution. Default: 51."""
     vmin: float
     """Smallest return that the atoms cover. Default: 0.0."""
     vmax: float
@@ -178,76 +179,77 @@ class Settings(TypedDict, total=False):
     quantiles: int
     """Number of quantiles that the network predicts. Default: 32."""
     iqn_fractions: int
-    """Random fractions at which an update evaluates the online network (N in the IQN paper). Default: 4."""
+    """Number of random fractions at which an update evaluates the online network (N in the IQN paper). Default:
+    4."""
     iqn_target_fractions: int
-    """Random fractions at which an update evaluates the target network (N' in the IQN paper). Default: 8."""
+    """Number of random fractions at which an update evaluates the target network (N' in the IQN paper). Default:
+    8."""
     iqn_acting_fractions: int
-    """Evenly spaced fractions averaged into Q-values for acting (K in the IQN paper). Default: 32."""
+    """Number of evenly spaced fractions averaged into Q-values for acting (K in the IQN paper). Default: 32."""
     cvar: float
-    """Act on the mean of this worst share of returns (conditional value at risk); 1 averages all. Default: 1.0."""
+    """Act on the mean of this worst fraction of returns (conditional value at risk); 1 averages all. Default:
+    1.0."""
     learning_rate: float | Sequence[float]
-    """Initial learning rate of Adam. A list gives each group of `seeds` members one of its values. Default:
-    0.001."""
+    """Initial learning rate of Adam. A list trains `seeds` members with each of its values. Default: 0.001."""
     learning_rate_end: float | Sequence[float] | None
-    """Final learning rate, reached linearly; none: the initial one. A list gives each group of `seeds` members one
-    of its values. Default: None."""
+    """Final learning rate, approached linearly; none: the initial one. A list trains `seeds` members with each of
+    its values. Default: None."""
     learning_rate_decay_steps: int | Sequence[int] | None
-    """Environment steps until the final learning rate; none: the training budget. A list gives each group of
-    `seeds` members one of its values. Default: None."""
+    """Environment steps until the final learning rate is reached; none: the training budget. A list trains `seeds`
+    members with each of its values. Default: None."""
     max_grad_norm: float | Sequence[float] | None
-    """Largest global norm of the gradient; larger ones are scaled down to it. A list gives each group of `seeds`
-    members one of its values. Default: None."""
+    """Maximum global norm of the gradient; larger gradients are scaled down to it. A list trains `seeds` members
+    with each of its values. Default: None."""
     adam_beta1: float | Sequence[float]
-    """Decay rate of Adam's mean gradient. A list gives each group of `seeds` members one of its values. Default:
-    0.9."""
+    """Decay rate of Adam's mean gradient. A list trains `seeds` members with each of its values. Default: 0.9."""
     adam_beta2: float | Sequence[float]
-    """Decay rate of Adam's mean squared gradient. A list gives each group of `seeds` members one of its values.
-    Default: 0.999."""
+    """Decay rate of Adam's mean squared gradient. A list trains `seeds` members with each of its values. Default:
+    0.999."""
     adam_epsilon: float | Sequence[float]
-    """Constant in the denominator of Adam's step. A list gives each group of `seeds` members one of its values.
-    Default: 1e-08."""
+    """Constant in the denominator of Adam's step. A list trains `seeds` members with each of its values. Default:
+    1e-08."""
     epochs: int
     """Passes over the collected steps in each learning phase. Default: 4."""
     minibatches: int
-    """Gradient steps in each pass. Default: 16."""
+    """Gradient steps per pass. Default: 16."""
     epsilon_start: float | Sequence[float]
-    """Initial probability of a random action. A list gives each group of `seeds` members one of its values.
-    Default: 1.0."""
+    """Initial probability of a random action. A list trains `seeds` members with each of its values. Default:
+    1.0."""
     epsilon_end: float | Sequence[float]
-    """Final probability of a random action. A list gives each group of `seeds` members one of its values. Default:
+    """Final probability of a random action. A list trains `seeds` members with each of its values. Default:
     0.05."""
     epsilon_decay_steps: int | Sequence[int]
-    """Environment steps over which epsilon falls from its initial to its final value. A list gives each group of
-    `seeds` members one of its values. Default: 10000."""
+    """Environment steps over which epsilon decays from its initial to its final value. A list trains `seeds`
+    members with each of its values. Default: 10000."""
     epsilon_schedule: Literal["linear", "exponential"]
-    """How epsilon and the Boltzmann temperature fall: by equal steps (`linear`) or equal factors (`exponential`).
+    """How epsilon and the Boltzmann temperature decay: by equal steps (`linear`) or factors (`exponential`).
     Default: "linear"."""
     epsilon_ladder: float | Sequence[float]
-    """Give copy i of N the exponent 1 + ladder * i / (N - 1) on epsilon; Ape-X uses 7 (Horgan et al., 2018). A list
-    gives each group of `seeds` members one of its values. Default: 0.0."""
+    """Raise epsilon to the power 1 + ladder * i / (N - 1) in copy i of N; Ape-X uses 7 (Horgan et al., 2018). A
+    list trains `seeds` members with each of its values. Default: 0.0."""
     epsilon_decay_factor: float | Sequence[float]
-    """Factor by which epsilon shrinks after each replay of the tutorial's agent. A list gives each group of `seeds`
-    members one of its values. Default: 0.995."""
+    """Factor by which epsilon is multiplied after each replay of the tutorial's agent. A list trains `seeds`
+    members with each of its values. Default: 0.995."""
     boltzmann: bool
     """Sample actions from the softmax of the Q-values instead of taking the best one. Default: False."""
     temperature_start: float | Sequence[float]
-    """Initial softmax temperature, in units of Q-values. A list gives each group of `seeds` members one of its
-    values. Default: 1.0."""
+    """Initial softmax temperature, in units of Q-values. A list trains `seeds` members with each of its values.
+    Default: 1.0."""
     temperature_end: float | Sequence[float]
-    """Softmax temperature after `epsilon_decay_steps`. A list gives each group of `seeds` members one of its
-    values. Default: 0.1."""
+    """Softmax temperature after `epsilon_decay_steps`. A list trains `seeds` members with each of its values.
+    Default: 0.1."""
     eval_every_steps: int | None
-    """Environment steps between greedy evaluations; the run delivers the best agent. none: it delivers the last.
-    Default: 5000."""
+    """Environment steps between greedy evaluations; the run delivers the best agent. none: the last agent. Default:
+    5000."""
     eval_episodes: int
-    """Episodes of each evaluation during training. Default: 10."""
+    """Number of episodes per evaluation during training. Default: 10."""
     final_eval_episodes: int
-    """Episodes of the final evaluation, whose score is reported. Default: 100."""
+    """Number of episodes of the final evaluation, whose score is reported. Default: 100."""
     eval_episode_steps: int | None
     """Steps after which an evaluation episode is cut. none: ten times the longest training episode, at least
     10,000, and never below the environment's own time limit. Default: None."""
     report_every_steps: int | None
-    """Environment steps between progress reports; none: chosen so that they come often enough to watch. Default:
-    None."""
+    """Environment steps between progress reports; none: chosen automatically, often enough to follow progress.
+    Default: None."""
     checkpoint_every_seconds: float
-    """Shortest time between checkpoints in seconds; one is always saved at the end and on Ctrl-C. Default: 30.0."""
+    """Minimum time between checkpoints in seconds; one is always saved at the end and on Ctrl-C. Default: 30.0."""

@@ -1,4 +1,4 @@
-"""The presets: tables of settings that a run begins with, as data in `presets.toml`. Not for checking them."""
+"""The presets: named tables of initial settings, stored in `presets.toml`. `resolve.py` checks the settings."""
 
 import tomllib
 from functools import cache
@@ -6,18 +6,18 @@ from importlib import resources
 from typing import Any
 
 NO_SETTINGS = {"about", "extends", "env", "evidence"}
-"""What a preset's tables say of it, beside settings: `evidence` is what an environment's figures were."""
+"""Entries of a preset's tables that are not settings; `evidence` holds the measured results for an environment."""
 
 
 @cache
 def preset_tables() -> dict[str, Any]:
-    """The presets as data: settings by preset name, and under `env` those tuned for one environment. With `extends` a
-    preset begins with all settings of another."""
+    """The presets by name: their settings, and under `env` the settings tuned for single environments. A preset with
+    `extends` starts from all settings of another preset."""
     return tomllib.loads(resources.files("qdojo.config").joinpath("presets.toml").read_text(encoding="utf-8"))
 
 
 def preset_settings(preset: str, env: str) -> dict[str, Any]:
-    """What a preset says for an environment: what it extends, then its own, each time with the tuned ones last."""
+    """The settings of a preset for an environment. Its own override those it extends, and tuned ones override both."""
     table = preset_tables()[preset]
     inherited = preset_settings(table["extends"], env) if "extends" in table else {}
     settings = inherited | table | table.get("env", {}).get(env, {})

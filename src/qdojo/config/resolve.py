@@ -1,6 +1,6 @@
-"""From what was given to a whole config: a flag, over a variable, over a file, over the preset; what follows from what.
+"""Resolves the given settings to a complete config: they override the preset, and derived settings are filled in.
 
-Flags and variables come merged from the command line. Not for ranges: see `fields.py`.
+The command line merges flags, variables and files beforehand. Ranges are in `fields.py`.
 """
 
 import math
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from qdojo.config.settings import Config
 
 Handler = Callable[[dict[str, Any]], "Config"]
-"""Pydantic's own validation of the fields: makes the config of them."""
+"""Pydantic's own validation: makes a config from the fields."""
 
 
 def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, resolved: bool) -> "Config":
-    """A whole config of the settings that were given, which are all of them where it was `resolved` before.
+    """A complete config from the given settings; if `resolved`, they are already complete, as stored by a run.
 
-    Only then may there be some that nothing reads, since no person has set those. Raises UsageError, one sentence.
+    Only a resolved config may hold settings that nothing reads, because no user set those. Raises UsageError, in one
+    sentence.
     """
     fields = {name: _plain(value) for name, value in without_tables(kind.tables(), given).items()}
     for name in fields:
@@ -38,12 +39,13 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     if not isinstance(preset, str) or preset not in presets.preset_tables():
         raise UsageError(no_such_preset(preset, presets.preset_tables()))
     begun = presets.preset_settings(preset, fields.get("env", ""))
+    begun = by_protocol(begun | fields) | begun
     for name in begun:
         if name not in kind.model_fields:
             raise UsageError(no_such_setting(name, kind.model_fields))
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
-    # The one that pydantic has made is the one that it hands out, so it is completed in place.
+    # Pydantic returns the very object that it made, so complete it in place.
     config.__dict__.update(_following(config))
     idle = {name: need for name, need in unread(config).items() if name in fields}
     for name in config.vary:
@@ -52,20 +54,20 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     if idle:
         without = kind(**{name: value for name, value in fields.items() if name not in idle})
         for name, need in idle.items():
-            # A config file names every field, so that what changes nothing is no mistake.
+            # A config file lists every field, so a value that changes nothing is not an error.
             if getattr(config, name) != getattr(without, name):
                 raise UsageError(f"{unread_message(config, name, need)}.")
     return config
 
 
 def _varied(kind: "type[Config]", fields: dict[str, Any]) -> dict[str, Any]:
-    """Settings where one that is a number was given as a list: its first value, and all of them in `vary`."""
+    """Moves lists given for numeric settings into `vary`, and leaves their first values in the settings."""
     vary = dict(fields.get("vary") or {})
     for name, value in fields.items():
         if not isinstance(value, tuple | list) or not _is_number(kind.model_fields[name].annotation):
             continue
         if not value:
-            raise UsageError(f"{name} is an empty list; give a number, or one for each group of members.")
+            raise UsageError(f"{name} is an empty list; give a number, or one per group of members.")
         if len(value) > 1:
             vary[name] = tuple(value)
     given = {name: values[0] for name, values in vary.items() if name in kind.model_fields and values}
@@ -78,7 +80,7 @@ def _varied(kind: "type[Config]", fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_number(annotation: Any) -> bool:
-    """Whether a setting is one number, or may be."""
+    """Whether a setting's type allows a single number."""
     kinds = {annotation, *get_args(annotation)}
     kinds |= {part for kind in kinds for part in get_args(kind)}
     return bool(kinds & {int, float}) and tuple not in {get_origin(kind) for kind in kinds}
@@ -89,14 +91,14 @@ def _defaults(kind: "type[Config]") -> dict[str, Any]:
 
 
 def without_tables(tables: set[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file, whether they stand in `tables` or not.
+    """The settings of a file as one flat mapping, whether they are in `tables` or not.
 
-    Raises UsageError for one that is there twice, and for a value where a table belongs.
+    Raises UsageError if a setting is given twice, or if a table's name has a value that is not a table.
     """
     flat: dict[str, Any] = {}
     for name, value in given.items():
         if name in tables and not isinstance(value, Mapping):
-            raise UsageError(f"{name} is a table of settings, not a setting; give those that docs/settings.md lists.")
+            raise UsageError(f"{name} is a table of settings, not a setting; docs/settings.md lists its settings.")
         entries = value if name in tables else {name: value}
         for entry, setting in entries.items():
             if entry in flat:
@@ -106,7 +108,7 @@ def without_tables(tables: set[str], given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """A number or an array of NumPy, or of JAX, as Python's own."""
+    """NumPy's and JAX' numbers and arrays as plain Python values; other values unchanged."""
     if isinstance(value, tuple | list):
         return [_plain(entry) for entry in value]
     return value.tolist() if hasattr(value, "tolist") else value
@@ -114,7 +116,7 @@ def _plain(value: Any) -> Any:
 
 def _checked(handler: Handler, kind: "type[Config]", fields: dict[str, Any]) -> "Config":
     may_be_none = {name for name, field in kind.model_fields.items() if type(None) in get_args(field.annotation)}
-    # A flag that takes several words gives a list of one.
+    # A flag that takes several words yields a list with a single word.
     nothing = ("none", ["none"], ("none",))
     given = {name: None if name in may_be_none and value in nothing else value for name, value in fields.items()}
     try:
@@ -128,18 +130,18 @@ def _checked(handler: Handler, kind: "type[Config]", fields: dict[str, Any]) -> 
 
 
 def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """How much is collected and learned at a time by another `num_envs`, where `fields` do not give `collect_steps`.
+    """`collect_steps` and `updates_per_step` adapted to a given `num_envs`, if `fields` do not set `collect_steps`.
 
-    collect_steps is that of the preset, rounded up to a multiple of num_envs (and, of pqn, of its minibatches).
-    updates_per_step is that of the preset if this makes a whole number of updates, else that of the nearest whole
-    number, of two as near the greater, and at least 1 (of pqn, which learns once after each collection, 1).
+    collect_steps is the preset's, rounded up to a multiple of num_envs (and, for pqn, of its minibatches).
+    updates_per_step is the preset's if that gives a whole number of updates per cycle. Otherwise it is adjusted to the
+    nearest whole number (rounding halves up) of at least 1, or to 1 for pqn, which learns once per collection.
     """
     chosen = begun | fields
     envs, parts = chosen["num_envs"], chosen["minibatches"] if chosen["agent"] == "pqn" else 1
     if "num_envs" not in fields or "collect_steps" in fields:
         return {}
     if not all(isinstance(number, int) and number >= 1 for number in (envs, parts)):
-        return {}  # the field's own check says what is wrong
+        return {}  # the validation of the field reports the error
     unit = math.lcm(envs, parts)
     collected = math.ceil(chosen["collect_steps"] / unit) * unit
     derived: dict[str, Any] = {"collect_steps": collected}
@@ -152,8 +154,8 @@ def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]
 
 
 def _following(config: "Config") -> dict[str, Any]:
-    """Settings that follow from others, written out, so that a resume with another budget changes none of them."""
-    changes: dict[str, Any] = by_protocol(config)
+    """Derived settings with explicit values, so that resuming with another budget does not change them."""
+    changes: dict[str, Any] = {}
     if config.learning_rate_end is None:
         changes["learning_rate_end"] = config.learning_rate
     if config.priority_beta_steps is None:
@@ -163,15 +165,16 @@ def _following(config: "Config") -> dict[str, Any]:
     if config.render == "human":
         changes["loop"] = "host"
     if config.report_every_steps is None:
-        # A window shows some 50 steps a second, and Ctrl-C is heard between reports. The first rows of a chunk are not
-        # collected while something is learned, so it is long beside a learning phase.
+        # A window shows about 50 steps per second, and Ctrl-C is handled between reports. The first rows of a chunk do
+        # not overlap with learning, so a chunk should be long compared to a learning phase.
         most = 50 if config.render == "human" else max(1_000, 20 * config.collect_steps)
         longest = min(config.eval_every_steps or config.steps, most)
         cycles = math.ceil(config.steps / config.collect_steps)
         chunks = math.ceil(config.steps / longest)
         changes["report_every_steps"] = math.ceil(cycles / chunks) * config.collect_steps
     elif config.report_every_steps >= (config.eval_every_steps or math.inf) + config.collect_steps:
-        # Evaluations come between chunks, and a chunk ends with a report. One of its own choice is rounded up.
+        # Evaluations happen between chunks, so a chunk must not be longer than the interval between evaluations. An
+        # automatic value may exceed it by less than collect_steps, because it is rounded up.
         changes["report_every_steps"] = (
             max(1, (config.eval_every_steps or 0) // config.collect_steps) * config.collect_steps
         )

@@ -1,11 +1,13 @@
 """The protocols of Atari games as settings, and which settings only Atari reads. Not the games: see `envs/atari.py`."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdojo.config.settings import Config
 
 _MACHADO2018 = {
+    "frame_stack": 4,
     "frame_skip": 4,
     "grayscale": True,
     "resize": 84,
@@ -20,7 +22,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "machado2018": _MACHADO2018,
     "dqn2015": _MACHADO2018 | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True},
 }
-"""The settings of each protocol, for those that are not given."""
+"""The settings of each protocol, over which go those of a preset and those that are given."""
 _ATARI_ONLY = ("sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
 
 
@@ -29,12 +31,11 @@ def is_atari(env: str) -> bool:
     return env.startswith("ALE/") and not env.endswith(")")
 
 
-def by_protocol(config: "Config") -> dict[str, Any]:
-    """Return the settings that follow from the protocol of an Atari game."""
-    if not is_atari(config.env):
+def by_protocol(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the protocol of an Atari game sets; nothing for another environment, or an unknown protocol."""
+    if not is_atari(str(given.get("env", ""))):
         return {}
-    protocol = PROTOCOLS[config.atari_protocol]
-    return {name: value for name, value in protocol.items() if getattr(config, name) is None}
+    return PROTOCOLS.get(str(given.get("atari_protocol", "machado2018")), {})
 
 
 def check_screen(config: "Config") -> None:

@@ -1,4 +1,4 @@
-"""All settings of one run in one frozen record. Not the settings themselves: see `fields.py`."""
+"""All settings of a run as one frozen record. `fields.py` declares the settings."""
 
 import itertools
 import math
@@ -38,45 +38,45 @@ class Config(
     EnvironmentSettings,
     RunSettings,
 ):
-    """All settings of one run, frozen: those given, on top of what the preset says of the environment.
+    """All settings of one run, frozen: the given ones override those of the preset for the environment.
 
-    Raises UsageError, one sentence, for whatever is wrong, missing, or set for nothing. NumPy's numbers and arrays are
-    taken as plain ones. The resolved copy lies in the run directory as `config.toml`.
+    Raises UsageError, in one sentence, if a setting is invalid, missing or without effect. NumPy numbers and arrays are
+    converted to Python values. The resolved config is stored in the run directory as `config.toml`.
     """
 
-    # Of its bases, pydantic lists the fields of the last one first.
+    # Pydantic lists the fields of the last base class first.
     title: ClassVar[str] = ""
 
     @model_validator(mode="wrap")
     @classmethod
     def _resolve(cls, given: Any, handler: resolve.Handler, info: Any) -> "Config":
         if not isinstance(given, Mapping):
-            return handler(given)  # it is one already
+            return handler(given)  # it is a Config already
         return resolve.resolve(cls, given, handler, bool(info.context and info.context.get("resolved")))
 
     @classmethod
     def tables(cls) -> set[str]:
-        """The tables that a file may have."""
+        """Names of the tables that a file may have."""
         return {group.table for group in GROUPS} - {""}
 
     @property
     def members(self) -> int:
-        """Agents of the population: `seeds` of each combination of the values of `vary`."""
+        """Number of agents in the population: `seeds` for each combination of the values in `vary`."""
         return self.seeds * math.prod(len(values) for values in self.vary.values())
 
     @property
     def distinct_seeds(self) -> int | None:
-        """After how many members their seeds begin again; None where each has its own."""
+        """Number of members after which the seeds repeat; None if each member has its own seed."""
         return self.seeds if self.vary else None
 
     @property
     def combinations(self) -> list[dict[str, float]]:
-        """Each combination of the values of `vary`; member m is of number m // seeds, and has seed + m % seeds."""
+        """All combinations of the values in `vary`; member m has combination m // seeds and seed `seed + m % seeds`."""
         return [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
 
     @property
     def parts_of_the_mlp(self) -> list[str]:
-        """What was chosen that only the mlp has."""
+        """The chosen options that only the built-in network (`mlp`) supports."""
         parts = {
             "dueling": self.dueling,
             "noisy": self.noisy,
@@ -89,7 +89,7 @@ class Config(
 
     @property
     def beyond_keras(self) -> list[str]:
-        """What was chosen that makes of the network more than layers that give Q-values."""
+        """The chosen options that an exported Keras model, which maps observations to Q-values, cannot represent."""
         parts = {
             f"distribution={self.distribution!r}": self.distribution is not None,
             "recurrent": self.recurrent is not None,
@@ -102,16 +102,16 @@ class Config(
 
     @property
     def rows_per_cycle(self) -> int:
-        """Rows that are collected between two learning phases."""
+        """Number of rows collected between two learning phases."""
         return self.collect_steps // self.num_envs
 
     @property
     def updates_per_cycle(self) -> int:
-        """Updates of one learning phase."""
+        """Number of updates in one learning phase."""
         return round(self.collect_steps * self.updates_per_step)
 
     def to_toml(self) -> str:
-        """The settings as TOML, a table a group. It has no null: "none" stands for it."""
+        """The settings as TOML, one table per group. None is written as "none", because TOML has no null."""
         values = {name: "none" if value is None else value for name, value in self.model_dump(mode="json").items()}
         written: dict[str, Any] = {}
         for group in GROUPS:

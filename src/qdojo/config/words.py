@@ -1,6 +1,6 @@
-"""What a setting that is not there was meant to be: a near name, or the word that another library has for one of ours.
+"""Suggestions for unknown settings: a similar name, or the setting that has this name in another library.
 
-The words are those of Stable-Baselines3, CleanRL, Keras-RL, Tianshou, Dopamine, RLlib and DQN Zoo.
+The names are those of Stable-Baselines3, CleanRL, Keras-RL, Tianshou, Dopamine, RLlib and DQN Zoo.
 """
 
 import difflib
@@ -85,71 +85,71 @@ OURS: dict[str, str] = {
     "max_num_frames_per_episode max_episode_frames": "max_frames",
     "greyscale gray_scale grayscale_obs": "grayscale",
     "screen_size img_size": "resize",
+    "stack_size window_length num_stack": "frame_stack",
     "vec_env_cls vectorization_mode async_envs": "vectorization",
 }
-"""Words that mean one setting of ours in the same unit, or nearly so: several words in each key."""
+"""Names, several per key, that mean one setting of qdojo in the same or nearly the same unit."""
 
 TOLD: dict[str, str] = {
     "exploration_fraction": "set {epsilon_decay_steps}: that fraction of {steps}",
     "epsilon_decay eps_decay": "set {epsilon_decay_steps}; {epsilon_decay_factor} is for the tutorial's agent",
     "target_update_interval target_network_frequency target_update_freq target_network_update_freq "
     "target_update_period target_model_update target_network_update_period target_update_frequency": (
-        "set {target_sync_updates}, counted in updates rather than steps, with {target_tau} of 1 for whole copies"
+        "set {target_sync_updates}, counted in updates rather than steps, with {target_tau} of 1 for full copies"
     ),
     "train_freq train_frequency update_period train_interval learn_period learn_frequency update_frequency "
     "step_per_collect update_every update_freq replay_period": (
-        "set {collect_steps}, the steps between two learning phases, and {updates_per_step}, the updates for each step"
+        "set {collect_steps}, the steps between two learning phases, and {updates_per_step}, the updates per step"
     ),
     "gradient_steps update_per_step num_updates training_intensity utd_ratio replay_ratio num_gradient_steps": (
-        "set {updates_per_step}: updates for each step, so {collect_steps} times it are one learning phase"
+        "set {updates_per_step}, the updates per step; a learning phase has {collect_steps} times as many"
     ),
-    "max_epoch epoch step_per_epoch num_iterations epoch_num_steps": "set {steps}, the whole budget",
+    "max_epoch epoch step_per_epoch num_iterations epoch_num_steps": "set {steps}, the total budget",
     "alpha": "set {learning_rate}, or {priority_alpha}, {munchausen_alpha} or {conservative}",
     "beta": "set {priority_beta}",
     "temperature": "set {boltzmann} with {temperature_start} and {temperature_end}",
     "anneal_lr lr_schedule learning_rate_schedule lr_decay": "set {learning_rate_end} and {learning_rate_decay_steps}",
     "eps_test epsilon_eval evaluation_epsilon deterministic eval_epsilon": "evaluations here are greedy",
     "verbose progress_bar silent": (
-        "progress goes to stderr, and `--json` prints the result alone; from Python, give `observers=`"
+        "progress goes to stderr, and `--json` prints only the result; in Python, pass `observers=`"
     ),
-    "device cuda gpu use_gpu use_cuda": "JAX uses the accelerator that it finds; JAX_PLATFORMS=cpu keeps it on the CPU",
+    "device cuda gpu use_gpu use_cuda": "JAX uses an accelerator if it finds one; JAX_PLATFORMS=cpu selects the CPU",
     "tensorboard_log tb_log_name track wandb_project_name wandb_entity logdir log_dir exp_name save_path save_model "
     "wandb_project capture_video": (
-        "every run is kept whole under `--runs`; `qdojo show` and `qdojo watch` look at it, `qdojo export` writes it"
+        "every run is saved under `--runs`; `qdojo show` and `qdojo watch` display it, `qdojo export` exports its agent"
     ),
     "torch_deterministic": "a run with the same {seed} gives the same bits on the same machine",
     "max_steps_per_episode max_episode_steps nb_max_episode_steps": (
-        "wrap the environment in gymnasium.wrappers.TimeLimit; {eval_episode_steps} bounds evaluations alone"
+        "wrap the environment in gymnasium.wrappers.TimeLimit; {eval_episode_steps} limits evaluation episodes only"
     ),
-    "frame_stack stack_size window_length num_stack": "wrap the environment in gymnasium's FrameStackObservation",
     "reward_normalization reward_scale reward_scaling": (
-        "wrap the environment in gymnasium's TransformReward; scores would then be of clipped rewards"
+        "wrap the environment in gymnasium's TransformReward; scores are then sums of the transformed rewards"
     ),
-    "delta_clip kappa huber_delta": "{error} of 'huber' has its bend at 1",
+    "delta_clip kappa huber_delta": "{error} of 'huber' always uses a delta of 1",
     "optimizer optimizer_class": "the optimizer is Adam; {learning_rate} and {adam_epsilon} are its settings",
-    "activation activation_fn": "layers have ReLU; `network='module:build'` takes a Keras model with any other",
-    "policy_kwargs": "set {hidden}, {layer_norm}, {dueling}, or {network} for a Keras model of your own",
+    "activation activation_fn": "layers use ReLU; `network='module:build'` takes a Keras model with any activation",
+    "policy_kwargs": "set {hidden}, {layer_norm}, {dueling}, or {network} for your own Keras model",
     "memory replay_buffer_class replay_buffer_kwargs replay_buffer replay_buffer_config replay_scheme": (
         "set {capacity_steps} and, for prioritised replay, {prioritized}"
     ),
-    "num_cosines": "IQN has 64 cosines, as in its paper",
+    "num_cosines": "IQN uses 64 cosines, as in its paper",
     "nb_actions num_actions action_space action_size n_actions observation_space state_size obs_shape": (
         "actions and observations are read from the environment"
     ),
-    "callback callbacks": "give `observers=[...]` to qdojo.train",
+    "callback callbacks": "pass `observers=[...]` to qdojo.train",
     "algo algorithm algo_name": "choose a preset; `qdojo presets` lists them",
-    "load resume": "`qdojo resume RUN` goes on with a run",
-    "optimize_memory_usage": "each observation is stored once as it is",
+    "load resume": "`qdojo resume RUN` continues a run",
+    "optimize_memory_usage": "each observation is always stored only once",
 }
-"""Words that need more than a name: several words in each key, ours in braces."""
+"""Names, several per key, that need more explanation than one setting's name; settings of qdojo are in braces."""
 
 _NAMES = {word: ours for words, ours in OURS.items() for word in words.split()}
 _TOLD = {word: told for words, told in TOLD.items() for word in words.split()}
 
 
 def meant_by(said: str, word: str, spelled: Callable[[str], str] = str) -> str | None:
-    """One sentence for another library's `word`, which was given as `said`, with our settings in it as `spelled` writes
-    them; None for any other word."""
+    """One sentence that explains another library's `word`, or None for an unknown word. The sentence quotes the word as
+    `said`, and `spelled` formats the names of settings in it."""
     plain = word.lower().replace("-", "_")
     if plain in _NAMES:
         return f"{said} is called {spelled(_NAMES[plain])} here."
@@ -162,14 +162,14 @@ _OURS_IN_BRACES = re.compile("{(.*?)}")
 
 
 def no_such_setting(name: str, known: Iterable[str]) -> str:
-    """That there is no setting of this name, and what may have been meant."""
+    """A message that there is no setting of this name, with a suggestion."""
     return meant_by(repr(name), name) or (
         f"There is no setting {name!r}; {_near(name, known) or 'see `qdojo train --help` for all of them.'}"
     )
 
 
 def no_such_preset(name: Any, known: Iterable[str]) -> str:
-    """That there is no preset of this name, and which there are."""
+    """A message that there is no preset of this name, with a suggestion or the list of presets."""
     known = list(known)
     names = ", ".join(sorted(known))
     return f"There is no preset {name!r}; {_near(str(name), known) or f'the names are {names}.'}"

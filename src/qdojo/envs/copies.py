@@ -1,4 +1,4 @@
-"""Seeded copies of one environment, in this process or in workers. Not for vector environments made by a user.
+"""Seeded copies of one environment, in this process or in workers. For users' vector environments, see `ready_made.py`.
 
 A copy never raises: it reports a failure as text in its `info`, because text survives any worker and any exception
 type. The caller that steps the copies turns it into a `CopyError`.
@@ -111,7 +111,7 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         try:
             returned = self.env.reset(seed=episode_seed(self._seed, self._copy, self.episode))
             if not (isinstance(returned, tuple) and len(returned) == 2):
-                raise BadValueError(f"{_kind(returned)} at its reset where a tuple (observation, info) is needed")
+                raise BadValueError(f"{_kind(returned)} from reset, but a tuple (observation, info) is needed")
             observation, info = returned
             return self._spaces.show(observation, info), {}
         except (Exception, SystemExit) as error:
@@ -156,15 +156,15 @@ def _unlike_a_step(returned: Any) -> str:
     """Describe the fault in a step's return value that is not a 5-tuple with a number and two flags in it."""
     if not (isinstance(returned, tuple) and len(returned) == 5):
         needed = "(observation, reward, terminated, truncated, info)"
-        old = ", as in old Gym," if isinstance(returned, tuple) and len(returned) == 4 else ""
+        old = ", as in old Gym" if isinstance(returned, tuple) and len(returned) == 4 else ""
         fix = ": split done into terminated and truncated" if old else ""
-        return f"{_kind(returned)}{old} at its step where a tuple {needed} is needed{fix}"
+        return f"{_kind(returned)} from step{old}, but a tuple {needed} is needed{fix}"
     try:
         one_number(returned[1])
     except (TypeError, ValueError):
-        return f"the reward {' '.join(repr(returned[1]).split())} where one number is needed"
+        return f"the reward {' '.join(repr(returned[1]).split())}, but one number is needed"
     ends = " and ".join(" ".join(repr(flag).split()) for flag in returned[2:4])
-    return f"{ends} as terminated and truncated, where each is one bool"
+    return f"{ends} as terminated and truncated, but each must be one bool"
 
 
 def _kind(returned: Any) -> str:
@@ -227,7 +227,7 @@ def build_copy(
     except (Exception, SystemExit) as error:
         env = Unbuilt(f"its factory {describe(error).removeprefix('it ')}")
     if not isinstance(env, gym.Env):
-        env = Unbuilt(f"its factory returned a {type(env).__name__} where a gymnasium.Env is needed")
+        env = Unbuilt(f"its factory returned a {type(env).__name__}, but a gymnasium.Env is needed")
     return SeededCopy(env, spaces, member_seed, copy, row)
 
 

@@ -14,7 +14,7 @@ Encode = Callable[[Any], np.ndarray]
 
 
 class BadValueError(ValueError):
-    """An environment returned a value that does not fit its spaces; the text fits after 'it gave '."""
+    """An environment returned a value that does not fit its spaces; the text fits after 'it returned '."""
 
 
 class Encoder(NamedTuple):
@@ -100,12 +100,12 @@ def _one_hot_encoder(space: spaces.Discrete, dtype: np.dtype[Any]) -> Encoder:
 def _encode_box(shape: tuple[int, ...], dtype: np.dtype[Any], value: Any) -> Shaped[np.ndarray, "*observation"]:
     array = np.asarray(value)
     if array.shape != shape:
-        raise BadValueError(f"an observation of shape {array.shape} where its space has {shape}")
+        raise BadValueError(f"an observation of shape {array.shape}, but its space has {shape}")
     # Fast path: this runs at every step, and the dtype is nearly always the same object.
     if array.dtype is dtype or array.dtype == dtype:
         return array
     if array.dtype.kind not in "fiub" or dtype == np.uint8:
-        raise BadValueError(f"an observation of dtype {array.dtype} where {dtype} is needed")
+        raise BadValueError(f"an observation of dtype {array.dtype}, but {dtype} is needed")
     # A float64 beyond float32's range becomes inf here, and the caller's check for finite values reports it.
     with np.errstate(over="ignore"):
         return array.astype(dtype)
@@ -115,7 +115,7 @@ def _index(number: int, start: int, value: Any) -> int:
     """Return a value of a Discrete space as an index that counts from 0."""
     array = np.asarray(value)
     if array.shape != () or array.dtype.kind not in "iu":
-        raise BadValueError(f"the observation {array.tolist()!r} where its Discrete space needs one integer")
+        raise BadValueError(f"the observation {array.tolist()!r}, but its Discrete space needs one integer")
     index = int(array) - start
     if not 0 <= index < number:
         raise BadValueError(f"the observation {int(array)}, which is outside its Discrete space")
@@ -129,7 +129,7 @@ def _indices(
     array = np.asarray(value)
     if array.shape != counts.shape or array.dtype.kind not in "iu":
         raise BadValueError(
-            f"an observation of shape {array.shape} and dtype {array.dtype} where its MultiDiscrete space needs "
+            f"an observation of shape {array.shape} and dtype {array.dtype}, but its MultiDiscrete space needs "
             f"integers of shape {counts.shape}"
         )
     outside = (array < start) | (array >= start + counts)
@@ -168,7 +168,7 @@ def _encode_binary(shape: tuple[int, ...], value: Any) -> UInt8[np.ndarray, "ele
     array = np.asarray(value)
     if array.shape != shape or array.dtype.kind not in "biu":
         raise BadValueError(
-            f"an observation of shape {array.shape} and dtype {array.dtype} where its MultiBinary space needs "
+            f"an observation of shape {array.shape} and dtype {array.dtype}, but its MultiBinary space needs "
             f"zeros and ones of shape {shape}"
         )
     if ((array != 0) & (array != 1)).any():
@@ -179,14 +179,14 @@ def _encode_binary(shape: tuple[int, ...], value: Any) -> UInt8[np.ndarray, "ele
 def _encode_dict(encoders: Mapping[Any, Encode], dtype: np.dtype[Any], value: Any) -> Shaped[np.ndarray, "elements"]:
     if not isinstance(value, Mapping) or value.keys() != encoders.keys():
         given = sorted(value, key=str) if isinstance(value, Mapping) else type(value).__name__
-        raise BadValueError(f"the observation {given} where its Dict space has the keys {list(encoders)}")
+        raise BadValueError(f"the observation {given}, but its Dict space has the keys {list(encoders)}")
     return _join({key: (encode, value[key]) for key, encode in encoders.items()}, dtype)
 
 
 def _encode_tuple(encoders: Mapping[Any, Encode], dtype: np.dtype[Any], value: Any) -> Shaped[np.ndarray, "elements"]:
     if not isinstance(value, tuple | list) or len(value) != len(encoders):
         given = f"of {len(value)} parts" if isinstance(value, tuple | list) else f"of type {type(value).__name__}"
-        raise BadValueError(f"an observation {given} where its Tuple space has {len(encoders)} parts")
+        raise BadValueError(f"an observation {given}, but its Tuple space has {len(encoders)} parts")
     return _join({key: (encode, value[key]) for key, encode in encoders.items()}, dtype)
 
 

@@ -20,7 +20,7 @@ class CopyError(Exception):
         self.what = what
 
 
-GAVE = "it gave "
+GAVE = "it returned "
 """Begins the description of every invalid value that an environment returned, and of no other failure."""
 
 
@@ -32,7 +32,7 @@ def doctor_hint(name: str, what: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an exception as a clause: what the environment gave, or the type and first line of what it raised."""
+    """Describe an exception as a clause: what the environment returned, or the type and first line of its exception."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, BadValueError):
         return GAVE + first

@@ -224,7 +224,7 @@ class HostEnvironment:
         if row is None:
             return EnvironmentFailure(f"{self.name} failed: {failure.what}.")
         if actions is None or self._over[row]:
-            episode, moment = self._episode[row] + 1, "at its reset"
+            episode, moment = self._episode[row] + 1, "at reset"
         else:
             step = len(self._log[row]) // math.prod(self.spaces.action_shape) + 1
             episode, moment = self._episode[row], f"at step {step}, action {actions[row]}"

@@ -113,7 +113,7 @@ class ReadyMadeCopies:
         """Return the raw observation of each copy."""
         observations = self._guard(lambda: list(iterate(self._raw_space, raw)))
         if len(observations) != self._vector.num_envs:
-            raise CopyError(None, f"it gave {len(observations)} observations for {self._vector.num_envs} copies")
+            raise CopyError(None, f"it returned {len(observations)} observations for {self._vector.num_envs} copies")
         return observations
 
     def _show(self, row: int, observation: Any, infos: Mapping[str, Any], terminated: bool = False) -> Any:
@@ -123,11 +123,11 @@ class ReadyMadeCopies:
         given = self._guard(lambda: np.array(reward))
         if given.dtype.kind not in "biuf" or given.shape != self._ended.shape:
             told = " ".join(repr(reward).split())
-            raise CopyError(None, f"it gave the rewards {told} where {len(self._ended)} numbers are needed")
+            raise CopyError(None, f"it returned the rewards {told}, but {len(self._ended)} numbers are needed")
         with np.errstate(over="ignore"):
             narrow = given.astype(np.float32)
         for row in np.flatnonzero(~np.isfinite(narrow)).tolist():
-            raise CopyError(row, f"it gave a reward of {reward[row]}, which is not a finite float32")
+            raise CopyError(row, f"it returned a reward of {reward[row]}, which is not a finite float32")
         return narrow
 
     def _guard(self, call: Callable[[], Any], row: int | None = None) -> Any:

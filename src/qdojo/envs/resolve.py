@@ -207,7 +207,7 @@ def _unknown(env_id: str, module_name: str | None) -> UsageError:
     by_lower_case = {known.lower(): known for known in registration.registry}
     near = [by_lower_case[match] for match in difflib.get_close_matches(env_id.lower(), by_lower_case, n=3)]
     if module_name:
-        hint = f"the module {module_name} has no callable of that name and registers no such id"
+        hint = f"the module {module_name} neither has a callable of that name nor registers such an id"
     elif near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
@@ -234,13 +234,13 @@ def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:
     if _is_native(env):
         return _native_spec(name, env)
     if not isinstance(env, gym.Env | VectorEnv):
-        raise UsageError(f"{name} gave a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
+        raise UsageError(f"{name} returned a {type(env).__name__}; it must return a gymnasium.Env (or a VectorEnv).")
     try:
         return _describe(name, make, native_id, env)
     except UsageError:
         raise
     except AttributeError as error:
-        raise UsageError(f"{name} lacks a part of gymnasium.Env ({error}); define it in __init__.") from error
+        raise UsageError(f"{name} lacks an attribute of gymnasium.Env ({error}); set it in __init__.") from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"{name}: reading its spaces raised {_brief(error)}; set them in __init__.") from error
     finally:

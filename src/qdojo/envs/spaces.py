@@ -130,14 +130,14 @@ class Spaces:
             parts = [np.asarray(part) for part in given]
             shapes, needed = [part.shape for part in parts], [(int(n),) for n in self.legal.sum(axis=-1)]
             if shapes != needed:
-                raise BadValueError(f"action masks of shapes {shapes} where {needed} are needed")
+                raise BadValueError(f"action masks of shapes {shapes}, but {needed} are needed")
             flat = np.concatenate(parts)
         else:
             flat = np.asarray(given)
             if flat.shape != (self.legal.sum(),):
-                raise BadValueError(f"an action mask of shape {flat.shape} where ({self.legal.sum()},) is needed")
+                raise BadValueError(f"an action mask of shape {flat.shape}, but ({self.legal.sum()},) is needed")
         if flat.dtype.kind not in "biuf":
-            raise BadValueError(f"an action mask of dtype {flat.dtype} where bool or numbers are needed")
+            raise BadValueError(f"an action mask of dtype {flat.dtype}, but bool or numbers are needed")
         if flat.dtype.kind != "b" and ((flat != 0) & (flat != 1)).any():
             raise BadValueError("an action mask that holds numbers other than 0 and 1")
         return flat
@@ -266,5 +266,5 @@ def _encode_parts(keys: tuple[str, ...] | str, encode: Encode, value: Any) -> Sh
             raise BadValueError(f"an observation without {keys!r}, which its Dict space has")
         return encode(value[keys])
     if not isinstance(value, Mapping):
-        raise BadValueError(f"an observation of type {type(value).__name__} where its space is a Dict")
+        raise BadValueError(f"an observation of type {type(value).__name__}, but its space is a Dict")
     return encode({key: value[key] for key in keys if key in value})

@@ -86,7 +86,7 @@ def _legal(shown: Observation, spaces: Spaces, *size: int) -> Any:
 def _not_finite(shown: Observation) -> str | None:
     array = shown.observation if isinstance(shown, tuple) else shown
     is_wrong = array.dtype.kind == "f" and not np.isfinite(array).all()
-    return "it gave an observation that holds NaN or inf" if is_wrong else None
+    return "it returned an observation that holds NaN or inf" if is_wrong else None
 
 
 def _check(name: str, moment: str, wrong: str | None) -> None:

@@ -48,7 +48,7 @@ class AsyncCopies:
             raise CopyError(None, trouble)
 
     def reset(self, rebuild: Mapping[str, np.ndarray] | None = None) -> tuple[Observation, list[int]]:
-        """The observations, and the rows that could not be rebuilt."""
+        """Reset every copy; return the observations and the rows that could not be rebuilt."""
         options = None if rebuild is None else {"rebuild": dict(rebuild)}
         # A rebuild replays a whole episode in one call, and each of its steps may take up to the timeout.
         steps = 1 if rebuild is None else 1 + int(rebuild["length"].max())
@@ -58,7 +58,7 @@ class AsyncCopies:
         return _received(observation), np.flatnonzero(infos.get(f"_{INEXACT}", ())).tolist()
 
     def step(self, actions: Sequence[Any]) -> Moved:
-        """One step of every copy."""
+        """Step every copy once."""
         observation, reward, terminated, truncated, infos = self._call(
             lambda vector: vector.step_async(np.asarray(actions)), "step_wait", self._timeout
         )

@@ -56,7 +56,7 @@ class OfflineLoop:
         if rows < least:
             raise UsageError(f"dataset holds {rows:,} rows, but learning needs {least:,}; use a larger one.")
         if rows > most:
-            raise UsageError(f"dataset holds {rows:,} rows, but the replay memory {most:,}; set capacity_steps={rows}.")
+            raise UsageError(f"dataset holds {rows:,} rows, but at most {most:,} fit; set capacity_steps={rows}.")
         block = jax.tree.map(lambda leaf: leaf[:, None, None], data)
         state: TrainState = self.programs.compiled("offline init", self._init)()
         filled = self.programs.compiled("offline fill", ring.write, state.tape, block, donate=(0,))(state.tape, block)

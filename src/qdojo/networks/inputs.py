@@ -1,6 +1,7 @@
 """The input layers that all built-in networks share: they turn an observation into a vector and apply its action mask.
 `envs/spaces.py` describes the observations themselves."""
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from qdojo.networks import torsos
 from qdojo.networks.torsos import Impala, Kind, Nature
+from qdojo.observations import plain
 from qdojo.types import Masked, Observation, Params
 
 ILLEGAL = -1e30
@@ -42,6 +44,8 @@ class Design(NamedTuple):
     """Whether running statistics normalise observations to mean 0 and standard deviation 1."""
     scale: int = 1
     """Divisor of observations: the upper bound of a uint8 Box, which scales them to [0, 1], else 1."""
+    channels_first: bool = False
+    """Whether the first axis of an image holds its channels."""
     torso: Kind = "dense"
     """The convolutions that process images, or `dense` for none."""
     torso_width: int = 1
@@ -57,7 +61,15 @@ class Design(NamedTuple):
         """Size of the vector that `Inputs` passes to the first hidden layer."""
         if self.categories:
             return len(self.categories) * self.embedding
-        return torsos.features(self.torso, self.observation_shape, self.torso_width)
+        if self.torso == "dense":
+            return math.prod(self.observation_shape)
+        height, width, _ = self.image
+        return torsos.features(self.torso, height, width, self.torso_width)
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width and channels of an observation that is an image."""
+        return torsos.sides_and_channels(self.observation_shape, self.channels_first)
 
 
 class Statistics(eqx.Module):
@@ -97,6 +109,7 @@ class Inputs(eqx.Module):
     statistics: Statistics | None
     torso: Nature | Impala | None
     scale: int = eqx.field(static=True)
+    channels_first: bool = eqx.field(static=True)
 
     def __init__(self, design: Design, key: Array) -> None:
         keys = jax.random.split(key, max(1, len(design.categories)))
@@ -104,8 +117,9 @@ class Inputs(eqx.Module):
             jax.random.normal(k, (n, design.embedding)) for k, n in zip(keys, design.categories, strict=False)
         ]
         self.statistics = Statistics(design.features) if design.normalized else None
-        self.torso = torsos.torso(design.torso, design.observation_shape, design.torso_width, design.spectral_norm, key)
-        self.scale = design.scale
+        channels = 0 if design.torso == "dense" else design.image[-1]
+        self.torso = torsos.torso(design.torso, channels, design.torso_width, design.spectral_norm, key)
+        self.scale, self.channels_first = design.scale, design.channels_first
 
     def __call__(self, observation: Observation) -> Float[Array, "features"]:
         x = plain(observation)
@@ -113,7 +127,7 @@ class Inputs(eqx.Module):
             return jnp.concatenate([table[i] for table, i in zip(self.tables, x.ravel(), strict=True)])
         x = self.numbers(x)
         if self.torso is not None:
-            return self.torso(torsos.canvas(x))
+            return self.torso(torsos.canvas(x, self.channels_first))
         x = x.ravel()
         return x if self.statistics is None else self.statistics(x)
 
@@ -130,16 +144,6 @@ def observed(params: Params, observation: Observation) -> Params:
         return params
     x = params.inputs.numbers(plain(observation)).reshape(-1, statistics.mean.shape[0])
     return eqx.tree_at(lambda module: module.inputs.statistics, params, statistics.including(x))
-
-
-def plain(observation: Observation) -> Shaped[Array, "*observation"]:
-    """The observation without its action mask."""
-    return jnp.asarray(observation.observation if isinstance(observation, Masked) else observation)
-
-
-def in_place(observation: Observation, x: Shaped[Array, "*other"]) -> Shaped[Array, "*other"] | Masked:
-    """`x` in place of the observation, with the observation's action mask if it has one."""
-    return observation._replace(observation=x) if isinstance(observation, Masked) else x
 
 
 def legal_only(q: Float[Array, "*branches actions"], observation: Observation) -> Float[Array, "*branches actions"]:

@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from qdojo.errors import UsageError
-from qdojo.networks.inputs import legal_only, plain
+from qdojo.networks.inputs import legal_only
 from qdojo.networks.network import Network
+from qdojo.observations import plain
 from qdojo.types import Observation
 
 if TYPE_CHECKING:

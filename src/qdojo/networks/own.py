@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError, tried
-from qdojo.networks.inputs import legal_only, plain
+from qdojo.networks.inputs import legal_only
 from qdojo.networks.network import Network
+from qdojo.observations import plain
 from qdojo.types import Observation, Params
 
 

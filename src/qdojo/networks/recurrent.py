@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError
-from qdojo.networks.inputs import INPUTS, Design, Inputs, in_place, observed
+from qdojo.networks.inputs import INPUTS, Design, Inputs, observed
 from qdojo.networks.mlp import Hidden, Linear, layers
 from qdojo.networks.network import Network
+from qdojo.observations import in_place
 from qdojo.types import Memory, Observation, Params
 
 

@@ -177,43 +177,37 @@ class Impala(eqx.Module):
         return jax.nn.relu(x).ravel()
 
 
-def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first of three axes holds the channels: it does if it is shorter than the last axis."""
-    return len(shape) == 3 and shape[0] < shape[-1]
-
-
-def sides_and_channels(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def sides_and_channels(shape: tuple[int, ...], channels_first: bool) -> tuple[int, int, int]:
     """Height, width and channels of an image with two or three axes; two axes mean one channel."""
     first, second, *third = shape
-    if channels_first(shape):
+    if channels_first:
         return second, third[0], first
     return first, second, third[0] if third else 1
 
 
-def canvas(picture: Shaped[Array, "*picture"]) -> Shaped[Array, "height width channels"]:
+def canvas(picture: Shaped[Array, "*picture"], channels_first: bool) -> Shaped[Array, "height width channels"]:
     """The image with its channels last."""
-    if channels_first(picture.shape):
-        picture = jnp.moveaxis(picture, 0, -1)
-    return picture.reshape(sides_and_channels(picture.shape))
+    sides_and_channels_last = sides_and_channels(picture.shape, channels_first)
+    return (jnp.moveaxis(picture, 0, -1) if channels_first else picture).reshape(sides_and_channels_last)
 
 
-def torso(kind: Kind, shape: tuple[int, ...], width: int, spectral_norm: bool, key: Array) -> Nature | Impala | None:
-    """The torso for images of this shape; None for `dense`. Only `Impala` uses `width` and `spectral_norm`."""
+def torso(kind: Kind, channels: int, width: int, spectral_norm: bool, key: Array) -> Nature | Impala | None:
+    """The torso for images with so many channels; None for `dense`. Only `Impala` uses `width` and `spectral_norm`."""
     if kind == "dense":
         return None
-    channels = sides_and_channels(shape)[-1]
     return Nature(channels, key) if kind == "nature" else Impala(channels, width, spectral_norm, key)
 
 
-def features(kind: Kind, shape: tuple[int, ...], width: int) -> int:
-    """Number of features that a torso returns. Raises UsageError if an image is too small for `nature`."""
-    if kind == "dense":
-        return math.prod(shape)
-    *sides, _ = sides_and_channels(shape)
+def features(kind: Kind, height: int, width: int, multiplier: int) -> int:
+    """Number of features that a torso with convolutions makes of an image; `multiplier` is that of `Impala`'s channels.
+
+    Raises UsageError if an image is too small for `nature`.
+    """
+    sides = [height, width]
     if kind == "impala":
         for _ in STAGES:
             sides = [math.ceil(side / 2) for side in sides]
-        return math.prod(sides) * STAGES[-1] * width
+        return math.prod(sides) * STAGES[-1] * multiplier
     if min(sides) < LEAST_SIDE:
         raise UsageError(
             f"torso is 'nature', but an image of {sides[0]} x {sides[1]} is too small; it needs at least "

@@ -1,9 +1,9 @@
 """The schema of `result.json`. `training/trainer.py` writes it."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
-class EvaluationResult(TypedDict, total=False):
+class EvaluationResult(TypedDict):
     """Greedy scores of the delivered agents, on episodes that neither training nor selection has seen."""
 
     episodes: int
@@ -19,13 +19,13 @@ class EvaluationResult(TypedDict, total=False):
     bound_steps: int
 
 
-class Result(TypedDict, total=False):
+class Result(TypedDict):
     """How a run ended. A run that did not finish has only `status` and perhaps `error`, or no result at all."""
 
     status: Literal["finished", "interrupted", "failed"]
-    error: str
+    error: NotRequired[str]
     """Why it failed."""
-    stopped_by: str
+    stopped_by: NotRequired[str]
     """The observer that ended training, and its reason."""
     run: str
     env: str

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Bool, Int, UInt32
 
 from qdojo.types import AnyArray, Step
 
@@ -147,6 +147,11 @@ def _as(dtype: Any, values: Array) -> Array:
 def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:
     """Position in the ring of the row written `age` rows before the newest row (age 0)."""
     return (tape.written - 1 - age) % tape.capacity
+
+
+def is_last(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Bool[Array, "*at"]:
+    """Whether these rows of the reading member are `last`, without reading more of them."""
+    return jnp.asarray(tape.words).at[row, tape.member, env, ENDING].get(mode="promise_in_bounds") >= 2
 
 
 def take(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Step:

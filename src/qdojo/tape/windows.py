@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qdojo.bellman.returns import n_step_return
-from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Batch, Sequence, Step
+from qdojo.observations import in_place, plain, stacked
+from qdojo.tape.ring import Tape, is_last, newest, take
+from qdojo.types import Batch, Observation, Sequence, Step
 
 Scalar = Float[Array, ""] | float
 
@@ -35,8 +36,8 @@ class Window(NamedTuple):
         return self.before + 1 + self.after
 
 
-def transitions(n: int) -> Window:
-    """Transitions of at most `n` steps, as a `Batch`."""
+def transitions(n: int, frames: int = 1) -> Window:
+    """Transitions of at most `n` steps, as a `Batch`, of stacks of `frames` observations."""
 
     def read(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], gamma: Scalar) -> Batch:
         def at(age: Int[Array, ""]) -> Step:
@@ -50,26 +51,28 @@ def transitions(n: int) -> Window:
         inside = _inside(last, age > jnp.arange(n))
         return_t, discount_t = n_step_return(reward, terminated, inside, gamma)
         return Batch(
-            obs_tm1=steps[0].observation,
+            obs_tm1=steps[0].observation if frames == 1 else seen(tape, age, env, frames),
             action_tm1=jnp.asarray(steps[0].action),
             reward_t=return_t,
             discount_t=discount_t,
-            obs_t=at(age - jnp.sum(inside)).observation,
+            obs_t=seen(tape, jnp.maximum(age - jnp.sum(inside), 0), env, frames),
             weight=(~last[0]).astype(jnp.float32),
         )
 
-    return Window(read, before=0, after=1)
+    return Window(read, before=frames - 1, after=1)
 
 
-def sequences(burn_in: int, length: int, n: int) -> Window:
+def sequences(burn_in: int, length: int, n: int, frames: int = 1) -> Window:
     """Sequences of `burn_in` rows, `length` rows that start transitions of at most `n` steps, and `n` more rows.
 
     Sequences continue past the end of an episode, as acting does. In Kapturowski et al. (2019), section 2.3, they stop.
+    Observations are stacks of `frames` observations.
     """
     rows = burn_in + length + n
 
     def read(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], gamma: Scalar) -> Sequence:
-        steps = take(tape, newest(tape, age - jnp.arange(rows)), jnp.broadcast_to(env, rows))
+        ages = age - jnp.arange(rows)
+        steps = take(tape, newest(tape, ages), jnp.broadcast_to(env, rows))
         first, last = burn_in + jnp.arange(length), jnp.asarray(steps.last)
 
         def transition(row: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
@@ -81,7 +84,7 @@ def sequences(burn_in: int, length: int, n: int) -> Window:
         reward_t, discount_t, after_t = jax.vmap(transition)(first)
         starts = ~last[first]
         return Sequence(
-            obs_tm1=steps.observation,
+            obs_tm1=steps.observation if frames == 1 else jax.vmap(lambda age: seen(tape, age, env, frames))(ages),
             last=last,
             memory=jax.tree.map(lambda leaf: leaf[0], steps.memory),
             action_tm1=jnp.asarray(steps.action)[first],
@@ -92,17 +95,27 @@ def sequences(burn_in: int, length: int, n: int) -> Window:
             weight=jnp.any(starts).astype(jnp.float32),
         )
 
-    return Window(read, before=0, after=rows - 1)
+    return Window(read, before=frames - 1, after=rows - 1)
+
+
+def seen(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], frames: int) -> Observation:
+    """What an agent that stacks `frames` observations saw at the row of this age; see `looking_back` for the rows."""
+    if frames == 1:
+        return take(tape, newest(tape, age), env).observation
+    rows = take(tape, newest(tape, looking_back(tape, age, env, frames)), jnp.broadcast_to(env, frames))
+    current = jax.tree.map(lambda leaf: leaf[-1], rows.observation)
+    return in_place(current, stacked(plain(rows.observation)))
 
 
 def looking_back(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], rows: int) -> Int[Array, "rows"]:
     """Ages of the `rows` rows up to this one, oldest first. Rows before the episode's start repeat its first row.
 
-    The row and the `rows - 1` rows before it must be on the tape; a window that calls this includes them in `before`.
+    So do rows that were never written. Once the ring is full, its oldest rows have lost their predecessors, so a window
+    that calls this includes the `rows - 1` rows before in `before`.
     """
     back = jnp.arange(rows)
-    last = jnp.asarray(take(tape, newest(tape, age + back), jnp.broadcast_to(env, rows)).last)
-    most = jnp.sum(_inside(last, jnp.ones(rows, bool))) - 1
+    last = is_last(tape, newest(tape, age + back), jnp.broadcast_to(env, rows))
+    most = jnp.sum(_inside(last, age + back < tape.size)) - 1
     return age + jnp.minimum(back[::-1], most)
 
 

@@ -1,1 +1,1 @@
-"""Runs training: records, evaluates, selects, checkpoints and stops. Not for learning: see `loops/` and `agents/`."""
+"""Runs training: records, evaluates, selects, checkpoints and stops. `loops/` and `agents/` do the learning."""

@@ -1,5 +1,5 @@
-"""Greedy evaluations during a run: their bound, their time, the agents that they select. Not for playing: the loops do
-that."""
+"""Greedy evaluations during a run: their bound, their duration, and the agents that they select. The loops play the
+episodes."""
 
 import time
 
@@ -15,8 +15,8 @@ from qdojo.training.stopping import CutOff, StopRequests
 from qdojo.types import Params
 
 CONFIRMING_SEED, FINAL_SEED = 2**30, 2**31
-"""Evaluation seeds below the first choose the best agent during a run, those from it on confirm that it has solved
-the environment, and those from the second on judge what was delivered."""
+"""Ranges of evaluation seeds: those below `CONFIRMING_SEED` select the best agent, those from there confirm that it has
+solved the environment, and those from `FINAL_SEED` score the delivered agent."""
 EVALUATION_TOLD_SECONDS = 0.5
 
 
@@ -26,21 +26,22 @@ class Judge:
     def __init__(
         self, config: Config, parts: Parts, observers: Observers, stop: StopRequests, best: Best, longest: int
     ) -> None:
-        """`longest` are the env steps of the longest episode that training has finished so far."""
+        """`longest` is the length in env steps of the longest episode that training has finished so far."""
         self.best, self.longest = best, longest
         self.seconds = 0.0
-        """Spent on evaluations, without compiling them."""
+        """Seconds spent on evaluations, excluding compilation."""
         self._config, self._parts, self._observers, self._stop = config, parts, observers, stop
         self._warned_of_cuts = False
 
     @property
     def bound_steps(self) -> int:
-        """Steps at which an evaluation episode is cut now."""
+        """Number of steps after which an evaluation episode is cut at present."""
         limit = self._parts.spec.max_episode_steps
         return episode_bound(self._config.eval_episode_steps, self.longest, limit)
 
     def judge(self, step: int, params: Params) -> Evaluated | None:
-        """Challenge the best agents at `step`; None, and nothing is changed, where a stop is requested meanwhile."""
+        """Evaluate `params` at `step` and update the best agents. Returns None and changes nothing if a stop is
+        requested meanwhile."""
         episodes = self._config.eval_episodes
         cut: list[Bool[np.ndarray, "member episodes"]] = []
 
@@ -53,14 +54,14 @@ class Judge:
             self.best, scores = judged(self.best, params, play, episodes)
         except CutOff:
             return None
-        # The challengers' episodes; those of the best, where it played as well, come after.
+        # The first entry holds the challengers' episodes; those of the best agents, if played, follow.
         evaluated = Evaluated(step, scores, episodes, cut[0])
         self._observers.tell("evaluated", evaluated)
         self._tell_of_cuts(evaluated)
         return evaluated
 
     def solved(self, step: int) -> bool:
-        """Whether the best agents reach the threshold, and do so again: one evaluation among many may be luck."""
+        """Whether the best agents reach the threshold twice; a single evaluation among many may reach it by luck."""
         threshold = self._parts.solved_at
         if not self._config.until_solved or threshold is None or bool((self.best.score < threshold).any()):
             return False
@@ -71,7 +72,7 @@ class Judge:
         return bool(solved(again, threshold).all())
 
     def evaluate(self, params: Params, seed: int, episodes: int) -> Played:
-        """What the loop says. Raises CutOff where a stop is requested: an episode may take long."""
+        """The loop's evaluation. Raises CutOff if a stop is requested, because an episode may take long."""
         if self._stop.asked:
             raise CutOff
         loop = self._parts.loop
@@ -92,12 +93,12 @@ class Judge:
             self.seconds += time.perf_counter() - began - (loop.programs.compile_seconds - compiled)
 
     def _tell_of_cuts(self, evaluated: Evaluated) -> None:
-        """Say once that the greedy agent does not end its episodes."""
+        """Warn once if the greedy agent does not end its episodes."""
         told = told_of_cuts(evaluated.cut, self.bound_steps)
         if told is not None and not self._warned_of_cuts:
             self._warned_of_cuts = True
             message = (
-                f"in the evaluation at step {evaluated.step:,}, {told} and count with the return until then; "
+                f"in the evaluation at step {evaluated.step:,}, {told} and count with the return up to there; "
                 "the environment has no time limit that ends them (eval_episode_steps sets the bound)."
             )
             self._observers.tell("warned", message)

@@ -1,5 +1,5 @@
-"""What a checkpoint holds, how training goes on from it, and what must not have changed since. Not the files: see
-`runs/checkpoint.py`."""
+"""The contents of a checkpoint, how training resumes from it, and which settings must not change. `runs/checkpoint.py`
+handles the files."""
 
 import functools
 import platform
@@ -26,42 +26,42 @@ FREE = {
     "final_eval_episodes",
     "render",
 }
-"""Settings that may change between a checkpoint and a resume: they change nothing that was done."""
+"""Settings that may change between a checkpoint and a resume, because they do not affect past training."""
 WORDS = "state/tape/words"
-"""The rows of the tape, in a checkpoint."""
+"""Name of the tape's rows in a checkpoint."""
 ENVIRONMENT = "state/environment/"
 PARTIAL = "state/partial/"
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds: the state of training, and the best agents on the way to it."""
+    """The contents of a checkpoint: the state of training and the best agents so far."""
 
     state: TrainState
     best: Best
 
 
 def saved(progress: Progress) -> snapshot.Arrays:
-    """What a checkpoint holds: everything but the rows of the tape that were never written, which are zeros."""
+    """The arrays of a checkpoint: everything except rows of the tape that were never written, which are zeros."""
     arrays = snapshot.to_arrays(progress)
     return arrays | {WORDS: arrays[WORDS][: int(progress.state.tape.size)]}
 
 
 def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
-    """The progress that a checkpoint's arrays hold. Raises UsageError where they are of another loop or config."""
+    """The progress stored in a checkpoint's arrays. Raises UsageError if they belong to another loop or config."""
     template = loop.template()
-    # Checkpoints of earlier versions lack these numbers of the tally.
+    # Checkpoints of earlier versions lack these fields of the tally.
     tally = {f"state/tally/{name}": np.zeros_like(getattr(template.tally, name)) for name in LATER_TALLY}
     arrays = tally | arrays
     expected = Progress(template, best_template(template))
-    # Of host environments the arrays are as long as their episodes, and of an unfinished chunk as its rows: the loop
-    # knows what fits.
+    # The arrays of host environments grow with their episodes, and those of an unfinished chunk with its rows, so the
+    # template cannot check them.
     environment = None
     if template.environment is None:
         environment, arrays = _taken_out(arrays, ENVIRONMENT)
         if "restorable" not in environment:
             raise UsageError(
                 f"loop is now {loop.name!r}, but the checkpoint holds the environments of another loop; "
-                "set loop to what it was."
+                "set loop to its former value."
             )
     elif any(name == f"{ENVIRONMENT}restorable" for name in arrays):
         raise UsageError(
@@ -79,15 +79,15 @@ LATER_TALLY = ("longest", "largest_reward")
 
 
 def _taken_out(arrays: snapshot.Arrays, inside: str) -> tuple[snapshot.Arrays, snapshot.Arrays]:
-    """Those whose name begins so, without that beginning, and the others."""
+    """The arrays whose names begin with `inside`, without that prefix, and all other arrays."""
     inner = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
     return inner, {name: array for name, array in arrays.items() if not name.startswith(inside)}
 
 
 def with_settings_of(config: Config, parts: Parts, arrays: snapshot.Arrays) -> Progress:
-    """A checkpoint's progress with the numbers of another config in place of its own, which are part of the state.
+    """A checkpoint's progress with the numeric settings of another config, which are part of the state.
 
-    Raises UsageError where that config needs a state of another shape.
+    Raises UsageError if that config requires a state of another shape.
     """
     agents = jax.vmap(parts.agent.init)(member_keys(config.seed, config.members, config.distinct_seeds), parts.numbers)
     fresh = snapshot.to_arrays({"state": {"agents": agents}})
@@ -102,19 +102,19 @@ def best_template(template: TrainState) -> Best:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What the bits of a run depend on beside its settings: packages, and the machine's kind."""
+    """Everything besides settings that the bits of a run depend on: package versions and the kind of machine."""
     device = jax.local_devices()[0]
     machine = f"{platform.system()} {platform.machine()}, {device.device_kind}"
     return {name: version(name) for name in VERSIONED} | {"platform": machine}
 
 
 def checkpoint_meta(config: Config) -> dict[str, Any]:
-    """What a checkpoint says of the settings and the software that it was made with."""
+    """The metadata of a checkpoint: the settings and the software versions of its run."""
     return {"config": config.model_dump(mode="json"), "versions": versions()}
 
 
 def changes(config: Config, meta: dict[str, Any]) -> list[str]:
-    """What differs from a checkpoint's meta, a clause each. What an earlier version did not note is not compared."""
+    """Differences from a checkpoint's metadata, one clause each. Versions that it does not record are not compared."""
     now, then = config.model_dump(mode="json"), stored_config(meta["config"]).model_dump(mode="json")
     fields = [name for name in now if name not in FREE and now[name] != then[name]]
     found = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in fields]

@@ -1,4 +1,4 @@
-"""Which agents a run delivers: of all that were evaluated on its way, the best. Not for playing: the loops do that."""
+"""Selects the agents that a run delivers: the best of all that were evaluated. The loops play the evaluations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +13,11 @@ from qdojo.loops.state import where
 from qdojo.types import Params
 
 Play = Callable[[Params], Float[np.ndarray, "member"]]
-"""Mean scores of parameters, each time on the same starts."""
+"""(params) -> mean score of each member, always on the same starts."""
 
 
 class Best(NamedTuple):
-    """The parameters with the highest greedy score so far, a member each; `score` is a mean over `episodes`."""
+    """The parameters of each member with the highest greedy score so far; `score` is the mean over `episodes`."""
 
     score: Float[Array, "member"]
     episodes: Int[Array, "member"]
@@ -25,22 +25,22 @@ class Best(NamedTuple):
 
 
 def none_best(params: PyTree[Shaped[Array, "member ..."]]) -> Best:
-    """Before any evaluation: whatever is judged first is better."""
+    """The initial value before any evaluation, which every first evaluation beats."""
     members = jax.tree.leaves(params)[0].shape[0]
     return Best(jnp.full(members, -jnp.inf), jnp.zeros(members, jnp.int32), params)
 
 
 def delivered(best: Best, params: Params) -> Best:
-    """What a run hands out: the best evaluated agents, or the last ones, of `params`, where none were evaluated."""
+    """The agents that a run delivers: the best evaluated ones, or the last ones, `params`, if none were evaluated."""
     return best if best.episodes.any() else none_best(params)
 
 
 def judged(best: Best, params: Params, play: Play, episodes: int) -> tuple[Best, Float[np.ndarray, "member"]]:
-    """The best of each member after a challenge by `params`, and the challengers' scores of `episodes` each.
+    """The best agent of each member after a challenge by `params`, and the challengers' mean scores over `episodes`.
 
-    Where a challenger reaches the best so far, that one plays the same starts, and all of its episodes count: otherwise
-    the luckiest of many evaluations would be delivered, not the best agent. Of equals the earlier is kept, for which
-    more episodes speak.
+    If a challenger reaches the best score so far, the best agent plays the same starts, and its score becomes the mean
+    over all its episodes. Otherwise the run would deliver the luckiest of many evaluations, not the best agent. A tie
+    keeps the earlier agent, whose score is based on more episodes.
     """
     scores = play(params)
     challenged = (scores >= np.asarray(best.score)) & (np.asarray(best.episodes) > 0)
@@ -51,7 +51,7 @@ def judged(best: Best, params: Params, play: Play, episodes: int) -> tuple[Best,
 
 @partial(jax.jit, static_argnames="episodes")
 def _defended(best: Best, challenged: Bool[Array, "member"], score: Float[Array, "member"], episodes: int) -> Best:
-    """What is known of the best after `episodes` more, with mean `score`, where it was challenged."""
+    """The best agents, with `episodes` more episodes of mean `score` included where they were challenged."""
     total = best.episodes + episodes
     pooled = best.score + (score - best.score) * (episodes / total)
     return best._replace(

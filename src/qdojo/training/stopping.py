@@ -1,4 +1,4 @@
-"""How a run is asked to stop: Ctrl-C, SIGTERM. Not what the trainer does then."""
+"""Stop requests by Ctrl-C and SIGTERM. The trainer decides how to respond."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from qdojo.runs.directory import RunDirectory
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after everything was saved."""
+    """Raised on Ctrl-C or SIGTERM after everything was saved."""
 
     def __init__(self, run: RunDirectory) -> None:
         super().__init__(f"interrupted; qdojo resume {run.path}")
@@ -18,21 +18,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 class CutOff(KeyboardInterrupt):
-    """Stop requested during an evaluation, which can be given up and played again."""
+    """Stop requested during an evaluation, which is abandoned and can be repeated later."""
 
 
 class StopRequests:
-    """Whether Ctrl-C or SIGTERM has asked for a stop. Training pauses, an evaluation is cut off."""
+    """Whether Ctrl-C or SIGTERM has requested a stop. Training pauses as soon as it can; evaluations are cut off."""
 
     def __init__(self) -> None:
         self.asked = False
         self.cutting_off = False
-        """Whether a request raises `CutOff` where it arrives. Environments let it through: it is no `Exception`."""
+        """Whether a request raises `CutOff` at once. Environments do not catch it, as it is no `Exception`."""
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Ctrl-C and SIGTERM ask for a stop, as `StopRequests` says; a second one stops at once."""
+    """Turns Ctrl-C and SIGTERM into stop requests, as `StopRequests` describes; a second signal stops at once."""
     stop = StopRequests()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,5 +1,4 @@
-"""A run from start to end: consumes what the loop yields, and records, evaluates, checkpoints and stops. Not for
-learning."""
+"""Runs training from start to end: consumes the loop's reports, and records, evaluates, checkpoints and stops."""
 
 import contextlib
 import json
@@ -31,11 +30,11 @@ from qdojo.training.stopping import CutOff, Interrupted, stop_requests
 from qdojo.types import Report
 
 PAUSE_SECONDS = 1.0
-"""Within a chunk that takes longer, the loop yields after this time, for a checkpoint that is due."""
+"""The loop yields within a chunk that takes longer than this, so that a due checkpoint is written."""
 
 
 def start(config: Config, parts: Parts, root: Path, observers: Observers) -> RunDirectory:
-    """Train a new run under `root` until its budget is spent or it is solved."""
+    """Train a new run under `root` until its budget is spent or the environment is solved."""
     run = create(root, config.env, config.preset, config.to_toml())
     with run.lock(), contextlib.closing(parts.loop), _closing(observers):
         observers.tell("started", Started(run, config, parts.loop.name, at_step=0))
@@ -48,16 +47,16 @@ def start(config: Config, parts: Parts, root: Path, observers: Observers) -> Run
             Trainer(run, config, parts, observers).train(state, best)
         except BaseException:
             if not checkpoint.exists(run.checkpoints_path):
-                shutil.rmtree(run.path)  # there is nothing yet that a resume could go on from
+                shutil.rmtree(run.path)  # nothing exists yet that could be resumed
             raise
     return run
 
 
 def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) -> RunDirectory:
-    """A new run directory under `root` that goes on from a checkpoint under other settings.
+    """A new run directory under `root` that continues from a checkpoint with other settings.
 
-    It is whole when this returns, and nothing is left where it fails. Raises UsageError where the settings need a state
-    of another shape, or another loop.
+    It is complete when this returns, and removed if this fails. Raises UsageError if the settings require a state of
+    another shape or another loop.
     """
     progress = with_settings_of(config, parts, source.arrays)
     best = delivered(progress.best, progress.state.agents.params)
@@ -75,9 +74,9 @@ def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) ->
 def proceed(
     run: RunDirectory, config: Config, parts: Parts, observers: Observers, rewritten: Config | None = None
 ) -> None:
-    """Go on from the last whole checkpoint of `run`, with everything that was there.
+    """Continue `run` from its last intact checkpoint.
 
-    `rewritten` is what its `config.toml` says from then on, where that changes.
+    `rewritten` replaces its `config.toml`, if given.
     """
     with run.lock(), contextlib.closing(parts.loop), _closing(observers):
         loaded = checkpoint.load_latest(run.checkpoints_path)
@@ -99,7 +98,7 @@ def proceed(
 
 
 def save_delivered(run: RunDirectory, best: Best, meta: dict[str, Any], parts: Parts) -> None:
-    """Save what a run hands out, with the description that it is played by."""
+    """Save the agents that a run delivers, with the description needed to play them."""
     described = meta | {"player": parts.description}
     checkpoint.save(run.checkpoints_path, run.best_path.name, snapshot.to_arrays(best), described)
 
@@ -113,22 +112,22 @@ def _closing(observers: Observers) -> Any:
 
 
 def _foreseen(config: Config, parts: Parts) -> list[str]:
-    """What a person should know of a run before it begins."""
+    """Warnings for the user before a run begins."""
     told = [] if parts.told is None else [parts.told]
     if config.dataset is None and config.warmup_steps >= config.steps:
-        told.append(f"nothing will be learned: steps={config.steps} end before warmup_steps={config.warmup_steps}.")
+        told.append(f"nothing will be learned: steps={config.steps} ends before warmup_steps={config.warmup_steps}.")
     every = config.eval_every_steps
     if every is not None and every < config.collect_steps:
         told.append(
-            f"evaluations come every {config.collect_steps:,} steps and not every {every:,}: agents change once in "
-            "collect_steps."
+            f"evaluations happen every {config.collect_steps:,} steps, not every {every:,}, because agents change once "
+            "per collect_steps."
         )
-    # A ready-made vector does not show the limits of its copies.
+    # A user's vector environment does not reveal the limits of its copies.
     if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
         told.append(
-            f"{parts.spec.name} has no time limit that can be seen, so episodes of an evaluation that the agent "
-            "does not end are cut (eval_episode_steps); better wrap it in gymnasium.wrappers.TimeLimit, or "
-            "register it with max_episode_steps."
+            f"{parts.spec.name} declares no time limit, so evaluation episodes that the agent does not end are cut "
+            "(eval_episode_steps); it is better to wrap it in gymnasium.wrappers.TimeLimit, or to register it with "
+            "max_episode_steps."
         )
     if size := told_of_size(parts.agent, parts.spaces.observation_shape):
         told.append(size)
@@ -136,7 +135,7 @@ def _foreseen(config: Config, parts: Parts) -> list[str]:
 
 
 class Trainer:
-    """The consumers of one run's reports, in one place."""
+    """Consumes the reports of one run."""
 
     def __init__(
         self,
@@ -148,18 +147,18 @@ class Trainer:
         unjudged: bool = False,
         seconds: dict[str, float] | None = None,
     ) -> None:
-        """`steps`, `unjudged` and `seconds` are those of the checkpoint that a resumed run goes on from."""
+        """`steps`, `unjudged` and `seconds` are the values in the checkpoint from which a run resumes."""
         self.run, self.config, self.parts, self.loop, self.observers = run, config, parts, parts.loop, observers
         self._seconds_before: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (seconds or {})
         self._train_seconds = 0.0
         self._steps = steps
         self._unjudged = unjudged
-        """Whether an evaluation is due at these steps: one that was cut off is played again by the resume."""
+        """Whether an evaluation at these steps is still due: a resume repeats one that was cut off."""
         self._saved_at = self._yielded_at = time.monotonic()
         self._checks = list(parts.checks)
 
     def train(self, state: TrainState, best: Best) -> None:
-        """Run to the end; on Ctrl-C, SIGTERM or an exception save what is whole, and say how it ended."""
+        """Run to the end and record how the run ended. On Ctrl-C or SIGTERM, save it first; then raise Interrupted."""
         self._learned = jax.tree.map(np.asarray, state.agents.params) if self.parts.exports else None
         self._end("interrupted")
         with stop_requests() as self._stop:
@@ -203,7 +202,7 @@ class Trainer:
             self._judge.longest = int(state.tally.longest.max())
             self.observers.tell("reported", report)
             every, spent = self.config.eval_every_steps, self._budget_spent(state)
-            # What was learned last is often the best, so the end is judged too, whether or not it is a multiple.
+            # The last agent is often the best, so the end is evaluated even if it is not a multiple of the interval.
             ending = spent or self.observers.stopped_by is not None
             self._unjudged = every is not None and (ending or report.steps // every > before // every)
             judged = self._unjudged and self._evaluate(state)
@@ -214,11 +213,11 @@ class Trainer:
 
     @property
     def _stopping(self) -> bool:
-        """Whether a signal or an observer has asked for the end of training."""
+        """Whether a signal or an observer has requested the end of training."""
         return self._stop.asked or self.observers.stopped_by is not None
 
     def _pausing(self) -> bool:
-        """Whether the loop is to yield before its report: a stop is answered, and a checkpoint written, in time."""
+        """Whether the loop should yield within a chunk, so that stop requests and checkpoints are handled in time."""
         return self._stop.asked or time.monotonic() - self._yielded_at >= PAUSE_SECONDS
 
     def _save_if_due(self, state: TrainState) -> None:
@@ -231,12 +230,12 @@ class Trainer:
         return enough or int(state.clock.rows) * self.config.num_envs >= self.config.steps
 
     def _evaluate(self, state: TrainState) -> bool:
-        """Judge the agents now; whether that was done, and not cut off by a stop."""
+        """Evaluate the agents now. Returns whether that was completed rather than cut off by a stop request."""
         self._unjudged = self._judge.judge(self._steps, state.agents.params) is None
         return not self._unjudged
 
     def _check(self, report: Report, state: TrainState) -> None:
-        """Raises QdojoError where a metric is not finite; warns once of whatever the agent declares as suspicious."""
+        """Raises QdojoError if a metric is not finite. Each check that the agent declares warns at most once."""
         for name, values in report.metrics.items():
             if not np.isfinite(values).all():
                 raise self._diverged(name, int(np.argmin(np.isfinite(values))), report.steps)
@@ -249,12 +248,12 @@ class Trainer:
         return QdojoError(
             f"{name} of member {member} is no longer finite at step {steps:,}: the agent diverged; "
             f"lower learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; "
-            "the last checkpoint is whole."
+            "the last checkpoint is intact."
         )
 
     def _save(self, state: TrainState) -> None:
         arrays = saved(Progress(state, self._judge.best))
-        # A loss can be finite while the gradient, or Adam's square of it, is not.
+        # A loss can be finite while the gradient, or Adam's squared gradient, is not.
         for name, array in arrays.items():
             if name.startswith("state/agents/") and not np.isfinite(array).all():
                 member = int(np.argwhere(~np.isfinite(array))[0, 0])
@@ -281,7 +280,7 @@ class Trainer:
         return {name: before + now.get(name, 0.0) for name, before in self._seconds_before.items()}
 
     def _result(self, state: TrainState) -> dict[str, Any] | None:
-        """What `result.json` says, or None where a stop is asked for before it is known."""
+        """The contents of `result.json`, or None if a stop is requested during the final evaluation."""
         config, threshold = self.config, self.parts.solved_at
         self.observers.tell("evaluating", config.final_eval_episodes)
         try:
@@ -317,21 +316,21 @@ class Trainer:
         return delivered(self._judge.best, state.agents.params)
 
     def _export(self) -> None:
-        """Write the files that the agent declares, as of the last report; a failure costs only them."""
+        """Write the files that the agent declares, as of the last report. A failure only gives a warning."""
         for export in self.parts.exports:
             try:
                 export(self.run.path, self._learned)
             except (QdojoError, OSError) as error:
-                self.observers.tell("warned", f"a file of what was learned was not written: {error}")
+                self.observers.tell("warned", f"a file with the learned weights was not written: {error}")
 
     def _end(self, status: str, **fields: Any) -> None:
-        """Note how the run stands. Raises QdojoError where that cannot be written, unless it is to note a failure."""
+        """Record the status of the run. Raises QdojoError if it cannot be written, but only warns for `failed`."""
         content = json.dumps({"status": status} | fields, indent=1, ensure_ascii=False)
         try:
             write_atomically(self.run.result_path, content.encode() + b"\n")
         except OSError as error:
             told = f"{self.run.result_path} cannot be written: {error.strerror or error}"
             if status != "failed":
-                raise QdojoError(f"{told}; the last checkpoint is whole.") from error
-            # What made the run fail is what a person has to know.
+                raise QdojoError(f"{told}; the last checkpoint is intact.") from error
+            # Do not hide the error that made the run fail.
             self.observers.tell("warned", f"{told}.")

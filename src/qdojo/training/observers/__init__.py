@@ -1,7 +1,7 @@
-"""Observers of a run: whoever hears of it while it goes on. Not for what a run does: see `training/trainer.py`.
+"""Observers, which are notified of the events of a run. `training/trainer.py` runs it.
 
-An observer is an object with some of the methods of `Observer`; those that it lacks are not called. Progress on the
-command line, the SQLite file and the learning curve are observers, and so is a callback of your own:
+An observer is an object with any of the methods of `Observer`; missing methods are skipped. The progress display, the
+metrics file and the learning curve are observers, and so are your own callbacks:
 
     class Patience:
         def evaluated(self, evaluated):
@@ -30,49 +30,49 @@ if TYPE_CHECKING:
 class StopTraining(Exception):
     """Raised by an observer to end training after the current report.
 
-    The run then finishes as at the end of its budget: what it delivers is evaluated, and `result.json` names the
-    reason. It can be resumed.
+    The run then finishes as at the end of its budget: the delivered agents are evaluated, and `result.json` names the
+    reason. The run can be resumed.
     """
 
 
 class Started(NamedTuple):
-    """A run that begins or goes on."""
+    """A run that begins or resumes."""
 
     run: "RunDirectory"
     config: "Config"
     loop: str
     """'device', 'host' or 'offline'."""
     at_step: int
-    """Env steps of each member that lie behind it: 0 for a new run, those of the checkpoint for a resumed one."""
+    """Env steps per member so far: 0 for a new run, the steps of the checkpoint for a resumed one."""
     unjudged: bool = False
-    """Whether the evaluation at `at_step` is still to come: it was cut off, and is played again."""
+    """Whether the evaluation at `at_step` was cut off, so that it is repeated now."""
 
 
 class Evaluated(NamedTuple):
     """A greedy evaluation during training."""
 
     step: int
-    """Env steps of each member before it."""
+    """Env steps per member before the evaluation."""
     scores: "Float[np.ndarray, 'member']"
     """Mean undiscounted return of each member."""
     episodes: int
-    """Episodes of each member."""
+    """Number of episodes per member."""
     cut: "Bool[np.ndarray, 'member episodes']"
-    """Which of them were cut at the bound."""
+    """Which episodes were cut at the bound."""
 
 
 class Observer(Protocol):
-    """All that an observer can hear; implement what you want to hear.
+    """All events that an observer can receive; implement the ones you need.
 
-    Nothing that an observer does changes the bits of a run. One that raises anything but `StopTraining` is named in a
-    warning and hears no more. Arrays belong to the run: copy them before you write to them.
+    Observers do not affect the bits of a run. An observer that raises anything but `StopTraining` is named in a warning
+    and receives no further events. Arrays belong to the run: copy them before you write to them.
     """
 
     def started(self, started: Started) -> None:
-        """The run directory is there, and training is about to begin or to go on."""
+        """The run directory exists, and training is about to begin or resume."""
 
     def compiling(self) -> None:
-        """The first program is about to be compiled; the next call comes when it has run."""
+        """The first program is about to be compiled; the next event comes after it has run."""
 
     def reported(self, report: "Report") -> None:
         """A chunk of training is done."""
@@ -81,29 +81,29 @@ class Observer(Protocol):
         """A greedy evaluation during training is done."""
 
     def evaluating(self, episodes: int) -> None:
-        """Training is over; what it delivers is evaluated on `episodes` unseen episodes of each member."""
+        """Training is over; the delivered agents are about to be evaluated on `episodes` new episodes per member."""
 
     def evaluation_at(self, done: int, episodes: int, steps: int) -> None:
-        """A long evaluation goes on: `done` of `episodes` are over, and each copy has played `steps` steps."""
+        """Progress of a long evaluation: `done` of `episodes` are over, and each copy has taken `steps` steps."""
 
     def saving(self) -> None:
-        """A checkpoint is about to be written: what was heard so far must outlive a power failure as it does."""
+        """A checkpoint is about to be written. Make everything received so far as durable as the checkpoint."""
 
     def warned(self, message: str) -> None:
-        """Something a person should know, which does not stop the run."""
+        """A warning for the user, which does not stop the run."""
 
     def finished(self, run: "RunDirectory", result: dict[str, Any]) -> None:
         """The run is complete, with the contents of `result.json`."""
 
     def closed(self) -> None:
-        """Nothing more comes, however the run ended. The last call, also after a failure."""
+        """The last event of every run, however it ended, including failures."""
 
 
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
 
 def check_observers(observers: Sequence[Any]) -> None:
-    """Raises UsageError for an object that hears nothing."""
+    """Raises UsageError for an object without any method of `Observer`."""
     for place, observer in enumerate(observers):
         if isinstance(observer, type) or not any(hasattr(observer, event) for event in EVENTS):
             what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
@@ -114,15 +114,15 @@ def check_observers(observers: Sequence[Any]) -> None:
 
 
 class Observers:
-    """The observers of one run, told in the order of the list."""
+    """The observers of one run, notified in the order of the list."""
 
     def __init__(self, observers: Sequence[Any]) -> None:
         self._observers = list(observers)
         self.stopped_by: str | None = None
-        """Who asked for the end of training, and why; None where nobody did."""
+        """The observer that requested the end of training, and its reason; None if none did."""
 
     def tell(self, event: str, *arguments: Any) -> None:
-        """Call the method `event` of each observer that has it. A warning that nobody hears is logged."""
+        """Call the method `event` of each observer that has it. A warning that no observer receives is logged."""
         if event == "warned" and not any(hasattr(observer, event) for observer in self._observers):
             logging.getLogger("qdojo").warning(*arguments)
         for observer in tuple(self._observers):
@@ -143,7 +143,7 @@ class Observers:
             with contextlib.suppress(Exception):
                 observer.closed()
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        message = f"{_name(observer)} failed in {event} ({why}) and hears no more of this run."
+        message = f"{_name(observer)} failed in {event} ({why}) and receives no further events of this run."
         self.tell("warned", message)
 
 

@@ -1,11 +1,11 @@
-"""Draws the learning curve of a run when it ends, however it ends. Not the drawing: see `plots.py`."""
+"""Saves the learning curve of a run when it ends, however it ends. `plots.py` draws it."""
 
 from qdojo.plots import curve_png
 from qdojo.training.observers import Started
 
 
 class CurveObserver:
-    """`curve.png` in the run directory, from the metrics that were recorded."""
+    """Writes `curve.png` into the run directory, from the recorded metrics."""
 
     name = "the learning curve"
 

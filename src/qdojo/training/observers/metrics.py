@@ -1,4 +1,4 @@
-"""Writes the numbers of a run to its SQLite file. Not the file itself: see `runs/metrics.py`."""
+"""Records the metrics of a run in its SQLite file. `runs/metrics.py` defines the file."""
 
 import math
 import time
@@ -9,13 +9,13 @@ from qdojo.training.observers import Evaluated, Started
 from qdojo.types import Report
 
 COMMIT_SECONDS = 1.0
-"""Least time between commits that no checkpoint asks for."""
+"""Minimum time between commits, except those before a checkpoint."""
 
 
 class MetricsObserver:
-    """Episodes, metrics and evaluations of each member, as `runs.metrics` keeps them.
+    """Writes the episodes, metrics and evaluations of each member with `runs.metrics`.
 
-    A run that goes on first takes back the rows that it will write again, so that none is missing or doubled.
+    A resumed run first deletes the rows that it will write again, so that none is missing or duplicated.
     """
 
     name = "the metrics file"
@@ -33,7 +33,7 @@ class MetricsObserver:
 
     def reported(self, report: Report) -> None:
         assert self._writer is not None
-        # Members that are through with their episodes play on, beside those that are not; that is not part of the run.
+        # Members that have finished their episodes play on until all have; those extra episodes are not recorded.
         most = self._config.episodes or math.inf
         self._writer.episodes(episode for episode in report.episodes if episode.episode <= most)
         speed = (report.steps - self._steps) * self._config.members / max(report.seconds, 1e-9)
