@@ -44,6 +44,32 @@ class Settings(TypedDict, total=False):
     Default: 1."""
     render: Literal["none", "human"]
     """`human`: show training in a window; one member and one copy only. Default: "none"."""
+    atari_protocol: Literal["machado2018", "dqn2015"]
+    """Rules of an Atari game: sticky actions (Machado et al., 2018), or no-ops and lives (Mnih et al., 2015).
+    Default: "machado2018"."""
+    frame_skip: int | None
+    """Frames for which each action is held. Atari: 4. Default: None."""
+    grayscale: bool | None
+    """Show pictures in shades of grey. Atari: yes. Default: None."""
+    resize: int | None
+    """Side of the square pictures that an agent sees, in pixels. Atari: 84. Default: None."""
+    from_pixels: bool
+    """Learn from what the environment draws (`rgb_array`) instead of its observations. Default: False."""
+    clip_rewards: bool | None
+    """Learn from rewards clipped to -1 and 1; scores are never clipped. Atari: yes. Default: None."""
+    sticky_actions: float | None
+    """Atari: probability that a frame repeats the previous action; 0.25 in `machado2018`, 0 in `dqn2015`. Default:
+    None."""
+    noop_max: int | None
+    """Atari: largest number of no-op frames at the start of an episode; 0 in `machado2018`, 30 in `dqn2015`.
+    Default: None."""
+    terminal_on_life_loss: bool | None
+    """Atari: learn as if a lost life ended the episode, as in `dqn2015`; the game and its score go on. Default:
+    None."""
+    full_action_space: bool | None
+    """Atari: offer all 18 actions instead of only those that the game uses. Default: None."""
+    max_frames: int | None
+    """Atari: frames after which an episode is truncated; 108,000 (30 minutes) in both protocols. Default: None."""
     hidden: Sequence[int]
     """Units of each hidden layer. Default: (128, 128)."""
     layer_norm: bool
