@@ -86,7 +86,6 @@ OURS: dict[str, str] = {
     "max_num_frames_per_episode max_episode_frames": "max_frames",
     "greyscale gray_scale grayscale_obs": "grayscale",
     "screen_size img_size": "resize",
-    "stack_size window_length num_stack": "frame_stack",
     "vec_env_cls vectorization_mode async_envs": "vectorization",
 }
 """Names, several per key, that mean one setting of qdojo in the same or nearly the same unit."""
