@@ -92,9 +92,9 @@ class Settings(TypedDict, total=False):
     """Size of a learned embedding of each category in discrete observations; none: one-hot vectors. Default:
     None."""
     torso: Literal["auto", "dense", "nature", "der", "impala"]
-    """Layers before `hidden`: convolutions of DQN (`nature`), of Data-Efficient Rainbow (`der`, van Hasselt et al.,
-    2019) or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature`
-    if both sides have at least 36 pixels, else `impala`. Default: "auto"."""
+    """Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`) or IMPALA for images,
+    or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least
+    36 pixels, else `impala`. Default: "auto"."""
     torso_width: float
     """Multiplier of the number of channels in the convolutions of the torso. Default: 1.0."""
     spectral_norm: bool
