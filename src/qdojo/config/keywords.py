@@ -91,12 +91,12 @@ class Settings(TypedDict, total=False):
     embedding: int | None
     """Size of a learned embedding of each category in discrete observations; none: one-hot vectors. Default:
     None."""
-    torso: Literal["auto", "dense", "nature", "impala"]
-    """Layers before `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none
-    unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`.
-    Default: "auto"."""
-    torso_width: int
-    """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018). Default: 1."""
+    torso: Literal["auto", "dense", "nature", "der", "impala"]
+    """Layers before `hidden`: convolutions of DQN (`nature`), of Data-Efficient Rainbow (`der`, van Hasselt et al.,
+    2019) or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature`
+    if both sides have at least 36 pixels, else `impala`. Default: "auto"."""
+    torso_width: float
+    """Multiplier of the number of channels in the convolutions of the torso. Default: 1.0."""
     spectral_norm: bool
     """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False."""
     normalize_observations: bool

@@ -43,6 +43,7 @@ OURS: dict[str, str] = {
     "prioritized_replay_beta0 prioritized_replay_beta per_beta beta0 beta_start importance_sampling_exponent "
     "beta_init": "priority_beta",
     "prioritized_replay_beta_iters per_beta_steps beta_frames": "priority_beta_steps",
+    "stack_size window_length num_stack stack_num n_stack": "frame_stack",
     "n_atoms num_atoms": "atoms",
     "v_min": "vmin",
     "v_max": "vmax",
@@ -85,7 +86,6 @@ OURS: dict[str, str] = {
     "max_num_frames_per_episode max_episode_frames": "max_frames",
     "greyscale gray_scale grayscale_obs": "grayscale",
     "screen_size img_size": "resize",
-    "stack_size window_length num_stack": "frame_stack",
     "vec_env_cls vectorization_mode async_envs": "vectorization",
 }
 """Names, several per key, that mean one setting of qdojo in the same or nearly the same unit."""
