@@ -134,7 +134,7 @@ def test_channels_may_come_first() -> None:
     [
         (
             Stacks,
-            "a stack of colour images, which no torso reads; leave the stacking to qdojo (frame_stack=4 on single",
+            "a stack of colour images, which no torso reads; leave stacking to qdojo (frame_stack=4 on single",
         ),
         (Bright, "are float32 images of 0 to 255, which would be read as plain numbers; return them as uint8"),
     ],

@@ -28,8 +28,9 @@ def check_images(config: Config, spec: EnvSpec) -> None:
     shape = tuple(space.shape)
     if len(shape) == 4 and space.dtype == np.uint8 and sorted(shape)[-2] >= LEAST_SIDE:
         raise UsageError(
-            f"observations of {spec.name} have shape {shape}, a stack of colour images, which no torso reads; leave the "
-            f"stacking to qdojo (frame_stack={min(shape[0], 32)} on single images), make them grey, or set torso='dense'."
+            f"observations of {spec.name} have shape {shape}, a stack of colour images, which no torso reads; leave "
+            f"stacking to qdojo (frame_stack={min(shape[0], 32)} on single images), make the images grey, or set "
+            "torso='dense'."
         )
     is_image = len(shape) == 3 and sorted(shape)[1] >= LEAST_SIDE and {shape[0], shape[2]} & {1, 3, 4}
     if is_image and space.dtype.kind == "f" and float(space.high.max()) == 255.0:
