@@ -136,10 +136,11 @@ def build(
 def refuse_unread(config: Config, parts: Parts) -> None:
     """Raises UsageError for a setting that the built parts do not read in this environment."""
     playing = parts.loop.inner if isinstance(parts.loop, OfflineLoop) else parts.loop
-    if config.vectorization == "async" and isinstance(playing, DeviceLoop):
+    on_host = {"vectorization": config.vectorization == "async", "eval_epsilon": config.eval_epsilon > 0.0}
+    for name in (name for name, is_set in on_host.items() if is_set and isinstance(playing, DeviceLoop)):
         raise UsageError(
-            f"vectorization is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
-            "use loop='host', or leave vectorization out."
+            f"{name} is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
+            f"use loop='host', or leave {name} out."
         )
 
 
