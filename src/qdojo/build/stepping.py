@@ -38,6 +38,7 @@ def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | Non
 def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[list[int], int], Vector]:
     """`open_vector(member_seeds, envs)` of the host loop."""
     training_seeds = member_seeds(config.seed, config.members, config.distinct_seeds)
+    epsilon = config.eval_epsilon
     with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
 
     def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment | StrayingVector:
@@ -45,8 +46,8 @@ def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[li
         in_training = member_seeds == training_seeds
         chosen = with_window if config.render == "human" and in_training else spec
         vector = HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
-        strays = config.eval_epsilon > 0.0 and not in_training
-        return StrayingVector(vector, config.eval_epsilon, member_seeds) if strays else vector
+        strays = epsilon > 0.0 and not in_training
+        return StrayingVector(vector, epsilon, member_seeds) if strays else vector
 
     return open_vector
 
