@@ -170,6 +170,10 @@ def test_what_nothing_reads_is_refused_and_the_rest_is_read(kind: str, monkeypat
         with pytest.raises(UsageError, match="nothing reads it where CartPole-v1 is stepped on the device loop"):
             refuse_unread(config.model_copy(update={"vectorization": "async"}), parts)
         silent.remove("vectorization")
+    if "eval_epsilon" in silent:
+        with pytest.raises(UsageError, match="eval_epsilon is set, but nothing reads it where CartPole-v1 is stepped"):
+            refuse_unread(config.model_copy(update={"eval_epsilon": 0.1}), parts)
+        silent.remove("eval_epsilon")
     with pytest.raises(UsageError, match="atari_protocol is set, but CartPole-v1 is no Atari game"):
         make_config(CARTPOLE, atari_protocol="dqn2015")
     silent.remove("atari_protocol")

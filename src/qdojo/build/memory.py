@@ -10,6 +10,7 @@ import jax
 
 from qdojo.agents.pqn import capacity_rows as pqn_rows
 from qdojo.agents.tutorial import capacity_rows as tutorial_rows
+from qdojo.build.images import smaller_images
 from qdojo.config import Config
 from qdojo.errors import UsageError
 from qdojo.loops.state import stored_shapes
@@ -90,11 +91,12 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
                 "convert them to greyscale)."
             )
         # The tape is rounded up to whole cycles, so a size at the exact limit would exceed it.
+        smaller = smaller_images(config, observation, needed.tape)
         fits = int(config.capacity_steps * (usable - needed.learning) / needed.tape) - config.collect_steps
         raise UsageError(
             f"capacity_steps={config.capacity_steps:,} for {config.members} member(s) needs "
             f"{(needed.tape + needed.learning) / 1e9:,.1f} GB, but {there}; "
-            f"use capacity_steps={max(fits, 1):,} or less."
+            f"use capacity_steps={max(fits, 1):,} or less{'' if smaller is None else f'; {smaller}'}."
         )
 
 

@@ -10,10 +10,11 @@ from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces
+from qdojo.envs.straying import StrayingVector
 from qdojo.errors import UsageError
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import Plays
-from qdojo.loops.host_evaluation import HostEvaluator
+from qdojo.loops.host_evaluation import HostEvaluator, Vector
 from qdojo.loops.state import member_seeds
 
 EVALUATION_ENVS = 10
@@ -34,16 +35,19 @@ def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | Non
     return None if config.loop == "host" else environment
 
 
-def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[list[int], int], HostEnvironment]:
+def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[list[int], int], Vector]:
     """`open_vector(member_seeds, envs)` of the host loop."""
     training_seeds = member_seeds(config.seed, config.members, config.distinct_seeds)
+    epsilon = config.eval_epsilon
     with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
 
-    def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment:
+    def open_vector(member_seeds: list[int], envs: int) -> HostEnvironment | StrayingVector:
         # Evaluations use other seeds and are not displayed.
-        shown = config.render == "human" and member_seeds == training_seeds
-        chosen = with_window if shown else spec
-        return HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
+        in_training = member_seeds == training_seeds
+        chosen = with_window if config.render == "human" and in_training else spec
+        vector = HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
+        strays = epsilon > 0.0 and not in_training
+        return StrayingVector(vector, epsilon, member_seeds) if strays else vector
 
     return open_vector
 

@@ -25,6 +25,7 @@ from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
 from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
+from qdojo.build.images import check_images
 from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.named import named
 from qdojo.build.numbers import member_numbers, pqn_numbers, replay_numbers
@@ -94,6 +95,7 @@ def build(
     """
     spec = resolve(env if env is not None else config.env, Preparation.of(config))
     spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
+    check_images(config, spec)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
         raise UsageError(f"until_solved is set, but {spec.name} declares no reward threshold; set solved_at.")
@@ -134,10 +136,11 @@ def build(
 def refuse_unread(config: Config, parts: Parts) -> None:
     """Raises UsageError for a setting that the built parts do not read in this environment."""
     playing = parts.loop.inner if isinstance(parts.loop, OfflineLoop) else parts.loop
-    if config.vectorization == "async" and isinstance(playing, DeviceLoop):
+    on_host = {"vectorization": config.vectorization == "async", "eval_epsilon": config.eval_epsilon > 0.0}
+    for name in (name for name, is_set in on_host.items() if is_set and isinstance(playing, DeviceLoop)):
         raise UsageError(
-            f"vectorization is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
-            "use loop='host', or leave vectorization out."
+            f"{name} is set, but nothing reads it where {parts.spec.name} is stepped on the device loop; "
+            f"use loop='host', or leave {name} out."
         )
 
 

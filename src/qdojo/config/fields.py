@@ -314,6 +314,8 @@ class EvaluationSettings(Group):
     """Number of episodes per evaluation during training."""
     final_eval_episodes: Positive = 100
     """Number of episodes of the final evaluation, whose score is reported."""
+    eval_epsilon: Annotated[Fraction, goes_with(loop=("auto", "host"))] = 0.0
+    """Probability of a random action in evaluations; Atari: 0.001 in `machado2018`, 0.05 in `dqn2015`."""
     eval_episode_steps: Positive | None = None
     """Steps after which an evaluation episode is cut. none: ten times the longest training episode, at least 10,000,
     and never below the environment's own time limit."""

@@ -245,6 +245,9 @@ class Settings(TypedDict, total=False):
     """Number of episodes per evaluation during training. Default: 10."""
     final_eval_episodes: int
     """Number of episodes of the final evaluation, whose score is reported. Default: 100."""
+    eval_epsilon: float
+    """Probability of a random action in evaluations; Atari: 0.001 in `machado2018`, 0.05 in `dqn2015`. Default:
+    0.0."""
     eval_episode_steps: int | None
     """Steps after which an evaluation episode is cut. none: ten times the longest training episode, at least
     10,000, and never below the environment's own time limit. Default: None."""

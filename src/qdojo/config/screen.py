@@ -17,10 +17,12 @@ _MACHADO2018 = {
     "terminal_on_life_loss": False,
     "full_action_space": False,
     "max_frames": 108_000,
+    "eval_epsilon": 0.001,
 }
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "machado2018": _MACHADO2018,
-    "dqn2015": _MACHADO2018 | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True},
+    "dqn2015": _MACHADO2018
+    | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True, "eval_epsilon": 0.05},
 }
 """The settings of each protocol, over which go those of a preset and those that are given."""
 _ATARI_ONLY = ("sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")

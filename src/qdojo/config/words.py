@@ -86,6 +86,7 @@ OURS: dict[str, str] = {
     "max_num_frames_per_episode max_episode_frames": "max_frames",
     "greyscale gray_scale grayscale_obs": "grayscale",
     "screen_size img_size": "resize",
+    "eps_test epsilon_eval evaluation_epsilon": "eval_epsilon",
     "vec_env_cls vectorization_mode async_envs": "vectorization",
 }
 """Names, several per key, that mean one setting of qdojo in the same or nearly the same unit."""
@@ -109,7 +110,7 @@ TOLD: dict[str, str] = {
     "beta": "set {priority_beta}",
     "temperature": "set {boltzmann} with {temperature_start} and {temperature_end}",
     "anneal_lr lr_schedule learning_rate_schedule lr_decay": "set {learning_rate_end} and {learning_rate_decay_steps}",
-    "eps_test epsilon_eval evaluation_epsilon deterministic eval_epsilon": "evaluations here are greedy",
+    "deterministic": "evaluations are greedy, but for {eval_epsilon}",
     "verbose progress_bar silent": (
         "progress goes to stderr, and `--json` prints only the result; in Python, pass `observers=`"
     ),

@@ -72,11 +72,15 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
         self._name, self._skip, self._from_pixels = name, preparation.frame_skip or 1, preparation.from_pixels
         self._grey = bool(preparation.grayscale)
         self._smaller: AreaResize | None = None
+        self._first = self._flat = False
         if not (preparation.from_pixels or preparation.grayscale or preparation.resize):
             return
         shape = self._picture_shape(preparation)
-        if self._grey and len(shape) == 2:
-            self._grey = False
+        self._first = len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3)
+        shape = (*shape[1:], shape[0]) if self._first else shape
+        self._flat = len(shape) == 3 and shape[2] == 1
+        shape = shape[:2] if self._flat else shape
+        self._grey = self._grey and len(shape) == 3
         if preparation.resize:
             self._smaller = AreaResize(shape[0], shape[1], preparation.resize, preparation.resize)
         sides = shape[:2] if preparation.resize is None else (preparation.resize, preparation.resize)
@@ -106,6 +110,10 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
     def _shown(self, observation: Any) -> Any:
         if self._from_pixels:
             observation = self._drawn()
+        if self._first:
+            observation = np.moveaxis(observation, 0, -1)
+        if self._flat:
+            observation = observation[..., 0]
         if self._grey:
             observation = grey(observation)
         return observation if self._smaller is None else self._smaller(observation)
@@ -125,10 +133,10 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
         space = self.env.observation_space
         is_picture = isinstance(space, gym.spaces.Box) and space.dtype == np.uint8
         shape = tuple(space.shape or ())
-        if not is_picture or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
+        if not is_picture or not (len(shape) == 2 or (len(shape) == 3 and {shape[0], shape[2]} & {1, 3})):
             setting = "grayscale" if preparation.grayscale else "resize"
             raise UsageError(
-                f"{setting} is set, but observations of {self._name} are {space}, not pictures of uint8 and shape "
-                "[height, width] or [height, width, 3]; leave it out, or set from_pixels to learn from what it draws."
+                f"{setting} is set, but observations of {self._name} are {space}, not images of dtype uint8 with one "
+                "channel or three; leave it out, or set from_pixels to learn from what the environment draws."
             )
         return shape

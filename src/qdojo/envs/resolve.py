@@ -72,6 +72,8 @@ def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
 
     Raises UsageError, one sentence that says what to do, if any of that fails.
     """
+    if isinstance(env, gym.Env | VectorEnv):
+        env = again(env).env
     if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation.settings):
         return _atari_spec(env, preparation or Preparation())
     spec = _resolve(env)
@@ -83,8 +85,6 @@ def _resolve(env: Any) -> EnvSpec:
         return _resolve_name(env)
     if _is_native(env):
         return _native_spec(name_of(env), env)
-    if isinstance(env, gym.Env | VectorEnv):
-        return _resolve(again(env).env)
     if not callable(env):
         raise UsageError(f"env must be a Gymnasium id, `module:name` or a callable, not {type(env).__name__}.")
     return _try(name_of(env), env, None)
@@ -101,7 +101,8 @@ def _atari_spec(env: str, preparation: Preparation) -> EnvSpec:
 
 def _prepared_spec(spec: EnvSpec, preparation: Preparation) -> EnvSpec:
     made = _try(spec.name, functools.partial(prepared, spec.make, spec.name, preparation), None)
-    return replace(made, registered=spec.registered, preparation=preparation.to_json())
+    limit = spec.max_episode_steps and -(-spec.max_episode_steps // (preparation.frame_skip or 1))
+    return replace(made, max_episode_steps=limit, registered=spec.registered, preparation=preparation.to_json())
 
 
 def name_of(env: Any) -> str:
