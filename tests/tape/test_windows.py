@@ -1,6 +1,7 @@
 """The tape and its windows against a plain Python list of transitions, under random episodes. Not for learning."""
 
 import functools
+import os
 from typing import NamedTuple
 
 import jax
@@ -256,3 +257,22 @@ def test_each_start_has_a_word_of_its_own() -> None:
     before = np.stack(uniform_starts(tape, noise))
     after = np.stack(uniform_starts(tape, noise.at[17].add(jnp.uint32(1))))
     assert np.flatnonzero((before != after).any(axis=0)).tolist() == [17]
+
+
+@pytest.mark.skipif("QDOJO_LARGE" not in os.environ, reason="takes 9 GB of memory; set QDOJO_LARGE=1 to run it")
+def test_rows_beyond_two_to_the_31_words_are_written_and_read() -> None:
+    """1,250,000 frames of 84 x 84 bytes are more words than a signed 32-bit index counts."""
+    frame = jax.ShapeDtypeStruct((84, 84), jnp.uint8)
+    tape = jax.jit(lambda: empty(1_250_000, 1, 1, frame))()
+    assert tape.words.size > 2**31
+    put = jax.jit(lambda tape, written, step: write(tape._replace(written=written), step), donate_argnums=0)
+    rows = [0, 1, 1_216_001, 1_249_998, 1_249_999]
+    for row in rows:
+        shown = jnp.full((1, 1, 1, 84, 84), row % 251, jnp.uint8)
+        flat = jnp.zeros((1, 1, 1))
+        step = Step(shown, flat.astype(jnp.int32), flat + row, flat > 1.0, flat > 1.0)
+        tape = put(tape, jnp.int32(row), step)
+    read = jax.jit(lambda tape: take(tape._replace(member=jnp.int32(0)), jnp.array(rows), jnp.zeros(5, jnp.int32)))
+    found = read(tape)
+    np.testing.assert_array_equal(found.reward, rows)
+    np.testing.assert_array_equal(found.observation[:, 83, 83], [row % 251 for row in rows])
