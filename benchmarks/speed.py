@@ -8,52 +8,19 @@ import argparse
 import itertools
 import json
 import math
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks import screen
+from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
 from qdojo.config import make_config
-
-
-class Row(NamedTuple):
-    """One line of the table: figures that are compared with `limit`. A lower median is better if `less` is true."""
-
-    key: str
-    what: str
-    figures: list[float]
-    unit: str
-    against: str
-    limit: float
-    less: bool = True
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.figures)
-
-    @property
-    def holds(self) -> bool:
-        return self.median <= self.limit if self.less else self.median >= self.limit
-
-    def line(self) -> str:
-        """Format the row for printing."""
-        spread = f"[{min(self.figures):.4g}, {max(self.figures):.4g}]"
-        sign = "<=" if self.less else ">="
-        verdict = "holds" if self.holds else "FALLS SHORT"
-        return (
-            f"{self.key}  {self.what:52} {self.median:9.4g} {self.unit:8} {spread:22} "
-            f"{self.against} {sign} {self.limit:.4g}  {verdict}"
-        )
-
 
 SMALL = {"hidden": (24, 24), "batch_size": 32}
 """The tutorial's network."""
@@ -171,12 +138,12 @@ def row_c(repeats: int) -> Iterable[Row]:
     ratios: dict[str, list[float]] = {"sb3": [], "sbx": []}
     speeds = []
     for seed in range(repeats):
-        ours = _json(*OURS, str(seed))["train"]
+        ours = json_of(*OURS, str(seed))["train"]
         speeds.append(ZOO["steps"] / ours)
         peer = ("-m", "benchmarks.peers", "--seed", str(seed))
-        fastest = min(_json(*peer, "sb3")["seconds"], _json(*peer, "sb3", "--threads", "1")["seconds"])
+        fastest = min(json_of(*peer, "sb3")["seconds"], json_of(*peer, "sb3", "--threads", "1")["seconds"])
         ratios["sb3"].append(fastest / ours)
-        ratios["sbx"].append(_json(*peer, "sbx")["seconds"] / ours)
+        ratios["sbx"].append(json_of(*peer, "sbx")["seconds"] / ours)
     yield Row("c", "zoo's CartPole on the host loop, speed", speeds, "steps/s", "to see", 0.0, less=False)
     yield Row("c", "  times the speed of Stable-Baselines3", ratios["sb3"], "times", "limit", 5.0, less=False)
     yield Row("c", "  times the speed of sbx", ratios["sbx"], "times", "peer", 1.0, less=False)
@@ -190,7 +157,7 @@ def row_d(repeats: int) -> Iterable[Row]:
             for times in (cold, warm):
                 began = time.perf_counter()
                 command = ("-m", "qdojo", "train", "CartPole-v1", "--until-solved", "--seed", str(seed), "--json")
-                result = _json(*command, "--runs", f"{folder}/runs", XDG_CACHE_HOME=folder)
+                result = json_of(*command, "--runs", f"{folder}/runs", XDG_CACHE_HOME=folder)
                 times.append(time.perf_counter() - began)
             means.append(result["eval"]["mean"][0])
     yield Row("d", "train --until-solved, empty compilation cache", cold, "s", "limit", 15.0)
@@ -204,11 +171,11 @@ def row_e(repeats: int) -> Iterable[Row]:
 
 
 def row_f(repeats: int) -> Iterable[Row]:
-    times = [_timed(lambda: _python("-m", "qdojo", "--help")) for _ in range(repeats)]
+    times = [_timed(lambda: python("-m", "qdojo", "--help")) for _ in range(repeats)]
     yield Row("f", "qdojo --help", times, "s", "limit", 0.5)
     program = "import runpy, sys; sys.argv = ['qdojo', '--help']\ntry: runpy.run_module('qdojo', run_name='__main__')\n"
     program += "except SystemExit: pass\nprint(len({'jax', 'keras'} & set(sys.modules)))"
-    loaded = float(_python("-c", program).splitlines()[-1])
+    loaded = float(python("-c", program).splitlines()[-1])
     yield Row("f", "  of jax and keras, how many it imports", [loaded], "", "limit", 0.0)
 
 
@@ -272,6 +239,8 @@ ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "e": row_e,
     "f": row_f,
     "g": row_g,
+    "h": screen.row_h,
+    "i": screen.row_i,
 }
 
 
@@ -281,29 +250,14 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def _python(*arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
-
-def _json(*arguments: str, **environment: str) -> Any:
-    return json.loads(_python(*arguments, **environment))
-
-
 def main() -> None:
     """Measure the named rows and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="a,b,c,d,e,f,g", help="letters of the rows to measure")
+    parser.add_argument("--rows", default="a,b,c,d,e,f,g,h,i", help="letters of the rows to measure")
     parser.add_argument("--repeats", type=int, help="number of measurements per row, instead of the row's default")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15}
+    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5}
     found = []
     for key in arguments.rows.split(","):
         for row in ROWS[key](arguments.repeats or repeats[key]):

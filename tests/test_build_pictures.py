@@ -68,6 +68,7 @@ def test_by_itself_a_picture_is_read_by_convolutions_that_fit_it_and_all_else_by
 def test_a_torso_may_be_chosen() -> None:
     assert torso_kind(make_config("any", torso="dense"), seen(box(84, 84, 4))) == "dense"
     assert torso_kind(make_config("any", torso="nature"), seen(box(84, 84, 4))) == "nature"
+    assert torso_kind(make_config("any", torso="der"), seen(box(84, 84, 4))) == "der"
     assert torso_kind(make_config("any", torso="impala"), seen(box(5, 5, dtype=np.float32))) == "impala"
 
 
@@ -85,8 +86,8 @@ def test_what_btr_has_for_pictures_is_idle_elsewhere() -> None:
         (spaces.Discrete(4), {"torso": "nature"}, "torso is 'nature', but observations of shape (4,) are not images"),
         (box(9, 9), {"torso": "nature"}, "an image of 9 x 9 is too small"),
         (box(9, 9), {"normalize_observations": True}, "does not normalise images"),
-        (box(4), {"spectral_norm": True}, "spectral_norm is set, but only torso='impala' reads it"),
-        (box(4), {"torso_width": 2}, "torso_width is set, but only torso='impala' reads it"),
+        (box(4), {"spectral_norm": True}, "spectral_norm is set, but nothing reads it with torso='dense'"),
+        (box(4), {"torso_width": 2}, "torso_width is set, but nothing reads it with torso='dense'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(space: Any, fields: dict[str, Any], message: str) -> None:
@@ -103,10 +104,10 @@ def test_other_networks_have_no_torso(field: dict[str, Any]) -> None:
         check_model(make_config("any", **field), seen(box(40, 40)), object())
 
 
-@pytest.mark.parametrize("torso", ["dense", "nature"])
-def test_width_and_norm_are_impalas(torso: str) -> None:
-    with pytest.raises(UsageError, match="torso_width is set, but nothing reads it with torso="):
-        make_config("any", torso=torso, torso_width=2)
+@pytest.mark.parametrize(("torso", "field"), [("dense", {"torso_width": 2}), ("nature", {"spectral_norm": True})])
+def test_width_is_of_convolutions_and_the_norm_is_impalas(torso: str, field: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(field))} is set, but nothing reads it with torso="):
+        make_config("any", torso=torso, **field)
 
 
 OWN = [name for name in preset_tables() if name != "tutorial"]

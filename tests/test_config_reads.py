@@ -170,6 +170,9 @@ def test_what_nothing_reads_is_refused_and_the_rest_is_read(kind: str, monkeypat
         with pytest.raises(UsageError, match="nothing reads it where CartPole-v1 is stepped on the device loop"):
             refuse_unread(config.model_copy(update={"vectorization": "async"}), parts)
         silent.remove("vectorization")
+    with pytest.raises(UsageError, match="atari_protocol is set, but CartPole-v1 is no Atari game"):
+        make_config(CARTPOLE, atari_protocol="dqn2015")
+    silent.remove("atari_protocol")
     assert silent == set(), "these can be set, change nothing, and nobody says so"
     declared -= WITHOUT_CONSEQUENCE.get(kind, set())
     assert declared & found.used == set(), "what is computed depends on these, against their declaration"

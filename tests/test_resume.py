@@ -309,7 +309,7 @@ def test_an_evaluation_that_never_ends_is_foretold_and_can_be_stopped(tmp_path: 
     with pytest.raises(Interrupted) as stopped:
         train(tmp_path, env=EndsOnChange, observers=[heard])
     assert len(heard.warnings) == 1
-    assert "EndsOnChange has no time limit" in heard.warnings[0]
+    assert "EndsOnChange declares no time limit" in heard.warnings[0]
     assert "gymnasium.wrappers.TimeLimit" in heard.warnings[0]
     assert checkpoint.load_latest(stopped.value.run.checkpoints_path).meta["steps"] == 100
     limited = Heard()

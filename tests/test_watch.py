@@ -158,7 +158,7 @@ def test_without_a_screen_a_film_is_made_and_nothing_complains(
     watch_env("CartPole-v1", first_action, 1, seed=0, record=tmp_path / "play.gif")
     assert capfd.readouterr().err == ""
     assert "SDL_VIDEODRIVER" not in os.environ, "a window that is opened later is shown"
-    with pytest.raises(UsageError, match="no picture"):
+    with pytest.raises(UsageError, match="no image"):
         watch_env(Blank, first_action, 1, seed=0, record=tmp_path / "play.gif")
     assert "SDL_VIDEODRIVER" not in os.environ
 

@@ -11,6 +11,7 @@ from collections import deque
 from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
+from qdojo.envs.atari_names import human_clause
 from qdojo.wording import cut_clause, printable, say, score, scores_of_members
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def summary(result: "Result") -> str:
     """Return the score of a finished run in one line."""
     evaluation, solved = result["eval"], result["solved"]
     means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation["interval"])
+    means += human_clause(result["env"], evaluation["iqm"])
     verdict = ""
     if solved is not None and len(solved) == 1:
         verdict = "solved: " if solved[0] else "not solved: "

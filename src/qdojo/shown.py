@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qdojo.config import read_config
+from qdojo.envs.atari_names import human_clause
 from qdojo.errors import QdojoError
 from qdojo.runs.directory import RunDirectory, read_result, status
 from qdojo.wording import printable, score, scores_of_members
@@ -33,6 +34,7 @@ def facts(run: RunDirectory) -> list[tuple[str, str]]:
     if "eval" in result:
         evaluation = result["eval"]
         means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation.get("interval"))
+        means += human_clause(result.get("env", ""), evaluation["iqm"])
         told.append(("score", f"{means}, {evaluation['episodes']} unseen episodes each"))
     if "error" in result:
         told.append(("error", result["error"]))

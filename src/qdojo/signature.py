@@ -40,6 +40,17 @@ def train(
     vectorization: Literal["sync", "async"] = "sync",
     frame_stack: int = 1,
     render: Literal["none", "human"] = "none",
+    atari_protocol: Literal["machado2018", "dqn2015"] = "machado2018",
+    frame_skip: int | None = None,
+    grayscale: bool | None = None,
+    resize: int | None = None,
+    from_pixels: bool = False,
+    clip_rewards: bool | None = None,
+    sticky_actions: float | None = None,
+    noop_max: int | None = None,
+    terminal_on_life_loss: bool | None = None,
+    full_action_space: bool | None = None,
+    max_frames: int | None = None,
     hidden: Sequence[int] = (128, 128),
     layer_norm: bool = True,
     dueling: bool = False,
@@ -48,8 +59,8 @@ def train(
     heads: int = 1,
     prior_scale: float = 0.0,
     embedding: int | None = None,
-    torso: Literal["auto", "dense", "nature", "impala"] = "auto",
-    torso_width: int = 1,
+    torso: Literal["auto", "dense", "nature", "der", "impala"] = "auto",
+    torso_width: float = 1.0,
     spectral_norm: bool = False,
     normalize_observations: bool = False,
     weights: str | None = None,
@@ -140,6 +151,17 @@ def train(
         vectorization: Step the copies one after the other in this process (`sync`) or each in its own process (`async`). Default: "sync".
         frame_stack: Number of latest observations that the network sees side by side, as images of games need to show motion. Default: 1.
         render: `human`: show training in a window; one member and one copy only. Default: "none".
+        atari_protocol: Rules of an Atari game: sticky actions (Machado et al., 2018), or no-ops and lives (Mnih et al., 2015). Default: "machado2018".
+        frame_skip: Frames for which each action is held. Atari: 4. Default: None.
+        grayscale: Show pictures in shades of grey. Atari: yes. Default: None.
+        resize: Side of the square pictures that an agent sees, in pixels. Atari: 84. Default: None.
+        from_pixels: Learn from what the environment draws (`rgb_array`) instead of its observations. Default: False.
+        clip_rewards: Learn from rewards clipped to -1 and 1; scores are never clipped. Atari: yes. Default: None.
+        sticky_actions: Atari: probability that a frame repeats the previous action; 0.25 in `machado2018`, 0 in `dqn2015`. Default: None.
+        noop_max: Atari: largest number of no-op frames at the start of an episode; 0 in `machado2018`, 30 in `dqn2015`. Default: None.
+        terminal_on_life_loss: Atari: learn as if a lost life ended the episode, as in `dqn2015`; the game and its score go on. Default: None.
+        full_action_space: Atari: offer all 18 actions instead of only those that the game uses. Default: None.
+        max_frames: Atari: frames after which an episode is truncated; 108,000 (30 minutes) in both protocols. Default: None.
         hidden: Units of each hidden layer. Default: (128, 128).
         layer_norm: Normalise each hidden layer (LayerNorm) before its ReLU. Default: True.
         dueling: Estimate state value and advantages separately, each after its own last hidden layer (Wang et al., 2016). Default: False.
@@ -148,8 +170,8 @@ def train(
         heads: Number of Q-networks in an ensemble; one of them acts for a whole episode (Osband et al., 2016). Default: 1.
         prior_scale: Weight of the fixed random prior network added to each learned network (Osband et al., 2018). Default: 0.0.
         embedding: Size of a learned embedding of each category in discrete observations; none: one-hot vectors. Default: None.
-        torso: Layers before `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`. Default: "auto".
-        torso_width: Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018). Default: 1.
+        torso: Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`) or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`. Default: "auto".
+        torso_width: Multiplier of the number of channels in the convolutions of the torso. Default: 1.0.
         spectral_norm: Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False.
         normalize_observations: Normalise observations to mean 0 and standard deviation 1, with running statistics. Default: False.
         weights: Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value. Default: None.

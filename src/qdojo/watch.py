@@ -22,6 +22,8 @@ Act = Callable[[Observation], Any]
 Frame = UInt8[np.ndarray, "height width 3"]
 
 _USUAL_FPS = 30
+_EVERY_FRAME = "rgb_array_list"
+"""The render mode of environments that draw more often than an agent acts."""
 _WATCHED = 2**31
 """Index of the watched copy. It is larger than any in training, so its episodes have different seeds."""
 # Viewers slow a GIF with frames shorter than this down to a tenth of a second per frame.
@@ -63,6 +65,9 @@ def watch(
         if record is not None and not has_screen():
             stack.enter_context(_sdl_without_a_screen())
         env = _make(spec, "human" if record is None else "rgb_array")
+        if record is not None and _EVERY_FRAME in env.metadata.get("render_modes", ()):
+            close_quietly(env)
+            env = _make(spec, _EVERY_FRAME)
         stack.callback(close_quietly, env)
         speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
         copy = SeededCopy(env, spaces, seed, _WATCHED)
@@ -74,7 +79,7 @@ def watch(
             for _ in shown:
                 pass
         else:
-            shots = (_shoot(env, spec.name) for _ in shown)
+            shots = (frame for _ in shown for frame in _shoot(env, spec.name))
             _write_film(shots, record, speed)
         return watched
 
@@ -153,14 +158,19 @@ def _play(
         watched.append(Watched(total, not over))
 
 
-def _shoot(env: Any, name: str) -> Frame:
+def _shoot(env: Any, name: str) -> list[Frame]:
+    """Return what `render` gives: one frame, or all since the last call."""
     try:
-        frame = env.render()
+        given = env.render()
     except (Exception, SystemExit) as error:
         raise EnvironmentFailure(f"{name} failed to render: {describe(error)}.") from error
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
-        raise UsageError(f"{name}: render() returned no image (uint8, height x width x 3), so no video can be made.")
-    return frame
+    frames = given if isinstance(given, list) else [given]
+    for frame in frames:
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+            raise UsageError(
+                f"{name}: render() returned no image (uint8, height x width x 3), so no video can be made."
+            )
+    return frames
 
 
 def _write_film(shots: Iterator[Frame], record: Path, fps: float) -> None:

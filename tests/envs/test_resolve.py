@@ -96,7 +96,7 @@ def test_a_wrong_name_gets_one_sentence(env: Any, words: str) -> None:
     ("package", "env", "words"),
     [
         ("Box2D", "LunarLander-v3", "LunarLander-v3 needs Box2D: pip install 'qdojo[box2d]'"),
-        ("ale_py", "ALE/Pong-v5", "ALE/Pong-v5 needs the Atari emulator: pip install ale-py"),
+        ("ale_py", "ALE/Pong-v5", "ALE/Pong-v5 needs the Atari emulator: pip install 'qdojo[atari]'"),
     ],
 )
 def test_a_missing_package_is_named(package: str, env: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from qdojo.networks.inputs import Design, Inputs
 from qdojo.networks.keras_dense import read_weights
 from qdojo.networks.mlp import mlp
 from qdojo.networks.noisy import noisy
-from qdojo.networks.torsos import Convolution, Impala, Nature, Stage
+from qdojo.networks.torsos import Convolution, Convolutions, Impala, Stage
 from qdojo.observations import channels_first
 
 KEY = jax.random.key(0)
@@ -66,14 +66,22 @@ def filled(make: Callable[[], Any]) -> Any:
     )
 
 
-def test_nature_is_three_convolutions_with_relu() -> None:
-    x, torso = drawn(44, 36, 2), filled(lambda: Nature(2, KEY))
-    assert [layer.kernel.shape for layer in torso.convolutions] == [(32, 8, 8, 2), (64, 4, 4, 32), (64, 3, 3, 64)]
+@pytest.mark.parametrize(
+    ("kind", "width", "kernels"),
+    [
+        ("nature", 1.0, [(32, 8, 8, 2), (64, 4, 4, 32), (64, 3, 3, 64)]),
+        ("nature", 0.5, [(16, 8, 8, 2), (32, 4, 4, 16), (32, 3, 3, 32)]),
+        ("der", 1.0, [(32, 5, 5, 2), (64, 5, 5, 32)]),
+    ],
+)
+def test_plain_torsos_are_convolutions_with_relu(kind: Any, width: float, kernels: list[Any]) -> None:
+    x, torso = drawn(44, 36, 2), filled(lambda: Convolutions(2, kind, width, KEY))
+    assert [layer.kernel.shape for layer in torso.convolutions] == kernels
     expected = x
     for layer in torso.convolutions:
         expected = relu(convolved(expected, layer))
     found = called(torso, x)
-    assert found.shape == (torsos.features("nature", *x.shape[:2], 1),) == (2 * 1 * 64,)
+    assert found.shape == (torsos.features(kind, *x.shape[:2], width),) == expected.ravel().shape
     np.testing.assert_allclose(found, expected.ravel(), atol=1e-5)
 
 
@@ -84,14 +92,14 @@ def test_a_stage_of_impala(sides: tuple[int, int], spectral: bool) -> None:
 
 
 def test_impala_is_three_stages_and_takes_any_size() -> None:
-    torso, x = filled(lambda: Impala(1, 1, False, KEY)), drawn(9, 4, 1)
+    torso, x = filled(lambda: Impala(1, 1.0, False, KEY)), drawn(9, 4, 1)
     expected = x
     for stage in torso.stages:
         expected = through_stage(expected, stage)
     found = called(torso, x)
-    assert found.shape == (torsos.features("impala", *x.shape[:2], 1),) == (2 * 1 * 32,)
+    assert found.shape == (torsos.features("impala", *x.shape[:2], 1.0),) == (2 * 1 * 32,)
     np.testing.assert_allclose(found, relu(expected).ravel(), atol=1e-5)
-    wide = jax.eval_shape(lambda: Impala(3, 2, True, KEY))
+    wide = jax.eval_shape(lambda: Impala(3, 2.0, True, KEY))
     assert [stage.convolution.kernel.shape for stage in wide.stages] == [(32, 3, 3, 3), (64, 3, 3, 32), (64, 3, 3, 64)]
     assert [stage.convolution.spectral_norm for stage in wide.stages] == [False] * 3
     assert all(block.first.spectral_norm and block.second.spectral_norm for s in wide.stages for block in s.blocks)
@@ -184,7 +192,7 @@ def test_noise_is_on_dense_layers_alone() -> None:
 
 def test_a_small_picture_needs_impala() -> None:
     with pytest.raises(UsageError, match=r"an image of 35 x 36 is too small; .* use torso='impala'"):
-        torsos.features("nature", 35, 36, 1)
+        torsos.features("nature", 35, 36, 1.0)
 
 
 def test_convolutions_have_no_keras_form() -> None:

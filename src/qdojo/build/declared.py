@@ -68,7 +68,8 @@ def _believable(config: Config, spaces: Spaces) -> Check:
         if "q_mean" not in report.metrics:
             return None
         steps = tally.longest if discount == 1.0 else 1.0 / (1.0 - discount)
-        justified = (tally.largest_reward + bonus) * np.maximum(steps, 1)
+        largest = np.minimum(tally.largest_reward, 1.0) if config.clip_rewards else tally.largest_reward
+        justified = (largest + bonus) * np.maximum(steps, 1)
         most = np.maximum(BELIEVABLE_TIMES * justified, untrained)
         value = np.asarray(report.metrics["q_mean"])
         if (np.abs(value) <= most).all():
@@ -76,7 +77,7 @@ def _believable(config: Config, spaces: Spaces) -> Check:
         member = int(np.argmax(np.abs(value) - most))
         return (
             f"the Q-values of member {member} average {value[member]:,.4g} at step {report.steps:,}, but rewards of at "
-            f"most {tally.largest_reward[member]:g} per step justify no more than {justified[member]:,.4g}: the agent "
+            f"most {largest[member]:g} per step justify no more than {justified[member]:,.4g}: the agent "
             f"overestimates its returns and may never recover; {_remedies(config)}."
         )
 

@@ -10,6 +10,7 @@ from qdojo.build.named import takes_spaces
 from qdojo.build.player import Player, build_player, network_model, seen_spaces, torso_kind
 from qdojo.config import Config
 from qdojo.envs.describe import described, from_description
+from qdojo.envs.prepare import Preparation
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.errors import DamagedFile
@@ -49,7 +50,7 @@ def open_player(config: Config, data: Mapping[str, Any] | None, env: Any = None,
     description lacks them. Raises UsageError if they do not fit, DamagedFile if the description cannot be read.
     """
     if data is None:
-        spec = resolve(env if env is not None else config.env)
+        spec = resolve(env if env is not None else config.env, Preparation.of(config))
     else:
         if not isinstance(data.get("environment"), Mapping) or data.get("format") != FORMAT:
             raise DamagedFile(f"the description of the player is not of format {FORMAT}, which this version reads.")

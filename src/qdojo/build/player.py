@@ -108,7 +108,7 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
     has_axes = len(shape) in (2, 3)
     height, width, _ = torsos.sides_and_channels(shape, channels_first(shape)) if has_axes else (0, 0, 0)
     is_picture = spaces.observation_dtype == "uint8" and min(height, width) >= LEAST_PICTURE
-    by_size: Kind = "nature" if min(height, width) >= torsos.LEAST_SIDE else "impala"
+    by_size: Kind = "nature" if min(height, width) >= torsos.LEAST_SIDES["nature"] else "impala"
     # A preset's torso applies to images only.
     chosen = config.torso if is_picture or beyond_preset(config, ("torso",)) else "auto"
     torso = chosen if chosen != "auto" else by_size if is_picture else "dense"
@@ -124,10 +124,11 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
         )
     if torso != "dense":
         torsos.features(torso, height, width, config.torso_width)
-    if torso != "impala" and (unread := beyond_preset(config, ("torso_width", "spectral_norm"))):
+    idle = ("torso_width", "spectral_norm") if torso == "dense" else () if torso == "impala" else ("spectral_norm",)
+    if unread := beyond_preset(config, idle):
         raise UsageError(
-            f"{unread[0]} is set, but only torso='impala' reads it, and observations of shape {shape} use "
-            f"torso={torso!r}; leave {unread[0]} out."
+            f"{unread[0]} is set, but nothing reads it with torso={torso!r}, which observations of shape {shape} use; "
+            f"leave {unread[0]} out."
         )
     return torso
 

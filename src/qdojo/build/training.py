@@ -32,6 +32,7 @@ from qdojo.build.opening import description
 from qdojo.build.player import Player, build_player, network_model, seen_spaces, support, torso_kind
 from qdojo.build.stepping import device_environment, evaluation_envs, vector_opener
 from qdojo.config import Config
+from qdojo.envs.prepare import Preparation
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.envs.trial import try_out
@@ -91,7 +92,7 @@ def build(
 
     Raises UsageError, before anything is compiled, if the settings and objects do not fit together.
     """
-    spec = resolve(env if env is not None else config.env)
+    spec = resolve(env if env is not None else config.env, Preparation.of(config))
     spaces = check_spaces(spec, embedded=config.embedding is not None, observe=config.observe)
     solved_at = config.solved_at if config.solved_at is not None else spec.reward_threshold
     if config.until_solved and solved_at is None:
@@ -260,6 +261,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         "cycles": cycles,
         "numbers": numbers,
         "distinct_seeds": config.distinct_seeds,
+        "clip_rewards": bool(config.clip_rewards),
     }
     playing: DeviceLoop | HostLoop
     if environment is not None:

@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from qdojo.cli.options import RUNS, Count, Json, RunName, RunsFolder, Seed
 from qdojo.cli.output import emit, tell
+from qdojo.envs.atari_names import human_clause, human_normalized
 from qdojo.progress import PlainDisplay
 from qdojo.runs.directory import find
 from qdojo.wording import cut_clause, scores_of_members
@@ -45,11 +46,13 @@ def evaluate(
                 "returns": scores.returns,
                 "cut": scores.cut.sum(axis=1),
                 "bound_steps": scores.bound_steps,
+                "human_normalized": human_normalized(run_found.config.env, scores.iqm),
             }
         )
     else:
         told = (
-            f"{scores_of_members(scores.mean.tolist(), scores.iqm, scores.interval)}, {episodes} unseen episodes each"
+            f"{scores_of_members(scores.mean.tolist(), scores.iqm, scores.interval)}"
+            f"{human_clause(run_found.config.env, scores.iqm)}, {episodes} unseen episodes each"
         )
         cut = cut_clause(scores.cut.sum(axis=1).tolist(), episodes, scores.bound_steps)
         tell(f"{told}; {cut}" if cut else told)

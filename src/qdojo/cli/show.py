@@ -8,6 +8,7 @@ from qdojo.cli.groups import scores_by_combination
 from qdojo.cli.options import RUNS, Json, RunName, RunsFolder
 from qdojo.cli.output import command, emit, say, show_table, tell
 from qdojo.config import Config, read_config
+from qdojo.envs.atari_names import human_clause
 from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
 from qdojo.runs.directory import RunDirectory, find, read_result, status
@@ -103,6 +104,7 @@ def _judgements(config: Config, scores: dict[int, Curve], result: Result | None)
     if result is not None and "eval" in result:
         evaluation = result["eval"]
         means = scores_of_members(evaluation["mean"], evaluation["iqm"], evaluation.get("interval"))
+        means += human_clause(config.env, evaluation["iqm"])
         groups = scores_by_combination(config, evaluation["mean"])
         told.append("\n".join([f"delivered: {means}, {evaluation['episodes']} unseen episodes each", *groups]))
     if result is not None and "error" in result:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from qdojo.config.screen import check_screen
+
 if TYPE_CHECKING:
     from qdojo.config.settings import Config
 
@@ -132,6 +134,7 @@ def check_together(config: "Config") -> None:
         which = "needs" if need.values is ON else "does not go with"
         other = need.setting if need.values is ON else _told(config, need.setting)
         raise ValueError(f"{_told(config, name)} {which} {other}; {need.fix(name)}")
+    check_screen(config)
     _check_rhythm(config)
     _check_layers(config)
     _check_exploration(config)

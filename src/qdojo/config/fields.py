@@ -77,6 +77,35 @@ class EnvironmentSettings(Group):
     """`human`: show training in a window; one member and one copy only."""
 
 
+class ScreenSettings(Group):
+    """How an agent plays from the screen. Atari games take from `atari_protocol` what is not set."""
+
+    table, title = "screen", "Screen and Atari"
+
+    atari_protocol: Literal["machado2018", "dqn2015"] = "machado2018"
+    """Rules of an Atari game: sticky actions (Machado et al., 2018), or no-ops and lives (Mnih et al., 2015)."""
+    frame_skip: Positive | None = None
+    """Frames for which each action is held. Atari: 4."""
+    grayscale: bool | None = None
+    """Show pictures in shades of grey. Atari: yes."""
+    resize: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Side of the square pictures that an agent sees, in pixels. Atari: 84."""
+    from_pixels: bool = False
+    """Learn from what the environment draws (`rgb_array`) instead of its observations."""
+    clip_rewards: bool | None = None
+    """Learn from rewards clipped to -1 and 1; scores are never clipped. Atari: yes."""
+    sticky_actions: Fraction | None = None
+    """Atari: probability that a frame repeats the previous action; 0.25 in `machado2018`, 0 in `dqn2015`."""
+    noop_max: NotNegative | None = None
+    """Atari: largest number of no-op frames at the start of an episode; 0 in `machado2018`, 30 in `dqn2015`."""
+    terminal_on_life_loss: bool | None = None
+    """Atari: learn as if a lost life ended the episode, as in `dqn2015`; the game and its score go on."""
+    full_action_space: bool | None = None
+    """Atari: offer all 18 actions instead of only those that the game uses."""
+    max_frames: Positive | None = None
+    """Atari: frames after which an episode is truncated; 108,000 (30 minutes) in both protocols."""
+
+
 class NetworkSettings(Group):
     """The network that computes Q-values."""
 
@@ -102,11 +131,12 @@ class NetworkSettings(Group):
         Positive | None, goes_with(agent=("dqn", "pqn"), network="mlp", normalize_observations=OFF)
     ] = None
     """Size of a learned embedding of each category in discrete observations; none: one-hot vectors."""
-    torso: Annotated[Literal["auto", "dense", "nature", "impala"], read_with(network="mlp")] = "auto"
-    """Layers before `hidden`: convolutions of DQN (`nature`) or IMPALA for images, or none (`dense`). `auto`: none
-    unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`."""
-    torso_width: Annotated[Positive, read_with(network="mlp", torso=("auto", "impala"))] = 1
-    """Multiplier of the number of channels in the IMPALA torso (Espeholt et al., 2018)."""
+    torso: Annotated[Literal["auto", "dense", "nature", "der", "impala"], read_with(network="mlp")] = "auto"
+    """Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`) or IMPALA for images, or
+    none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least 36
+    pixels, else `impala`."""
+    torso_width: Annotated[AboveZero, read_with(network="mlp", torso=("auto", "nature", "der", "impala"))] = 1.0
+    """Multiplier of the number of channels in the convolutions of the torso."""
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
     """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
     normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
@@ -303,6 +333,7 @@ class OutputSettings(Group):
 GROUPS: tuple[type[Group], ...] = (
     RunSettings,
     EnvironmentSettings,
+    ScreenSettings,
     NetworkSettings,
     ReplaySettings,
     TargetSettings,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from qdojo.config import presets
 from qdojo.config.compatibility import check_together, unread, unread_message
+from qdojo.config.screen import by_protocol
 from qdojo.config.words import no_such_preset, no_such_setting
 from qdojo.errors import UsageError
 
@@ -38,6 +39,7 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     if not isinstance(preset, str) or preset not in presets.preset_tables():
         raise UsageError(no_such_preset(preset, presets.preset_tables()))
     begun = presets.preset_settings(preset, fields.get("env", ""))
+    begun = by_protocol(begun | fields) | begun
     for name in begun:
         if name not in kind.model_fields:
             raise UsageError(no_such_setting(name, kind.model_fields))

@@ -20,6 +20,7 @@ from qdojo.config.fields import (
     OutputSettings,
     ReplaySettings,
     RunSettings,
+    ScreenSettings,
     TargetSettings,
 )
 
@@ -33,6 +34,7 @@ class Config(
     TargetSettings,
     ReplaySettings,
     NetworkSettings,
+    ScreenSettings,
     EnvironmentSettings,
     RunSettings,
 ):

@@ -43,6 +43,7 @@ OURS: dict[str, str] = {
     "prioritized_replay_beta0 prioritized_replay_beta per_beta beta0 beta_start importance_sampling_exponent "
     "beta_init": "priority_beta",
     "prioritized_replay_beta_iters per_beta_steps beta_frames": "priority_beta_steps",
+    "stack_size window_length num_stack stack_num n_stack": "frame_stack",
     "n_atoms num_atoms": "atoms",
     "v_min": "vmin",
     "v_max": "vmax",
@@ -77,6 +78,14 @@ OURS: dict[str, str] = {
     "distributional dist_type": "distribution",
     "pretrained load_weights checkpoint": "weights",
     "reward_threshold stop_reward": "solved_at",
+    "frameskip action_repetition action_repeat": "frame_skip",
+    "reward_clip reward_clipping clip_reward": "clip_rewards",
+    "repeat_action_probability sticky_action": "sticky_actions",
+    "max_noops noops": "noop_max",
+    "episodic_life episode_life": "terminal_on_life_loss",
+    "max_num_frames_per_episode max_episode_frames": "max_frames",
+    "greyscale gray_scale grayscale_obs": "grayscale",
+    "screen_size img_size": "resize",
     "vec_env_cls vectorization_mode async_envs": "vectorization",
 }
 """Names, several per key, that mean one setting of qdojo in the same or nearly the same unit."""
@@ -113,9 +122,7 @@ TOLD: dict[str, str] = {
     "max_steps_per_episode max_episode_steps nb_max_episode_steps": (
         "wrap the environment in gymnasium.wrappers.TimeLimit; {eval_episode_steps} limits evaluation episodes only"
     ),
-    "frame_stack stack_size window_length num_stack": "wrap the environment in gymnasium's FrameStackObservation",
-    "frame_skip action_repetition action_repeat": "wrap the environment in a wrapper that repeats actions",
-    "clip_rewards reward_clip reward_clipping clip_reward reward_normalization reward_scale reward_scaling": (
+    "reward_normalization reward_scale reward_scaling": (
         "wrap the environment in gymnasium's TransformReward; scores are then sums of the transformed rewards"
     ),
     "delta_clip kappa huber_delta": "{error} of 'huber' always uses a delta of 1",

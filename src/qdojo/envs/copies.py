@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
+from qdojo.envs.atari import LIFE_LOST
 from qdojo.envs.encoders import BadValueError
 from qdojo.envs.failures import CallError, CopyError, close_quietly, describe
 from qdojo.envs.masks import with_masks
@@ -34,6 +35,8 @@ class Moved(NamedTuple):
     reward: Float32[np.ndarray, "size"]
     terminated: Bool[np.ndarray, "size"]
     truncated: Bool[np.ndarray, "size"]
+    life_lost: Bool[np.ndarray, "size"] | None = None
+    """True where a life was lost, after which nothing counts for learning; None: nowhere."""
     paused: bool = False
     """True if this was a pause: the environment was not stepped and no action was applied."""
 
@@ -92,7 +95,8 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
                 raise BadValueError(f"a reward of {reward}, which is not a finite float32")
             is_plain = not (self._masked or (info and MASK in info))
             shown = self._encode(observation) if is_plain else self._spaces.show(observation, info, terminated)
-            return shown, reward, bool(terminated), bool(truncated), {}
+            told = {LIFE_LOST: True} if info and LIFE_LOST in info else {}
+            return shown, reward, bool(terminated), bool(truncated), told
         except (Exception, SystemExit) as error:
             observation, info = self._failed(error)
             return observation, 0.0, False, False, info
@@ -124,13 +128,13 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         observation, info = self._begin()
         exact = True
         for action in state["actions"][row, : int(state["length"][row])].tolist():
-            if info or self._over:
+            if FAILURE in info or self._over:
                 exact = False
                 break
             observation, _, _, _, info = self.step(action)
         if (
             exact
-            and not info
+            and FAILURE not in info
             and self._over == bool(state["over"][row])
             and observation_hash(*_parts(observation)) == int(state["hash"][row])
         ):
@@ -278,14 +282,17 @@ class SyncCopies:
         """Step every copy once."""
         shown = blank_rows(self._spaces, len(self._copies))
         rewards, terminated, truncated = [], [], []
+        lost = np.zeros(len(self._copies), bool)
         for row, copy in enumerate(self._copies):
             shown[row], reward, is_terminated, is_truncated, info = copy.step(actions[row])
             if info:
-                raise CopyError(row, info[FAILURE])
+                if FAILURE in info:
+                    raise CopyError(row, info[FAILURE])
+                lost[row] = True
             rewards.append(reward)
             terminated.append(is_terminated)
             truncated.append(is_truncated)
-        return Moved(finished(shown), np.array(rewards, np.float32), np.array(terminated), np.array(truncated))
+        return Moved(finished(shown), np.array(rewards, np.float32), np.array(terminated), np.array(truncated), lost)
 
     def close(self) -> None:
         """Close every copy."""

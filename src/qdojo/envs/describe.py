@@ -11,6 +11,7 @@ from gymnasium import spaces
 from jaxtyping import Shaped
 
 from qdojo.envs.again import MadeAgain
+from qdojo.envs.prepare import Preparation, prepared
 from qdojo.envs.resolve import EnvSpec, resolve
 from qdojo.errors import DamagedFile, UsageError
 
@@ -42,13 +43,14 @@ def from_description(data: Mapping[str, Any], given: Any = None) -> EnvSpec:
             name: value for name, value in data.items() if name in known and isinstance(value, _PLAIN)
         }
         fields |= {name: space_from_data(data[name]) for name in _SPACES}
-        made_again = functools.partial(_make_again, str(data["name"]), data.get("registered"))
+        preparation = Preparation.from_json(data.get("preparation"))
+        made_again = functools.partial(_make_again, str(data["name"]), data.get("registered"), preparation)
         spec = EnvSpec(**fields, make=made_again)
     except (KeyError, TypeError, ValueError, AssertionError, RecursionError) as error:
         raise DamagedFile(f"the description of the environment cannot be read: {error!r}.") from error
     if given is None:
         return spec
-    found = resolve(given)
+    found = resolve(given, preparation)
     for name in _SPACES:
         if space_to_data(getattr(found, name)) != data[name]:
             raise UsageError(
@@ -58,23 +60,24 @@ def from_description(data: Mapping[str, Any], given: Any = None) -> EnvSpec:
     return dataclasses.replace(spec, make=found.make, native=found.native)
 
 
-def _make_again(name: str, registered: str | None, **kwargs: Any) -> Any:
+def _make_again(name: str, registered: str | None, preparation: Preparation, **kwargs: Any) -> Any:
     """Build a fresh copy of an environment that was given by name, or as a callable that can be imported or whose
     environment Gymnasium can make from its spec."""
     try:
-        make = _resolved(name)
+        make = _resolved(name, preparation)
     except UsageError as error:
         if registered is None:
             raise UsageError(
                 f"{str(error).removesuffix('.')} (the run was trained with that Python object); pass it as env=."
             ) from error
-        return MadeAgain.from_json(registered)(**kwargs)
+        plain = MadeAgain.from_json(registered)
+        return prepared(plain, name, preparation, **kwargs) if preparation.settings else plain(**kwargs)
     return make(**kwargs)
 
 
 @functools.cache
-def _resolved(name: str) -> Callable[..., Any]:
-    return resolve(name).make
+def _resolved(name: str, preparation: Preparation) -> Callable[..., Any]:
+    return resolve(name, preparation).make
 
 
 def space_to_data(space: spaces.Space[Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class HostStep(NamedTuple):
     """False where the action was ignored: no transition starts at the observation before this step."""
     begun: Bool[np.ndarray, "size"]
     """True where `observation` is the first of an episode. In a pause, both `applied` and `begun` are False."""
+    final: Bool[np.ndarray, "size"]
+    """True where nothing after this step counts for learning: `terminated`, or a life was lost and the game goes on."""
 
 
 class HostEnvironment:
@@ -127,7 +129,7 @@ class HostEnvironment:
             self._check_finite(moved.observation)
         except CopyError as failure:
             raise self._failure(failure, choices) from failure
-        observation, reward, terminated, truncated, paused = moved
+        observation, reward, terminated, truncated, life_lost, paused = moved
         applied, begun = np.zeros(self.size, bool) if paused else self._next_applied, ~self._next_applied
         note, logs = self._note, self._log
         for row, over in enumerate(self._over):
@@ -137,7 +139,8 @@ class HostEnvironment:
                 note(logs[row], choices[row])
         self._mark_over(terminated | truncated)
         self.observation = observation
-        return HostStep(observation, reward, terminated, truncated, applied, begun)
+        final = terminated if life_lost is None else terminated | life_lost
+        return HostStep(observation, reward, terminated, truncated, applied, begun, final)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all that `restore` needs, as arrays with a leading `size` axis; call it after the first `reset`.

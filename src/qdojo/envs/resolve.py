@@ -6,7 +6,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from qdojo.envs import atari, atari_names
 from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
+from qdojo.envs.prepare import Preparation, prepared
 from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
 
@@ -53,9 +55,11 @@ class EnvSpec:
     """`info` if its first reset gave `info["action_mask"]`, else `method` if it has a method `action_masks()`."""
     registered: str | None = None
     """The Gymnasium spec of the environment that a callable built, as JSON, if it can be made again from that."""
+    preparation: str | None = None
+    """How it is prepared, as JSON: see `Preparation`. None if it is left as it is."""
 
 
-def resolve(env: Any) -> EnvSpec:
+def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
     """Find an environment, then build one copy and reset it, to see that it works and whether it gives action masks.
 
     `env` is a Gymnasium id, `module:Id` (importing the module registers the id), `package.module:factory` (a callable
@@ -63,17 +67,41 @@ def resolve(env: Any) -> EnvSpec:
     environment object, which is made again from its spec. A `module:name` may also be a `NativeEnvironment`, and a
     callable may return one.
 
+    `preparation` changes what the agent sees and for how long an action is held. If None, the id of an Atari game gets
+    the rules of Machado et al. (2018), and all else stays as it is; an empty one leaves the Atari game as it is, too.
+
     Raises UsageError, one sentence that says what to do, if any of that fails.
     """
+    if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation.settings):
+        return _atari_spec(env, preparation or Preparation())
+    spec = _resolve(env)
+    return _prepared_spec(spec, preparation) if preparation is not None and preparation.settings else spec
+
+
+def _resolve(env: Any) -> EnvSpec:
     if isinstance(env, str):
         return _resolve_name(env)
     if _is_native(env):
         return _native_spec(name_of(env), env)
     if isinstance(env, gym.Env | VectorEnv):
-        return resolve(again(env).env)
+        return _resolve(again(env).env)
     if not callable(env):
         raise UsageError(f"env must be a Gymnasium id, `module:name` or a callable, not {type(env).__name__}.")
     return _try(name_of(env), env, None)
+
+
+def _atari_spec(env: str, preparation: Preparation) -> EnvSpec:
+    """The spec of an Atari game: all of its rules are part of its preparation."""
+    found = _find_id(env)
+    rules = atari.rules_of(found.kwargs["game"], preparation.settings)
+    spec = _try(found.id, functools.partial(atari.AtariGame, rules), None)
+    complete = Preparation(**atari.settings_of(rules))
+    return replace(spec, max_episode_steps=rules.max_steps, preparation=complete.to_json())
+
+
+def _prepared_spec(spec: EnvSpec, preparation: Preparation) -> EnvSpec:
+    made = _try(spec.name, functools.partial(prepared, spec.make, spec.name, preparation), None)
+    return replace(made, registered=spec.registered, preparation=preparation.to_json())
 
 
 def name_of(env: Any) -> str:
@@ -152,11 +180,13 @@ def import_module(module_name: str, env: str) -> ModuleType:
 
 
 def _find_id(env_id: str, module_name: str | None = None) -> registration.EnvSpec:
+    if module_name is None and (told := atari_names.advice(env_id)):
+        raise UsageError(told)
     if env_id.startswith("ALE/"):
         try:
             importlib.import_module("ale_py")
         except ImportError as error:
-            raise UsageError(f"{env_id} needs the Atari emulator: pip install ale-py") from error
+            raise UsageError(f"{env_id} needs the Atari emulator: pip install 'qdojo[atari]'") from error
     if env_id in registration.registry:
         return registration.registry[env_id]
     try:

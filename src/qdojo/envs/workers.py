@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
+from qdojo.envs.atari import LIFE_LOST
 from qdojo.envs.copies import FAILURE, INEXACT, Moved, SeededCopy
 from qdojo.envs.failures import CopyError, describe
 from qdojo.envs.spaces import MASK, OBSERVATION, Observation, seen
@@ -58,10 +59,11 @@ class AsyncCopies:
 
     def step(self, actions: Sequence[Any]) -> Moved:
         """Step every copy once."""
-        observation, reward, terminated, truncated, _ = self._call(
+        observation, reward, terminated, truncated, infos = self._call(
             lambda vector: vector.step_async(np.asarray(actions)), "step_wait", self._timeout
         )
-        return Moved(_received(observation), reward.astype(np.float32), terminated, truncated)
+        lost = infos.get(f"_{LIFE_LOST}")
+        return Moved(_received(observation), reward.astype(np.float32), terminated, truncated, lost)
 
     def _call(self, send: Callable[[Any], None], wait: str, timeout: float) -> Any:
         if self._vector is None:

@@ -60,14 +60,16 @@ class DeviceLoop:
         cycles: int,
         numbers: Any = None,
         distinct_seeds: int | None = None,
+        clip_rewards: bool = False,
     ) -> None:
         """A chunk has `cycles` cycles, and one report covers a chunk; `capacity_rows` is the length of the tape.
 
         `numbers` are the `agent.init` arguments of the members, `[member]`, if they differ; else None.
+        `clip_rewards` is as for `HostLoop`.
         """
         self.environment, self.agent, self.rhythm = environment, agent, rhythm
         self.members, self.envs = members, envs
-        self.capacity_rows, self.cycles = capacity_rows, cycles
+        self.capacity_rows, self.cycles, self.clip_rewards = capacity_rows, cycles, clip_rewards
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs = Programs()
         # `jit` lets the chunk and its log share one trace; with `inline=True` the program stays the same.
@@ -196,8 +198,9 @@ class DeviceLoop:
         self, state: TrainState, acting: UInt32[Array, "..."], learning: UInt32[Array, "..."]
     ) -> tuple[TrainState, ChunkLog]:
         (running, memory), (block, ended) = self._collect(state, acting)
+        kept = block._replace(reward=jnp.clip(block.reward, -1.0, 1.0)) if self.clip_rewards else block
         agents, tape, clock, metrics, learned = learn(
-            self.agent, self.rhythm, state.agents, state.tape, state.clock, block, learning
+            self.agent, self.rhythm, state.agents, state.tape, state.clock, kept, learning
         )
         state = state._replace(agents=agents, memory=memory, tape=tape, environment=running, clock=clock)
         return state, ChunkLog(block.reward, ~block.last, ended, metrics, learned)

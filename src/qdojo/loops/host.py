@@ -56,17 +56,19 @@ class HostLoop:
         action_shape: tuple[int, ...] = (),
         numbers: Any = None,
         distinct_seeds: int | None = None,
+        clip_rewards: bool = False,
     ) -> None:
         """`open_vector(member_seeds, envs)` opens environments. A chunk has `cycles` cycles; one report covers a chunk.
 
         `observation` has the shape and dtype of each array of one observation. `numbers` are the `agent.init` arguments
-        of the members, `[member]`, if they differ; else None.
+        of the members, `[member]`, if they differ; else None. With `clip_rewards` agents learn from rewards clipped to
+        -1 and 1; scores are of the whole ones.
         """
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm, self.numbers = agent, rhythm, numbers
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles = capacity_rows, cycles
-        self.seed, self.distinct_seeds = seed, distinct_seeds
+        self.seed, self.distinct_seeds, self.clip_rewards = seed, distinct_seeds, clip_rewards
         self.programs = Programs()
         self.evaluator = HostEvaluator(
             open_vector,
@@ -265,7 +267,8 @@ class HostLoop:
         last = ~after.applied.reshape(shape)
         work.memory = remembered(self.agent, carried, thought, after, shape)
         reward, terminated = after.reward.reshape(shape), after.terminated.reshape(shape)
-        work.block.append(Step(seen, action, reward, terminated, last, self.agent.stored(carried)))
+        learned = np.clip(reward, -1.0, 1.0) if self.clip_rewards else reward
+        work.block.append(Step(seen, action, learned, after.final.reshape(shape), last, self.agent.stored(carried)))
         work.rows.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
 
     def _means(self, state: TrainState, sums: list[Any], learned: int) -> dict[str, np.ndarray]:

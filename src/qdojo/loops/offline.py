@@ -50,6 +50,8 @@ class OfflineLoop:
     def init(self) -> TrainState:
         """The state before the first update. Raises UsageError if there are too few or too many rows."""
         data = self.read()
+        if self.inner.clip_rewards:
+            data = data._replace(reward=np.clip(data.reward, -1.0, 1.0))
         rows, least, most = len(data.reward), self.inner.rhythm.warmup_rows, self.inner.capacity_rows
         if rows < least:
             raise UsageError(f"dataset holds {rows:,} rows, but learning needs {least:,}; use a larger one.")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from qdojo.networks import torsos
-from qdojo.networks.torsos import Impala, Kind, Nature
+from qdojo.networks.torsos import Convolutions, Impala, Kind
 from qdojo.observations import plain
 from qdojo.types import Masked, Observation, Params
 
@@ -48,7 +48,7 @@ class Design(NamedTuple):
     """Whether the first axis of an image holds its channels."""
     torso: Kind = "dense"
     """The convolutions that process images, or `dense` for none."""
-    torso_width: int = 1
+    torso_width: float = 1.0
     spectral_norm: bool = False
 
     @property
@@ -107,7 +107,7 @@ class Inputs(eqx.Module):
 
     tables: list[Float[Array, "categories embedding"]]
     statistics: Statistics | None
-    torso: Nature | Impala | None
+    torso: Convolutions | Impala | None
     scale: int = eqx.field(static=True)
     channels_first: bool = eqx.field(static=True)
 

@@ -12,13 +12,17 @@ from jaxtyping import Array, Float, Shaped
 from qdojo.errors import UsageError
 from qdojo.networks.convolving import Padding, convolve
 
-Kind = Literal["dense", "nature", "impala"]
+Kind = Literal["dense", "nature", "der", "impala"]
 """`dense` has no convolutions: it flattens the image."""
 
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Channels, kernel side and stride of each convolution: Mnih et al. (2015), methods, model architecture."""
-LEAST_SIDE = 36
-"""Shortest side of an image for which these convolutions leave any output."""
+PLAIN: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+    "der": ((32, 5, 5), (64, 5, 5)),
+}
+"""Channels, kernel side and stride of each convolution. Mnih et al. (2015), methods, model architecture; and for `der`,
+the Data-Efficient Rainbow, van Hasselt et al. (2019), appendix E."""
+LEAST_SIDES = {"nature": 36, "der": 25, "impala": 1}
+"""Shortest side of an image for which a torso leaves any output."""
 STAGES = (16, 32, 32)
 """Channels of each stage: Espeholt et al. (2018), figure 3."""
 SQUARINGS = 8
@@ -86,22 +90,28 @@ def _unit(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x / jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(x))), TINY)
 
 
-class Nature(eqx.Module):
-    """Three convolutions, each with ReLU. Mnih et al. (2015); the dense layer after them is the network's `hidden`."""
+class Convolutions(eqx.Module):
+    """Convolutions with ReLU, one after the other: those of `PLAIN`, with `width` times as many channels."""
 
     convolutions: list[Convolution]
 
-    def __init__(self, channels: int, key: Array) -> None:
-        keys = jax.random.split(key, len(NATURE))
+    def __init__(self, inputs: int, kind: str, width: float, key: Array) -> None:
+        keys = jax.random.split(key, len(PLAIN[kind]))
         self.convolutions = []
-        for (outputs, side, stride), k in zip(NATURE, keys, strict=True):
-            self.convolutions.append(Convolution(channels, outputs, k, side=side, stride=stride, padding="VALID"))
-            channels = outputs
+        for (channels, side, stride), k in zip(PLAIN[kind], keys, strict=True):
+            outputs = widened(channels, width)
+            self.convolutions.append(Convolution(inputs, outputs, k, side=side, stride=stride, padding="VALID"))
+            inputs = outputs
 
     def __call__(self, x: Float[Array, "height width channels"]) -> Float[Array, "features"]:
-        for convolution in self.convolutions:
-            x = jax.nn.relu(convolution(x))
+        for layer in self.convolutions:
+            x = jax.nn.relu(layer(x))
         return x.ravel()
+
+
+def widened(channels: int, width: float) -> int:
+    """`width` times as many channels, at least one."""
+    return max(1, round(channels * width))
 
 
 class Residual(eqx.Module):
@@ -165,11 +175,11 @@ class Impala(eqx.Module):
 
     stages: list[Stage]
 
-    def __init__(self, channels: int, width: int, spectral_norm: bool, key: Array) -> None:
+    def __init__(self, channels: int, width: float, spectral_norm: bool, key: Array) -> None:
         self.stages = []
         for outputs, k in zip(STAGES, jax.random.split(key, len(STAGES)), strict=True):
-            self.stages.append(Stage(channels, width * outputs, spectral_norm, k))
-            channels = width * outputs
+            self.stages.append(Stage(channels, widened(outputs, width), spectral_norm, k))
+            channels = widened(outputs, width)
 
     def __call__(self, x: Float[Array, "height width channels"]) -> Float[Array, "features"]:
         for stage in self.stages:
@@ -191,28 +201,28 @@ def canvas(picture: Shaped[Array, "*picture"], channels_first: bool) -> Shaped[A
     return (jnp.moveaxis(picture, 0, -1) if channels_first else picture).reshape(sides_and_channels_last)
 
 
-def torso(kind: Kind, channels: int, width: int, spectral_norm: bool, key: Array) -> Nature | Impala | None:
-    """The torso for images with so many channels; None for `dense`. Only `Impala` uses `width` and `spectral_norm`."""
+def torso(kind: Kind, channels: int, width: float, spectral_norm: bool, key: Array) -> Convolutions | Impala | None:
+    """The torso for images with this many channels; None for `dense`. Only `Impala` uses `spectral_norm`."""
     if kind == "dense":
         return None
-    return Nature(channels, key) if kind == "nature" else Impala(channels, width, spectral_norm, key)
+    return Impala(channels, width, spectral_norm, key) if kind == "impala" else Convolutions(channels, kind, width, key)
 
 
-def features(kind: Kind, height: int, width: int, multiplier: int) -> int:
-    """Number of features that a torso with convolutions makes of an image; `multiplier` is that of `Impala`'s channels.
+def features(kind: Kind, height: int, width: int, multiplier: float) -> int:
+    """Number of features that a torso makes of an image, with `multiplier` times as many channels.
 
-    Raises UsageError if an image is too small for `nature`.
+    Raises UsageError if the image is too small.
     """
-    sides = [height, width]
+    sides, least = [height, width], LEAST_SIDES[kind]
+    if min(sides) < least:
+        raise UsageError(
+            f"torso is {kind!r}, but an image of {height} x {width} is too small; it needs at least "
+            f"{least} x {least}; use torso='impala'."
+        )
     if kind == "impala":
         for _ in STAGES:
             sides = [math.ceil(side / 2) for side in sides]
-        return math.prod(sides) * STAGES[-1] * multiplier
-    if min(sides) < LEAST_SIDE:
-        raise UsageError(
-            f"torso is 'nature', but an image of {sides[0]} x {sides[1]} is too small; it needs at least "
-            f"{LEAST_SIDE} x {LEAST_SIDE}; use torso='impala'."
-        )
-    for _, side, stride in NATURE:
+        return math.prod(sides) * widened(STAGES[-1], multiplier)
+    for _, side, stride in PLAIN[kind]:
         sides = [(length - side) // stride + 1 for length in sides]
-    return math.prod(sides) * NATURE[-1][0]
+    return math.prod(sides) * widened(PLAIN[kind][-1][0], multiplier)

@@ -1,0 +1,51 @@
+"""The protocols of Atari games as settings, and which settings only Atari reads. Not the games: see `envs/atari.py`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdojo.config.settings import Config
+
+_MACHADO2018 = {
+    "frame_stack": 4,
+    "frame_skip": 4,
+    "grayscale": True,
+    "resize": 84,
+    "clip_rewards": True,
+    "sticky_actions": 0.25,
+    "noop_max": 0,
+    "terminal_on_life_loss": False,
+    "full_action_space": False,
+    "max_frames": 108_000,
+}
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "machado2018": _MACHADO2018,
+    "dqn2015": _MACHADO2018 | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True},
+}
+"""The settings of each protocol, over which go those of a preset and those that are given."""
+_ATARI_ONLY = ("sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
+
+
+def is_atari(env: str) -> bool:
+    """Return whether `env` is the id of an Atari game, not the name of an environment that was given as an object."""
+    return env.startswith("ALE/") and not env.endswith(")")
+
+
+def by_protocol(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the protocol of an Atari game sets; nothing for another environment, or an unknown protocol."""
+    if not is_atari(str(given.get("env", ""))):
+        return {}
+    return PROTOCOLS.get(str(given.get("atari_protocol", "machado2018")), {})
+
+
+def check_screen(config: "Config") -> None:
+    """Raises ValueError, one clause, for settings of the screen that do not fit the environment."""
+    if is_atari(config.env):
+        if config.from_pixels:
+            raise ValueError("from_pixels is set, but Atari games are always played from the screen; leave it out")
+        return
+    chosen = [name for name in _ATARI_ONLY if getattr(config, name) is not None]
+    if config.atari_protocol != "machado2018":
+        chosen.insert(0, "atari_protocol")
+    if chosen:
+        raise ValueError(f"{chosen[0]} is set, but {config.env} is no Atari game, as ALE/Pong-v5 is; leave it out")
