@@ -50,7 +50,7 @@ def test_a_registered_environment_trains_where_its_id_does(tmp_path: Path, capfd
     ("arguments", "sentence"),
     [
         (("MlpPolicy", "CartPole-v1"), r"'MlpPolicy' is a policy; leave it out, as in qdojo.train\('CartPole-v1'\)"),
-        (("CartPole-v1", 50_000), "give 50000 by name"),
+        (("CartPole-v1", 50_000), "pass 50000 by name"),
     ],
 )
 def test_habits_of_other_libraries_are_one_sentence(arguments: tuple, sentence: str) -> None:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from qdojo.api import evaluate as evaluate
     from qdojo.api import load as load
     from qdojo.api import resume as resume
-    from qdojo.api import train as train
     from qdojo.config import Config as Config
+    from qdojo.signature import train as train
 
 __version__ = "0.1.0"
 

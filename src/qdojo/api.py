@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import gymnasium as gym
 import jax
@@ -12,9 +12,8 @@ from gymnasium.vector import VectorEnv
 
 from qdojo.build.named import takes_spaces
 from qdojo.build.training import build, refuse_unread
-from qdojo.calling import one_positional, with_settings
+from qdojo.calling import declared_by
 from qdojo.config import Config, is_keras_file, make_config, stored_config
-from qdojo.config.keywords import Settings
 from qdojo.dataset import MINARI, minari_folder
 from qdojo.delivered import Evaluation as Evaluation
 from qdojo.delivered import Run as Run
@@ -28,6 +27,7 @@ from qdojo.policy import Policy as Policy
 from qdojo.progress import Progress
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
+from qdojo.signature import train as declaration
 from qdojo.training.observers import Observers, check_observers
 from qdojo.training.observers.curve import CurveObserver
 from qdojo.training.observers.metrics import MetricsObserver
@@ -36,11 +36,8 @@ from qdojo.training.trainer import fork as forked
 from qdojo.training.trainer import proceed, start
 from qdojo.watch import has_screen
 
-RUNS = Path("runs")
 
-
-@with_settings
-@one_positional
+@declared_by(declaration)
 def train(
     env: str | gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | Callable[..., Any] | NativeEnvironment | None = None,
     *,
@@ -48,12 +45,14 @@ def train(
     config: Config | None = None,
     network: Any = None,
     loss: Any = None,
-    root: Path | str = RUNS,
+    root: Path | str = "runs",
     observers: Sequence[Any] = (),
     progress: bool = True,
-    **settings: Unpack[Settings],
+    **settings: Any,
 ) -> Run:
     """Train one agent, or `seeds` agents in parallel, and return the finished run.
+
+    An omitted setting has the value of the preset, or else its default.
 
     Args:
         env: A Gymnasium id, `module:Id`, `module:function`, a function that returns an environment, a JAX environment,
@@ -65,10 +64,9 @@ def train(
             module. By default, dense layers or convolutions, depending on the observations.
         loss: A function of (network, rule) that returns a `qdojo.agents.learner.Loss`.
         root: Folder in which the run directory is created.
-        observers: Objects that receive reports and evaluations, and may stop the run: see
-            `qdojo.training.observers`.
+        observers: Objects that receive reports and evaluations, and may stop the run: `qdojo.training.observers`.
         progress: Show progress: a bar on a terminal, a line in a notebook, else an occasional line on stderr.
-        **settings: Any setting of docs/settings.md. A list of values for a number trains `seeds` members with each.
+        **settings: The settings of `config/fields.py`; `signature.py` declares each of them.
 
     Raises:
         UsageError: An argument is wrong. The message is one sentence with the fix; nothing has started yet.
@@ -134,7 +132,7 @@ def resume(
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
     loss: Any = None,
-    root: Path | str = RUNS,
+    root: Path | str = "runs",
     observers: Sequence[Any] = (),
     progress: bool = True,
     steps: int | None = None,
@@ -142,8 +140,19 @@ def resume(
 ) -> Run:
     """Continue a run from its last checkpoint, bit for bit as if it had never stopped.
 
-    `steps` is a new budget, stored in the run; it must not be below the steps already done. If the config or library
-    versions have changed, UsageError lists the differences; `fork` continues under them in a new run directory.
+    Args:
+        run: A run directory, the name of a run in `root`, the start of such a name, or `last`.
+        env: What the run was trained with; needed only if neither its name nor its spec makes the environment again.
+        network: As for `train`; needed only if it can be neither imported by its name nor restored by Keras.
+        loss: As for `train`; needed only if the function cannot be imported by its name.
+        root: Folder of the runs.
+        observers: As for `train`.
+        progress: As for `train`.
+        steps: New budget in environment steps per member, stored in the run; at least the steps already done.
+        fork: Continue in a new run directory if the config or library versions have changed since the checkpoint.
+
+    Raises:
+        UsageError: An argument is wrong, or the config or library versions have changed; the message lists the changes.
     """
     use_compilation_cache()
     check_observers(observers)
@@ -187,7 +196,7 @@ def _everyone(shown: Progress | None, others: Sequence[Any]) -> Observers:
 def load(
     run: Path | str,
     *,
-    root: Path | str = RUNS,
+    root: Path | str = "runs",
     member: int | None = None,
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
@@ -195,13 +204,11 @@ def load(
     """Load a trained agent: `qdojo.load("runs/...").act(observation)`. No environment is built.
 
     Args:
-        run: A run directory, the name of a run in `root`, the start of such a name, or `last`; or a file written by
-            `Policy.save`.
+        run: A run directory, the name of a run in `root`, the start of one, `last`, or a file of `Policy.save`.
         root: Folder of the runs.
         member: Index of the member; by default the one with the best evaluation.
         env: The function that made the environment; needed only for runs of earlier versions.
-        network: The Keras model that the run was trained with; needed only if Keras cannot serialize it, such as a
-            model with custom classes.
+        network: The Keras model that the run was trained with; needed only if Keras cannot serialize it.
 
     Raises:
         UsageError: There is no such run or member.
@@ -220,14 +227,19 @@ def evaluate(
     episodes: int = 100,
     *,
     seed: int = 0,
-    root: Path | str = RUNS,
+    root: Path | str = "runs",
     env: Callable[..., Any] | NativeEnvironment | None = None,
     network: Any = None,
 ) -> Evaluation:
     """Evaluate the agents that a run delivered, greedily, on unseen episodes.
 
-    `env` is the callable that the run was trained with; it is needed only if it cannot be imported and Gymnasium
-    cannot make its environment from a spec. `network` is as for `load`.
+    Args:
+        run: A run directory, the name of a run in `root`, the start of such a name, or `last`.
+        episodes: Number of episodes of each agent.
+        seed: Seed of the episodes.
+        root: Folder of the runs.
+        env: What the run was trained with; needed only if neither its name nor its spec makes the environment again.
+        network: The Keras model that the run was trained with; needed only if Keras cannot serialize it.
     """
     use_compilation_cache()
     return Run(find(Path(root), str(run)), env, network).evaluate(episodes, seed)
