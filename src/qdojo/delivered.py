@@ -21,6 +21,7 @@ from qdojo.build.stepping import build_evaluator
 from qdojo.config import Config, read_config
 from qdojo.envs.again import GIVEN, MadeAgain
 from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.straying import straying
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.loops.evaluation import Watch, episode_bound, unwatched
 from qdojo.networks.keras import KERAS, model_from_json
@@ -122,9 +123,20 @@ class Run:
         target = self.path / "film.mp4" if path is None else Path(path)
         policy, opened, bound = self.policy(member), self.opened, self.bound_steps
         shown = watch(
-            opened.spec, opened.spaces, policy.reset, policy.choose, episodes, seed, target, bound_steps=bound
+            opened.spec,
+            opened.spaces,
+            policy.reset,
+            self.acting(policy, seed),
+            episodes,
+            seed,
+            target,
+            bound_steps=bound,
         )
         return Film(target, [episode.score for episode in shown])
+
+    def acting(self, policy: Policy, seed: int) -> Callable[[Any], Any]:
+        """Return how a policy acts where it is watched: as in evaluations, with their random actions."""
+        return straying(policy.choose, self.opened.spaces.legal, self.config.eval_epsilon, seed)
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:<12} {value}" for name, value in facts(self.directory))

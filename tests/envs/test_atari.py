@@ -12,7 +12,7 @@ from probes.atari_reference import DQN2015, MACHADO2018, Rules
 from qdojo.envs.atari import LIFE_LOST, AtariGame, AtariRules
 
 GAMES = ("pong", "breakout", "seaquest", "freeway", "montezuma_revenge")
-STEPS = int(os.environ.get("QDOJO_ATARI_STEPS", "250"))
+STEPS = int(os.environ.get("QDOJO_ATARI_STEPS", "150"))
 """Of each game; 10,000 take some minutes."""
 
 

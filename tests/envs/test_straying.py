@@ -10,7 +10,7 @@ from qdojo.config import make_config
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import check_spaces
-from qdojo.envs.straying import StrayingVector
+from qdojo.envs.straying import StrayingVector, straying
 
 
 class Echo(gym.Env[Any, Any]):
@@ -56,3 +56,13 @@ def test_evaluations_stray_and_training_does_not() -> None:
     assert isinstance(evaluation, StrayingVector)
     training.close()
     evaluation.close()
+
+
+def test_a_watched_agent_strays_as_often() -> None:
+    seen: list[int] = []
+    act = straying(lambda shown: seen.append(1) or 1, np.array([False, True, False, True, False]), 0.2, seed=0)
+    found = np.array([act(np.zeros(1, np.float32)) for _ in range(4_000)])
+    assert set(found) == {1, 3}
+    assert abs((found == 3).mean() - 0.1) < 0.015
+    assert len(seen) == 4_000
+    assert straying(seen.append, np.ones(2, bool), 0.0, seed=0) == seen.append

@@ -31,7 +31,8 @@ def watch(
     trained = api.Run(found)
     policy = trained.policy(member)
     bound, opened = trained.bound_steps, trained.opened
-    shown = play(opened.spec, opened.spaces, policy.reset, policy.choose, episodes, seed, record, bound_steps=bound)
+    act = trained.acting(policy, seed)
+    shown = play(opened.spec, opened.spaces, policy.reset, act, episodes, seed, record, bound_steps=bound)
     for number, episode in enumerate(shown, start=1):
         tell(f"episode {number}: return {score(episode.score)}" + (f", cut at {bound:,} steps" if episode.cut else ""))
     if record is not None:

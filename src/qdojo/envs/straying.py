@@ -1,11 +1,11 @@
 """A vector of environments in which some actions are replaced by random ones, for evaluations. Not for exploration in
 training: see `agents/explore.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from qdojo.envs.gymnasium import HostEnvironment, HostStep
 from qdojo.envs.spaces import Observation
@@ -54,3 +54,20 @@ class StrayingVector:
     def close(self) -> None:
         """Close every copy."""
         self._inner.close()
+
+
+def straying(
+    act: Callable[[Observation], Any], legal: Bool[np.ndarray, "*branches actions"], epsilon: float, seed: int
+) -> Callable[[Observation], Any]:
+    """Return `act`, whose actions for one observation are random legal ones with probability `epsilon`."""
+    if epsilon == 0.0:
+        return act
+    chance = np.random.default_rng([seed, 2])
+
+    def acting(observation: Observation) -> Any:
+        chosen = act(observation)  # an agent with a memory sees every observation
+        mask = observation.action_mask if isinstance(observation, tuple) else legal
+        strays, draws = chance.random() < epsilon, chance.random(legal.shape)
+        return np.where(mask, draws, -1.0).argmax(axis=-1) if strays else chosen
+
+    return acting
