@@ -460,7 +460,7 @@ def test_a_changed_setting_is_refused_with_the_difference_and_a_fork_goes_on_und
 @pytest.mark.parametrize("hidden", [[9], [8, 8], []], ids=["wider", "deeper", "shallower"])
 def test_a_fork_that_does_not_fit_leaves_nothing_behind(hidden: list[int], stopped: Run, tmp_path: Path) -> None:
     edit(stopped, "hidden = [\n    8,\n]", f"hidden = {hidden}")
-    with pytest.raises(UsageError, match="this config (needs|has no such array)"):
+    with pytest.raises(UsageError, match=r"this config (needs|has no such array)"):
         qdojo.resume(stopped.path, root=tmp_path, fork=True)
     assert len(list_runs(tmp_path)) == 1
 
