@@ -112,10 +112,10 @@ def test_shades_of_grey_have_no_third_axis() -> None:
     ("env", "preparation", "words"),
     [
         ("CartPole-v1", Preparation(resize=84), "resize is set, but observations of CartPole-v1 are Box"),
-        ("CartPole-v1", Preparation(grayscale=True), "or set from_pixels to learn from what the environment draws"),
-        (Floats, Preparation(grayscale=True), "not images of dtype uint8"),
+        ("CartPole-v1", Preparation(grayscale=True), "or set from_pixels to learn from rendered images"),
+        (Floats, Preparation(grayscale=True), "not uint8 images with one or three channels"),
         (Colours, Preparation(from_pixels=True), "from_pixels is set, but render() of"),
-        (lambda: gym.make_vec("CartPole-v1", 2), Preparation(frame_skip=2), "is a ready-made vector"),
+        (lambda: gym.make_vec("CartPole-v1", 2), Preparation(frame_skip=2), "is a vector environment"),
     ],
 )
 def test_what_cannot_be_prepared_is_refused(env: Any, preparation: Preparation, words: str) -> None:
