@@ -1,4 +1,4 @@
-"""Atari games inside runs: names, protocols, descriptions, resumes, and what is learned beside what is scored."""
+"""Atari games in runs: ids, protocols, descriptions, resuming, and learned rewards as opposed to scores."""
 
 import json
 import subprocess
