@@ -1,4 +1,4 @@
-"""Rows of the speed table on learning from the screen: updates on frames, and steps of Atari games."""
+"""Rows of the speed table for learning from the screen: updates on stacked frames, and steps of an Atari game."""
 
 import statistics
 import time
@@ -24,15 +24,15 @@ from qdojo.tape import ring
 from qdojo.types import Clock
 
 UPDATES = 8
-"""Updates of one measurement."""
+"""Updates per measurement."""
 SETTINGS = {"hidden": (512,), "batch_size": 32, "frame_stack": 4, "capacity_steps": 20_000, "num_envs": 1}
 STEPS = 2_000
-"""Agent steps of one measurement of an environment."""
+"""Agent steps per measurement of an environment."""
 GAME = "ALE/Pong-v5"
 
 
 def updating(members: int = 1, torso: str = "nature") -> Callable[[], float]:
-    """Compile `UPDATES` updates of plain DQN on stacks of four frames; return a function that gives ms per update."""
+    """Compile `UPDATES` updates of plain DQN on stacks of four frames; the function returned measures ms per update."""
     config = make_config("frames", "dqn", torso=torso, **SETTINGS)
     seen = SimpleNamespace(action_space=Discrete(6), observation_space=Box(0, 255, (84, 84), np.uint8))
     spaces = check_spaces(seen, "frames")
@@ -40,7 +40,7 @@ def updating(members: int = 1, torso: str = "nature") -> Callable[[], float]:
     rows = capacity_rows(config)
     tape = ring.empty(rows, members, 1, jax.ShapeDtypeStruct((84, 84), jnp.uint8))
     frames = jax.random.bits(jax.random.key(0), tape.words.shape, jnp.uint32)
-    # No row ends an episode, and none pays.
+    # No row ends an episode, and all rewards are zero.
     words = frames.at[..., ring.ENDING].set(0).at[..., ring.REWARD].set(0)
     tape = tape._replace(words=words, written=jnp.int32(rows))
     agents = jax.vmap(agent.init)(jax.random.split(jax.random.key(1), members))
@@ -62,7 +62,7 @@ def updating(members: int = 1, torso: str = "nature") -> Callable[[], float]:
 
 
 def row_h(repeats: int) -> Iterable[Row]:
-    """One update of DQN with the network of Mnih et al. (2015) on 32 stacks of frames, compared with torch's."""
+    """One update of DQN with the network of Mnih et al. (2015) and batch size 32, compared with PyTorch."""
     ours, four = updating(), updating(members=4)
     products = convolving.by_products
     try:
@@ -82,7 +82,7 @@ def row_h(repeats: int) -> Iterable[Row]:
 
 
 def row_i(repeats: int) -> Iterable[Row]:
-    """Agent steps per CPU-second of Pong, with all that is done to its frames, compared with the emulator alone."""
+    """Agent steps of Pong per CPU-second with preprocessing, compared with the bare emulator and other libraries."""
     env = resolve(GAME).make()
     env.reset(seed=0)
 

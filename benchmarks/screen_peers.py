@@ -1,4 +1,4 @@
-"""What learning from the screen is compared with, each in a process of its own: `python -m benchmarks.screen_peers
+"""Peers of `screen.py`, each run in its own process: `python -m benchmarks.screen_peers
 {update,emulator,gymnasium,sb3}`. Prints one number: ms per update, or agent steps per CPU-second."""
 
 import argparse
@@ -11,7 +11,7 @@ BATCH, UPDATES, ACTIONS = 32, 8, 6
 
 
 def update(threads: int) -> float:
-    """Return torch's ms per update of DQN with the network of Mnih et al. (2015) on 32 stacks of four frames."""
+    """Return PyTorch's ms per update of DQN with the network of Mnih et al. (2015) on 32 stacks of four frames."""
     import torch
     from torch import nn
 
@@ -47,7 +47,7 @@ def update(threads: int) -> float:
 
 
 def steps_per_cpu_second(step: Callable[[int], Any], steps: int) -> float:
-    """Return how many calls of `step` one CPU-second takes."""
+    """Return the number of calls of `step` per CPU-second."""
     began = time.process_time()
     for number in range(steps):
         step(number % ACTIONS)
@@ -55,7 +55,7 @@ def steps_per_cpu_second(step: Callable[[int], Any], steps: int) -> float:
 
 
 def emulator() -> Callable[[int], Any]:
-    """Return a step of four frames of the emulator, without looking at any."""
+    """Return a step function of the bare emulator: four frames, none of which is read."""
     from ale_py import ALEInterface, LoggerMode, roms
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -74,7 +74,7 @@ def emulator() -> Callable[[int], Any]:
 
 
 def gymnasium() -> Callable[[int], Any]:
-    """Return a step through Gymnasium's wrappers: frame skip, maximum, 84 x 84 in grey, stack of four."""
+    """Return a step function with Gymnasium's wrappers: frame skip, max-pooling, 84 x 84 greyscale, stack of four."""
     import ale_py
     import gymnasium as gym
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
@@ -93,7 +93,7 @@ def gymnasium() -> Callable[[int], Any]:
 
 
 def sb3() -> Callable[[int], Any]:
-    """Return a step of Stable-Baselines3's vector of one environment with its wrappers and stack of four."""
+    """Return a step function of Stable-Baselines3: a vector of one environment, its wrappers and a stack of four."""
     import ale_py
     import gymnasium as gym
     import numpy as np
@@ -110,7 +110,7 @@ def sb3() -> Callable[[int], Any]:
 
 
 def main() -> None:
-    """Measure one peer and print its figure."""
+    """Measure one peer and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=("update", "emulator", "gymnasium", "sb3"))
     parser.add_argument("--threads", type=int, default=1)

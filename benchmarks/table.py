@@ -1,4 +1,4 @@
-"""Lines of the speed table, and the processes whose figures are in them. What is measured is in `speed.py`."""
+"""Rows of the speed table, and helpers that run measurements in other processes. `speed.py` has the measurements."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the table: figures that are compared with `limit`. A lower median is better if `less` is true."""
+    """One row of the table: the median of `figures` must be at most `limit`, or at least `limit` if `less` is false."""
 
     key: str
     what: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 def python(*arguments: str, **environment: str) -> str:
-    """Return what a Python process of this environment prints."""
+    """Run Python with these arguments and environment variables; return its output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         env=os.environ | environment,
@@ -51,5 +51,5 @@ def python(*arguments: str, **environment: str) -> str:
 
 
 def json_of(*arguments: str, **environment: str) -> Any:
-    """Return the JSON value that a Python process prints."""
+    """Run Python as `python` does; return the JSON value that it prints."""
     return json.loads(python(*arguments, **environment))

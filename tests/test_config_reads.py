@@ -174,7 +174,7 @@ def test_what_nothing_reads_is_refused_and_the_rest_is_read(kind: str, monkeypat
         with pytest.raises(UsageError, match="eval_epsilon is set, but nothing reads it where CartPole-v1 is stepped"):
             refuse_unread(config.model_copy(update={"eval_epsilon": 0.1}), parts)
         silent.remove("eval_epsilon")
-    with pytest.raises(UsageError, match="atari_protocol is set, but CartPole-v1 is no Atari game"):
+    with pytest.raises(UsageError, match="atari_protocol is set, but CartPole-v1 is not an Atari game"):
         make_config(CARTPOLE, atari_protocol="dqn2015")
     silent.remove("atari_protocol")
     assert silent == set(), "these can be set, change nothing, and nobody says so"

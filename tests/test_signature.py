@@ -1,6 +1,6 @@
-"""`qdojo.train` declares each setting as a keyword: `signature.py` says what `api.py` and the settings say.
+"""`signature.py` declares each setting as a keyword of `qdojo.train` and agrees with `api.py` and the settings.
 
-`python tests/test_signature.py` writes it.
+`python tests/test_signature.py` generates it.
 """
 
 import ast
@@ -22,7 +22,7 @@ FILE = Path(signature.__file__)
 HEAD = '''\
 """The declaration of `qdojo.train` with each setting as a keyword, for editors, type checkers and `help`.
 
-Written from `api.py` and `config/fields.py` by `python tests/test_signature.py`. Never called: `api.py` has `train`.
+Generated from `api.py` and `config/fields.py` by `python tests/test_signature.py`. `api.py` has the implementation.
 """
 # ruff: noqa: E501
 
@@ -39,13 +39,13 @@ from qdojo.envs.contract import NativeEnvironment
 '''
 
 EXPLICIT = ("env", "preset", "network", "loss")
-"""Settings that are parameters of their own, since they may be given as objects, or come first."""
+"""Settings that `api.py` declares itself, because they come first or may also be objects."""
 VARYING = {*ALWAYS, *WHERE_GIVEN, *TUTORIAL}
 SETTINGS = [name for group in GROUPS for name in group.model_fields if name not in EXPLICIT]
 
 
 def kind(annotation: Any) -> str:
-    """An annotation as a source file has it, of what a caller may give."""
+    """Return the source text of a keyword's type, in the form that a caller may pass."""
     origin, of = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return kind(of[0])
@@ -65,7 +65,7 @@ def value(of: Any) -> str:
 
 
 def setting(name: str) -> tuple[str, str]:
-    """A setting as a parameter and as a line of the docstring."""
+    """Return a setting as a parameter and as a line of the docstring."""
     field = Config.model_fields[name]
     annotation, default = kind(field.annotation), value(field.default)
     meaning = " ".join(str(field.description).split())
@@ -77,7 +77,7 @@ def setting(name: str) -> tuple[str, str]:
 
 
 def source() -> str:
-    """What the file says. Editors show only the first line of a parameter's text, so each is one line."""
+    """Return the source of the file. Editors show only the first line about a parameter, so each takes one line."""
     tree = ast.parse(Path(api.__file__).read_text(encoding="utf-8"))
     train = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
     own = [*train.args.args, *train.args.kwonlyargs]
@@ -121,7 +121,7 @@ def test_every_setting_is_a_keyword_of_train() -> None:
 
 
 def test_an_editor_finds_the_meaning_and_the_default_of_each_keyword() -> None:
-    """Pyright shows the first line of the docstring in which the name and a colon occur, wherever in the line."""
+    """Pyright shows the first docstring line that contains the name and a colon anywhere."""
     lines = (inspect.getdoc(qdojo.train) or "").splitlines()
     for name, parameter in inspect.signature(qdojo.train).parameters.items():
         shown = next(line.strip() for line in lines if f"{name}: " in line)

@@ -1,4 +1,4 @@
-"""How `qdojo.train` is called: what `help` shows of it, and which calls it rejects. `api.py` has `train` itself."""
+"""The signature of `qdojo.train` and clear errors for positional arguments. `api.py` has `train` itself."""
 
 import functools
 import inspect
@@ -12,9 +12,9 @@ R = TypeVar("R")
 
 
 def declared_by(declaration: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Give a function the signature and the docstring of `declaration`, and let it take one argument by position.
+    """Give a function the signature and docstring of `declaration`, and allow only one positional argument.
 
-    Calls in the style of other libraries, such as `train("MlpPolicy", "CartPole-v1")`, raise a clear UsageError.
+    Other calls raise UsageError, including calls in the style of other libraries: `train("MlpPolicy", "CartPole-v1")`.
     """
 
     def declared(function: Callable[..., R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""Observations with and without a mask, and stacks of them. Not for spaces of environments: see `envs/spaces.py`."""
+"""Masked observations and stacks of observations. `envs/spaces.py` has the spaces of environments."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
@@ -7,22 +7,22 @@ from qdojo.types import Masked, Observation
 
 
 def plain(observation: Observation) -> Shaped[Array, "*observation"]:
-    """The observation without its mask."""
+    """Return the observation without its mask."""
     return jnp.asarray(observation.observation if isinstance(observation, Masked) else observation)
 
 
 def in_place(observation: Observation, x: Shaped[Array, "*other"]) -> Shaped[Array, "*other"] | Masked:
-    """`x` in place of the observation, with the mask of the observation if it has one."""
+    """Return `x`, with the mask of `observation` if it has one."""
     return observation._replace(observation=x) if isinstance(observation, Masked) else x
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis of an image holds its channels: with three axes, if it is shorter than the last axis."""
+    """Return whether an image of this shape has its channels first: three axes, the first shorter than the last."""
     return len(shape) == 3 and shape[0] < shape[-1]
 
 
 def stacked_shape(shape: tuple[int, ...], frames: int) -> tuple[int, ...]:
-    """The shape of `frames` observations of this shape after `stacked`; with one frame, the shape as it is."""
+    """Return the shape of a stack of `frames` observations of this shape; a single frame keeps its shape."""
     if frames == 1:
         return shape
     if len(shape) in (0, 2):
@@ -33,10 +33,10 @@ def stacked_shape(shape: tuple[int, ...], frames: int) -> tuple[int, ...]:
 
 
 def stacked(frames: Shaped[Array, "frames *observation"]) -> Shaped[Array, "*stacked"]:
-    """Successive observations, oldest first, as one.
+    """Stack successive observations, oldest first, into one.
 
-    Images are joined along their channels, and get a last axis of channels if they have none. Other observations are
-    joined along their last axis.
+    Images are concatenated along their channel axis; images without one are stacked along a new last axis. Other
+    observations are concatenated along their last axis.
     """
     shape = frames.shape[1:]
     if len(shape) in (0, 2):

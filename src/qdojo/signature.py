@@ -1,6 +1,6 @@
 """The declaration of `qdojo.train` with each setting as a keyword, for editors, type checkers and `help`.
 
-Written from `api.py` and `config/fields.py` by `python tests/test_signature.py`. Never called: `api.py` has `train`.
+Generated from `api.py` and `config/fields.py` by `python tests/test_signature.py`. `api.py` has the implementation.
 """
 # ruff: noqa: E501
 
@@ -150,18 +150,18 @@ def train(
         loop: Where environments run: compiled with the agent (`device`, JAX environments only) or in Python (`host`). Default: "auto".
         num_envs: Number of copies of the environment that each member plays at the same time. Default: 1.
         vectorization: Step the copies one after the other in this process (`sync`) or each in its own process (`async`). Default: "sync".
-        frame_stack: Number of latest observations that the network sees side by side, as images of games need to show motion. Default: 1.
+        frame_stack: Number of latest observations stacked as the network's input, so that it can see motion. Default: 1.
         render: `human`: show training in a window; one member and one copy only. Default: "none".
-        atari_protocol: Rules of an Atari game: sticky actions (Machado et al., 2018), or no-ops and lives (Mnih et al., 2015). Default: "machado2018".
-        frame_skip: Frames for which each action is held. Atari: 4. Default: None.
-        grayscale: Show pictures in shades of grey. Atari: yes. Default: None.
-        resize: Side of the square pictures that an agent sees, in pixels. Atari: 84. Default: None.
-        from_pixels: Learn from what the environment draws (`rgb_array`) instead of its observations. Default: False.
-        clip_rewards: Learn from rewards clipped to -1 and 1; scores are never clipped. Atari: yes. Default: None.
-        sticky_actions: Atari: probability that a frame repeats the previous action; 0.25 in `machado2018`, 0 in `dqn2015`. Default: None.
+        atari_protocol: Atari: rules with sticky actions (Machado et al., 2018), or no-op starts and life loss (Mnih et al., 2015). Default: "machado2018".
+        frame_skip: Frames for which each action is repeated. Atari: 4. Default: None.
+        grayscale: Convert images to greyscale. Atari: yes. Default: None.
+        resize: Resize images to squares with sides of this many pixels. Atari: 84. Default: None.
+        from_pixels: Learn from rendered images (`rgb_array`) instead of the environment's observations. Default: False.
+        clip_rewards: Clip the rewards that the agent learns from to [-1, 1]; scores are never clipped. Atari: yes. Default: None.
+        sticky_actions: Atari: probability, per frame, of repeating the previous action; 0.25 in `machado2018`, 0 in `dqn2015`. Default: None.
         noop_max: Atari: largest number of no-op frames at the start of an episode; 0 in `machado2018`, 30 in `dqn2015`. Default: None.
-        terminal_on_life_loss: Atari: learn as if a lost life ended the episode, as in `dqn2015`; the game and its score go on. Default: None.
-        full_action_space: Atari: offer all 18 actions instead of only those that the game uses. Default: None.
+        terminal_on_life_loss: Atari: treat a lost life as the end of the episode for learning, as in `dqn2015`; the game continues. Default: None.
+        full_action_space: Atari: use all 18 actions instead of the game's minimal action set. Default: None.
         max_frames: Atari: frames after which an episode is truncated; 108,000 (30 minutes) in both protocols. Default: None.
         hidden: Units of each hidden layer. Default: (128, 128).
         layer_norm: Normalise each hidden layer (LayerNorm) before its ReLU. Default: True.

@@ -103,7 +103,7 @@ def has_screen() -> bool:
 
 @contextlib.contextmanager
 def _sdl_without_a_screen() -> Iterator[None]:
-    """SDL, with which pygame draws, looks for no screen: where there is none, it complains on stderr."""
+    """Keep SDL, which pygame uses, from looking for a screen and complaining on stderr if there is none."""
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     try:
         yield

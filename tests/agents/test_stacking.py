@@ -1,4 +1,4 @@
-"""What an agent that stacks frames sees: when it acts, in what it learns from, and what it can solve by it."""
+"""Frame stacks: what the agent sees when it acts and when it learns, and tasks that need a stack."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Atari games as qdojo plays them, frame for frame what the plain loop of `atari_reference.py` gives."""
+"""Atari games match the plain loop of `atari_reference.py` frame by frame."""
 
 import itertools
 import os

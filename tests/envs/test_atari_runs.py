@@ -1,4 +1,4 @@
-"""Atari games inside runs: names, protocols, descriptions, resumes, and what is learned beside what is scored."""
+"""Atari games in runs: ids, protocols, descriptions, resuming, and learned rewards as opposed to scores."""
 
 import json
 import subprocess
@@ -127,8 +127,8 @@ def test_rewards_are_clipped_and_lives_end_on_the_tape_alone(clip: bool) -> None
 @pytest.mark.parametrize(
     ("env", "settings", "words"),
     [
-        ("CartPole-v1", {"sticky_actions": 0.1}, "sticky_actions is set, but CartPole-v1 is no Atari game"),
-        ("CartPole-v1", {"atari_protocol": "dqn2015"}, "atari_protocol is set, but CartPole-v1 is no Atari game"),
+        ("CartPole-v1", {"sticky_actions": 0.1}, "sticky_actions is set, but CartPole-v1 is not an Atari game"),
+        ("CartPole-v1", {"atari_protocol": "dqn2015"}, "atari_protocol is set, but CartPole-v1 is not an Atari game"),
         ("ALE/Pong-v5", {"from_pixels": True}, "Atari games are always played from the screen"),
         ("ALE/Pong-v5", {"frame_skip": 0}, "frame_skip is 0: input should be greater than or equal to 1"),
     ],
@@ -142,16 +142,16 @@ def test_settings_that_do_not_fit_are_refused(env: str, settings: dict[str, Any]
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        ("Pong-v0", "Pong-v0 is an id of old Gym; use ALE/Pong-v5 with sticky_actions=0.25 and frame_skip=4"),
-        ("Pong-v4", "use ALE/Pong-v5 with sticky_actions=0 and frame_skip=4, where the old one held each action for 2"),
+        ("Pong-v0", "Pong-v0 is a legacy Gym id; use ALE/Pong-v5 with sticky_actions=0.25 and frame_skip=4"),
+        ("Pong-v4", "use ALE/Pong-v5 with sticky_actions=0 and frame_skip=4 (the legacy id held each action for"),
         (
             "PongNoFrameskip-v4",
-            "frame_skip=1, or, for DQN with its usual wrappers, atari_protocol='dqn2015'.",
+            "frame_skip=1, or atari_protocol='dqn2015' for the usual DQN wrappers.",
         ),
         ("BreakoutDeterministic-v4", "use ALE/Breakout-v5 with sticky_actions=0 and frame_skip=4."),
         ("SpaceInvadersDeterministic-v0", "use ALE/SpaceInvaders-v5 with sticky_actions=0.25 and frame_skip=3."),
         ("Breakout-ram-v0", "pass gymnasium.make('ALE/Breakout-v5', obs_type='ram', repeat_action_probability=0.25)"),
-        ("Breakout-ramNoFrameskip-v4", "shows the memory of an Atari game"),
+        ("Breakout-ramNoFrameskip-v4", "observes the RAM of an Atari game"),
         ("pong", "There is no environment called 'pong'; did you mean ALE/Pong-v5?"),
         ("ALE/pong", "did you mean ALE/Pong-v5?"),
         ("ALE/Pongg-v5", "There is no environment called 'ALE/Pongg-v5'; did you mean ALE/Pong-v5"),

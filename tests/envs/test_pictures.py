@@ -1,4 +1,4 @@
-"""Pictures in another size: exactly the mean of the area, in every ratio."""
+"""Resized images: each pixel is exactly the mean of its area, for every ratio of sizes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures of any environment: drawn, grey, resized, with held actions, and made again from what a run stores."""
+"""Image preprocessing and frame skipping for any environment, and restoring both from what a run stores."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ PIXELS = Preparation(from_pixels=True, grayscale=True, resize=84, frame_skip=2)
 
 
 class Colours(gym.Env[Any, Any]):
-    """A picture that is brighter with each step; five steps that pay 1 each."""
+    """An image that gets brighter with each step; five steps with a reward of 1 each."""
 
     observation_space: gym.Space[Any] = gym.spaces.Box(0, 255, (40, 60, 3), np.uint8)
     action_space = gym.spaces.Discrete(2)
@@ -112,10 +112,10 @@ def test_shades_of_grey_have_no_third_axis() -> None:
     ("env", "preparation", "words"),
     [
         ("CartPole-v1", Preparation(resize=84), "resize is set, but observations of CartPole-v1 are Box"),
-        ("CartPole-v1", Preparation(grayscale=True), "or set from_pixels to learn from what the environment draws"),
-        (Floats, Preparation(grayscale=True), "not images of dtype uint8"),
+        ("CartPole-v1", Preparation(grayscale=True), "or set from_pixels to learn from rendered images"),
+        (Floats, Preparation(grayscale=True), "not uint8 images with one or three channels"),
         (Colours, Preparation(from_pixels=True), "from_pixels is set, but render() of"),
-        (lambda: gym.make_vec("CartPole-v1", 2), Preparation(frame_skip=2), "is a ready-made vector"),
+        (lambda: gym.make_vec("CartPole-v1", 2), Preparation(frame_skip=2), "is a vector environment"),
     ],
 )
 def test_what_cannot_be_prepared_is_refused(env: Any, preparation: Preparation, words: str) -> None:
@@ -134,9 +134,9 @@ def test_channels_may_come_first() -> None:
     [
         (
             Stacks,
-            "a stack of colour images, which no torso reads; leave stacking to qdojo (frame_stack=4 on single",
+            "a stack of colour images, which no torso can read; let qdojo stack single images (frame_stack=4)",
         ),
-        (Bright, "are float32 images of 0 to 255, which would be read as plain numbers; return them as uint8"),
+        (Bright, "are float32 images of 0 to 255, which the network would not treat as images; return them"),
     ],
 )
 def test_images_that_would_be_read_as_something_else_are_refused(env: Any, words: str) -> None:

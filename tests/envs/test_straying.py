@@ -1,4 +1,4 @@
-"""Evaluations in which some actions are random: how many, which, and from whose seed."""
+"""Epsilon-greedy evaluations: how many actions are random, which ones, and which seed they derive from."""
 
 from typing import Any
 

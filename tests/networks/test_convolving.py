@@ -1,4 +1,4 @@
-"""Convolution by matrix products against XLA's own: values, gradients, and which of them a device takes."""
+"""Convolution by matrix products against XLA's own: values, gradients, and the choice for each device."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Convolutions against plain NumPy, the spectral norm against its decomposition, and pictures of every form."""
+"""Convolutions against plain NumPy, the spectral norm against the SVD, and images of every layout."""
 
 from collections.abc import Callable
 from typing import Any

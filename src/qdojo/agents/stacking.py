@@ -1,4 +1,4 @@
-"""Frame stacking while an agent acts. What it learns from is stacked where the tape is read: see `tape/windows.py`."""
+"""Frame stacking for acting. For learning, frames are stacked when they are read from the tape: `tape/windows.py`."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ from qdojo.types import Actor, Masked, Memory, Observation, Params, Words
 
 
 class Carried(NamedTuple):
-    """What an agent that stacks frames carries through an episode."""
+    """State that an agent with a frame stack carries from step to step within an episode."""
 
     memory: Memory
-    """The memory of its network."""
+    """Memory of the network."""
     recent: Shaped[Array, "frames *observation"]
     """The observations before the current one, oldest first; undefined until the first step of an episode."""
     begun: Bool[Array, ""]
@@ -21,10 +21,10 @@ class Carried(NamedTuple):
 
 
 def stacking(actor: Actor, frames: int, shape: tuple[int, ...], dtype: Any) -> Actor:
-    """An actor that is given one observation of this shape per step and sees the latest `frames` of them, stacked.
+    """Return an actor that receives one observation of this shape per step and acts on a stack of the last `frames`.
 
-    Early in an episode, the first observation fills the places of those that do not exist. Frames are stacked as in
-    Mnih et al. (2015), methods, preprocessing. The tape stores none of what is carried for it.
+    Early in an episode, the first observation is repeated to fill the stack. Stacking follows Mnih et al. (2015),
+    methods, preprocessing. The tape does not store the stack.
     """
 
     def memory() -> Carried:

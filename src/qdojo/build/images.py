@@ -1,5 +1,5 @@
-"""Observations that look like images but would be read as something else, and smaller ones in their place. Not for the
-layers that read images: see `player.py`."""
+"""Rejects images that the network would misread, and suggests smaller images when memory is short. `player.py` builds
+the layers that read images."""
 
 import math
 from typing import Any
@@ -12,14 +12,14 @@ from qdojo.envs.resolve import EnvSpec
 from qdojo.errors import UsageError
 
 LEAST_SIDE = 36
-"""Shortest side of what is taken for an image of an environment that may show anything."""
+"""Shortest side from which an observation counts as an image."""
 LARGE_BYTES = 50_000
-"""Size of an observation from which on a smaller image is proposed: seven of 84 x 84 pixels."""
+"""Size of an observation from which smaller images are suggested; about seven images of 84 x 84 pixels."""
 SIDE = 84
 
 
 def check_images(config: Config, spec: EnvSpec) -> None:
-    """Raises UsageError for stacks of colour images, which no convolution reads, and for images of floats up to 255."""
+    """Raises UsageError for stacks of colour images, which no torso can read, and for float images of 0 to 255."""
     space = spec.observation_space
     if not isinstance(space, gym_spaces.Box) or config.network != "mlp":
         return
@@ -28,21 +28,21 @@ def check_images(config: Config, spec: EnvSpec) -> None:
     shape = tuple(space.shape)
     if len(shape) == 4 and space.dtype == np.uint8 and sorted(shape)[-2] >= LEAST_SIDE:
         raise UsageError(
-            f"observations of {spec.name} have shape {shape}, a stack of colour images, which no torso reads; leave "
-            f"stacking to qdojo (frame_stack={min(shape[0], 32)} on single images), make the images grey, or set "
+            f"observations of {spec.name} have shape {shape}, a stack of colour images, which no torso can read; let "
+            f"qdojo stack single images (frame_stack={min(shape[0], 32)}), convert them to greyscale, or set "
             "torso='dense'."
         )
     is_image = len(shape) == 3 and sorted(shape)[1] >= LEAST_SIDE and {shape[0], shape[2]} & {1, 3, 4}
     if is_image and space.dtype.kind == "f" and float(space.high.max()) == 255.0:
         raise UsageError(
-            f"observations of {spec.name} are {space.dtype} images of 0 to 255, which would be read as plain numbers; "
-            "return them as uint8, which also takes a quarter of the memory, or set torso='dense'."
+            f"observations of {spec.name} are {space.dtype} images of 0 to 255, which the network would not treat as "
+            "images; return them as uint8, which also takes a quarter of the memory, or set torso='dense'."
         )
 
 
 def smaller_images(config: Config, observation: Any, needed: int) -> str | None:
-    """Return what `resize` and `grayscale` would save of the `needed` bytes of a tape of these observations; None if
-    they are no large images."""
+    """Return how `resize` and `grayscale` would reduce the `needed` bytes of a tape of these observations; None if they
+    are not large images."""
     shape = tuple(getattr(observation, "shape", ()))
     size = math.prod(shape)
     if getattr(observation, "dtype", None) != np.uint8 or size < LARGE_BYTES or len(shape) not in (2, 3):

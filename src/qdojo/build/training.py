@@ -89,7 +89,7 @@ def build(
     """All parts of a run. `env`, `network` and `loss` are objects that replace the names in the config.
 
     A `resumed` run already has weights and does not load initial ones. `hyper` gives each member its own settings by
-    name, in place of the setting `vary`: see `member_numbers`.
+    name, instead of the setting `vary`: see `member_numbers`.
 
     Raises UsageError, before anything is compiled, if the settings and objects do not fit together.
     """

@@ -72,36 +72,36 @@ class EnvironmentSettings(Group):
     ] = "sync"
     """Step the copies one after the other in this process (`sync`) or each in its own process (`async`)."""
     frame_stack: Annotated[int, Field(ge=1, le=32), goes_with(agent=("dqn", "pqn"))] = 1
-    """Number of latest observations that the network sees side by side, as images of games need to show motion."""
+    """Number of latest observations stacked as the network's input, so that it can see motion."""
     render: Annotated[Literal["none", "human"], goes_with(loop=("auto", "host"), dataset=OFF)] = "none"
     """`human`: show training in a window; one member and one copy only."""
 
 
 class ScreenSettings(Group):
-    """How an agent plays from the screen. Atari games take from `atari_protocol` what is not set."""
+    """Image preprocessing and Atari rules. For Atari games, `atari_protocol` gives the values of unset settings."""
 
     table, title = "screen", "Screen and Atari"
 
     atari_protocol: Literal["machado2018", "dqn2015"] = "machado2018"
-    """Rules of an Atari game: sticky actions (Machado et al., 2018), or no-ops and lives (Mnih et al., 2015)."""
+    """Atari: rules with sticky actions (Machado et al., 2018), or no-op starts and life loss (Mnih et al., 2015)."""
     frame_skip: Positive | None = None
-    """Frames for which each action is held. Atari: 4."""
+    """Frames for which each action is repeated. Atari: 4."""
     grayscale: bool | None = None
-    """Show pictures in shades of grey. Atari: yes."""
+    """Convert images to greyscale. Atari: yes."""
     resize: Annotated[int, Field(ge=8, le=1024)] | None = None
-    """Side of the square pictures that an agent sees, in pixels. Atari: 84."""
+    """Resize images to squares with sides of this many pixels. Atari: 84."""
     from_pixels: bool = False
-    """Learn from what the environment draws (`rgb_array`) instead of its observations."""
+    """Learn from rendered images (`rgb_array`) instead of the environment's observations."""
     clip_rewards: bool | None = None
-    """Learn from rewards clipped to -1 and 1; scores are never clipped. Atari: yes."""
+    """Clip the rewards that the agent learns from to [-1, 1]; scores are never clipped. Atari: yes."""
     sticky_actions: Fraction | None = None
-    """Atari: probability that a frame repeats the previous action; 0.25 in `machado2018`, 0 in `dqn2015`."""
+    """Atari: probability, per frame, of repeating the previous action; 0.25 in `machado2018`, 0 in `dqn2015`."""
     noop_max: NotNegative | None = None
     """Atari: largest number of no-op frames at the start of an episode; 0 in `machado2018`, 30 in `dqn2015`."""
     terminal_on_life_loss: bool | None = None
-    """Atari: learn as if a lost life ended the episode, as in `dqn2015`; the game and its score go on."""
+    """Atari: treat a lost life as the end of the episode for learning, as in `dqn2015`; the game continues."""
     full_action_space: bool | None = None
-    """Atari: offer all 18 actions instead of only those that the game uses."""
+    """Atari: use all 18 actions instead of the game's minimal action set."""
     max_frames: Positive | None = None
     """Atari: frames after which an episode is truncated; 108,000 (30 minutes) in both protocols."""
 

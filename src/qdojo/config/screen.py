@@ -1,4 +1,4 @@
-"""The protocols of Atari games as settings, and which settings only Atari reads. Not the games: see `envs/atari.py`."""
+"""Settings of the Atari protocols, and checks of settings for the screen. `envs/atari.py` has the games."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,24 +24,24 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "dqn2015": _MACHADO2018
     | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True, "eval_epsilon": 0.05},
 }
-"""The settings of each protocol, over which go those of a preset and those that are given."""
+"""Settings of each protocol. A preset's settings and given ones take precedence."""
 _ATARI_ONLY = ("sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
 
 
 def is_atari(env: str) -> bool:
-    """Return whether `env` is the id of an Atari game, not the name of an environment that was given as an object."""
+    """Return whether `env` is the id of an Atari game; the name of a given environment object is not."""
     return env.startswith("ALE/") and not env.endswith(")")
 
 
 def by_protocol(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the protocol of an Atari game sets; nothing for another environment, or an unknown protocol."""
+    """Return the settings of an Atari game's protocol; empty for other environments and unknown protocols."""
     if not is_atari(str(given.get("env", ""))):
         return {}
     return PROTOCOLS.get(str(given.get("atari_protocol", "machado2018")), {})
 
 
 def check_screen(config: "Config") -> None:
-    """Raises ValueError, one clause, for settings of the screen that do not fit the environment."""
+    """Raises ValueError, one clause, for screen settings that do not fit the environment."""
     if is_atari(config.env):
         if config.from_pixels:
             raise ValueError("from_pixels is set, but Atari games are always played from the screen; leave it out")
@@ -50,4 +50,4 @@ def check_screen(config: "Config") -> None:
     if config.atari_protocol != "machado2018":
         chosen.insert(0, "atari_protocol")
     if chosen:
-        raise ValueError(f"{chosen[0]} is set, but {config.env} is no Atari game, as ALE/Pong-v5 is; leave it out")
+        raise ValueError(f"{chosen[0]} is set, but {config.env} is not an Atari game such as ALE/Pong-v5; leave it out")

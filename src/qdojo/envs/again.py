@@ -97,7 +97,7 @@ def _of_spec(env: Any, spec: registration.EnvSpec | None) -> str | MadeAgain:
         if given is not None:
             raise _not_recorded(f"was given a function ({given}), which no run can store", wrapper)
     plain = copy.copy(spec)
-    # The render mode is chosen anew whenever it is watched.
+    # The render mode is chosen each time the environment is watched.
     plain.kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
     registered = registration.registry.get(spec.id)
     return spec.id if registered is not None and _means(plain) == _means(registered) else MadeAgain(plain)

@@ -1,8 +1,8 @@
-"""Atari games as agents play them: the rules of Machado et al. (2018) and of Mnih et al. (2015) over ale-py's emulator.
-Not for frame stacks and clipped rewards, which are the agent's, nor for names: see `resolve.py`.
+"""Atari games on ale-py's emulator, under the rules of Machado et al. (2018) or Mnih et al. (2015). Frame stacking and
+reward clipping belong to the agent; environment ids are resolved in `resolve.py`.
 
-The emulator itself runs without chance. What the rules leave to chance, each episode draws from its own seed, so an
-episode follows from its seed and its actions alone.
+The emulator itself is deterministic. Sticky actions and no-op starts are drawn from each episode's own seed, so the
+seed and the actions fully determine an episode.
 """
 
 import importlib
@@ -22,34 +22,34 @@ PREFIX = "ALE/"
 FRAMES_PER_SECOND = 60
 NOOP = 0
 LIFE_LOST = "qdojo_life_lost"
-"""Key of an `info` that says that a life was lost, after which nothing counts for learning; the game goes on."""
+"""Key in `info` that reports a lost life: learning treats it as the end of the episode, but the game continues."""
 
 
 @dataclass(frozen=True)
 class AtariRules:
-    """How a game is played. The defaults are those of Machado et al. (2018), with the game's own actions."""
+    """Rules of a game. The defaults follow Machado et al. (2018), but with the game's minimal action set."""
 
     game: str
-    """The name of its ROM, as in `space_invaders`."""
+    """Name of the ROM, such as `space_invaders`."""
     sticky_actions: float = 0.25
-    """Probability that a frame repeats the action of the frame before it, whatever was chosen."""
+    """Probability, per frame, of repeating the previous frame's action instead of the chosen one."""
     frame_skip: int = 4
-    """Frames that each action is held; the last two of them are shown, the brighter one at each pixel."""
+    """Frames for which each action is repeated; the observation is the pixel-wise maximum of the last two."""
     noop_max: int = 0
-    """An episode begins with 1 to so many frames without action; 0: with none."""
+    """An episode starts with a random number of no-op frames, 1 to `noop_max`; 0 disables them."""
     terminal_on_life_loss: bool = False
-    """Whether `info[LIFE_LOST]` says where a life was lost."""
+    """Whether to set `info[LIFE_LOST]` when a life is lost."""
     full_action_space: bool = False
-    """All 18 actions instead of those that do something in the game."""
+    """All 18 actions instead of the game's minimal action set."""
     max_frames: int = 108_000
-    """Frames after which an episode is truncated, 30 minutes."""
+    """Frames after which an episode is truncated; the default is 30 minutes of play."""
     grayscale: bool = True
     resize: int = 84
-    """Sides of what is shown, in pixels."""
+    """Side length of the square observations, in pixels."""
 
     @property
     def max_steps(self) -> int:
-        """Actions after which an episode is truncated at the latest."""
+        """Largest number of actions before an episode is truncated."""
         return math.ceil(self.max_frames / self.frame_skip)
 
 
@@ -59,7 +59,7 @@ def is_game(env: str) -> bool:
 
 
 def rules_of(game: str, settings: Mapping[str, Any]) -> AtariRules:
-    """Return the rules that settings of the same names make."""
+    """Return the rules with the values of the settings of the same names."""
     return AtariRules(game, **{name: value for name, value in settings.items() if name in _RULES})
 
 
@@ -72,17 +72,17 @@ _RULES = tuple(field.name for field in fields(AtariRules) if field.name != "game
 
 
 class _Emulator(NamedTuple):
-    """An emulator with a game in it, and where each episode starts."""
+    """An emulator with a loaded game, and the state in which each episode starts."""
 
     ale: Any
     start: Any
-    """Its state after the first reset. A later one would leave traces of what was played before it in some games."""
+    """Emulator state after the first reset. In some games, later resets leave traces of the previous episode."""
     grey: UInt8[np.ndarray, "height width"]
     colour: UInt8[np.ndarray, "height width 3"]
 
 
 _IDLE: dict[str, list[_Emulator]] = {}
-"""Emulators of closed environments, by game: to load one takes longer than 300 steps."""
+"""Emulators of closed environments, by game, for reuse: loading one takes longer than 300 steps."""
 
 
 def _emulator(game: str, in_window: bool = False) -> _Emulator:
@@ -91,7 +91,7 @@ def _emulator(game: str, in_window: bool = False) -> _Emulator:
     ale_py, roms = importlib.import_module("ale_py"), importlib.import_module("ale_py.roms")
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
-    # Sticky actions are drawn here: a seed of the emulator's own is only heard where the game is loaded anew.
+    # `step` implements sticky actions: the emulator would only apply a new seed when the game is reloaded.
     ale.setFloat("repeat_action_probability", 0.0)
     ale.setInt("random_seed", 0)
     if in_window:
@@ -103,7 +103,7 @@ def _emulator(game: str, in_window: bool = False) -> _Emulator:
 
 
 class AtariGame(gym.Env[Any, Any]):
-    """One game under `rules`; observations are uint8 `[resize, resize]`, in colour with a third axis of 3.
+    """One game under `rules`; observations are uint8 `[resize, resize]`, or `[resize, resize, 3]` in colour.
 
     `render_mode` may be `rgb_array`, `rgb_array_list` (all frames since the last `render`, at 60 a second) or `human`.
     """
@@ -132,12 +132,12 @@ class AtariGame(gym.Env[Any, Any]):
         self.observation_space = gym.spaces.Box(0, 255, (rules.resize, rules.resize, *colours), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """A new episode, which follows from `seed` and the actions alone."""
+        """Start a new episode, which `seed` and the actions fully determine."""
         super().reset(seed=seed)
-        assert self._emulator is not None, "it is closed"
+        assert self._emulator is not None, "the environment is closed"
         ale, rules = self._ale, self.rules
         ale.restoreState(self._emulator.start)
-        # A state has no screen, so the emulator would show that of the last frame played.
+        # A restored state does not include the screen: the emulator would still show the last frame it played.
         shown = self._emulator.grey if rules.grayscale else self._emulator.colour
         self._executed, self._frames = NOOP, 0
         if self._film is not None:
@@ -153,7 +153,7 @@ class AtariGame(gym.Env[Any, Any]):
         return self._smaller(shown), {"lives": self._lives}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Hold an action, counted from 0, for `frame_skip` frames, or until the game is over."""
+        """Repeat the action with this index for `frame_skip` frames, or until the game is over."""
         ale, rules, film = self._ale, self.rules, self._film
         act, is_over = ale.act, ale.game_over
         chosen, executed = self._actions[int(action)], self._executed
@@ -177,7 +177,7 @@ class AtariGame(gym.Env[Any, Any]):
         self._executed = executed
         first, last = self._two
         self._look(last)
-        # Where the game ended early the frame before the last was not kept: the last is shown alone.
+        # If the game ended early, the second-to-last frame was not kept, so the last one is used alone.
         if 0 <= before_last < frame:
             np.maximum(first, last, out=last)
         lives, before = ale.lives(), self._lives
@@ -188,14 +188,14 @@ class AtariGame(gym.Env[Any, Any]):
         return self._smaller(last), float(reward), over, truncated and not over, info
 
     def render(self) -> Any:
-        """The frame of now, or all since the last call."""
+        """Return the current frame, or for `rgb_array_list` all frames since the last call."""
         if self._film is not None:
             taken, self._film[:] = list(self._film), []
             return taken
         return self._ale.getScreenRGB() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Leave the emulator to the next environment of the same game."""
+        """Release the emulator for reuse by the next environment of the same game."""
         if self._emulator is not None and self.render_mode != "human":
             _IDLE.setdefault(self.rules.game, []).append(self._emulator)
         self._emulator = self._ale = None

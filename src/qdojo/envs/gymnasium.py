@@ -34,7 +34,7 @@ class HostStep(NamedTuple):
     begun: Bool[np.ndarray, "size"]
     """True where `observation` is the first of an episode. In a pause, both `applied` and `begun` are False."""
     final: Bool[np.ndarray, "size"]
-    """True where nothing after this step counts for learning: `terminated`, or a life was lost and the game goes on."""
+    """True where learning treats this step as terminal: `terminated`, or a life was lost but the game continues."""
 
 
 class HostEnvironment:

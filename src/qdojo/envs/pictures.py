@@ -1,4 +1,4 @@
-"""Pictures made smaller and grey. Not for networks that read them: see `networks/torsos.py`."""
+"""Resizing of images and conversion to greyscale. `networks/torsos.py` has the networks that read images."""
 
 import math
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 _MOST_TAPPED = 4
-"""Rows of a group up to which each is summed by hand, which is faster than a matrix product."""
+"""Up to this many output rows per group, explicit sums are faster than a matrix product."""
 
 
 class AreaResize:
-    """Pictures `[height, width]` or `[height, width, channels]` of uint8 in another size, in which each pixel is the
-    mean of the area that it covers.
+    """Resizes uint8 images `[height, width]` or `[height, width, channels]`: each output pixel is the mean of the area
+    that it covers.
 
-    All sums are of integers that floats hold exactly, so the result is the same on every machine; halves are rounded
-    up. OpenCV's INTER_AREA is the same but for its rounding: at most one level of 255 apart.
+    All sums are of integers that floats represent exactly, so the result is the same on every machine. Halves are
+    rounded up. OpenCV's INTER_AREA rounds differently, by at most one of 255 levels.
     """
 
     def __init__(self, height: int, width: int, to_height: int, to_width: int) -> None:
         self._rows, self._row_total = _weights(height, to_height)
         columns, column_total = _weights(width, to_width)
         self._total = self._row_total * column_total
-        # The largest integer up to which float32 holds each.
+        # float32 represents every integer up to 2**24 exactly.
         self._dtype: type[Any] = np.float32 if 255 * self._total < 2**24 else np.float64
         self._columns = np.ascontiguousarray(columns.T, self._dtype)
         self._groups = height // self._rows.shape[1]
@@ -34,12 +34,12 @@ class AreaResize:
         ]
 
     def __call__(self, picture: UInt8[np.ndarray, "height width *channels"]) -> UInt8[np.ndarray, "..."]:
-        """The picture in the new size."""
+        """Return the resized image."""
         if picture.ndim == 3:
             return np.stack([self(np.ascontiguousarray(channel)) for channel in np.moveaxis(picture, -1, 0)], axis=-1)
         height, width = self._shape
         rows = self._summed_rows(picture)
-        # One small product instead of a large one that is mostly zeros: both sizes repeat after a few pixels.
+        # The weights repeat after a few pixels, so a small product replaces a large one that is mostly zeros.
         summed = (rows.reshape(-1, len(self._columns)) @ self._columns).reshape(height, width)
         summed += self._total / 2
         summed /= self._total
@@ -65,11 +65,11 @@ class AreaResize:
 
 
 def _weights(size: int, to_size: int) -> tuple[Shaped[np.ndarray, "made taken"], int]:
-    """How many shares of each of `taken` pixels go into each of `made`, after which both repeat, and all shares of
-    one."""
+    """Weights of each group of `taken` input pixels in its `made` output pixels, and the sum of the weights of one
+    output pixel. The groups are the smallest that repeat along the axis."""
     common = math.gcd(size, to_size)
     taken, made = size // common, to_size // common
-    # A pixel that is taken has `made` shares, one that is made has `taken`.
+    # Split the group into `taken * made` equal parts: an input pixel covers `made` of them, an output pixel `taken`.
     shares = np.arange(taken * made)
     weights = np.zeros((made, taken), np.int64)
     np.add.at(weights, (shares // taken, shares // made), 1)
@@ -77,6 +77,6 @@ def _weights(size: int, to_size: int) -> tuple[Shaped[np.ndarray, "made taken"],
 
 
 def grey(picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width"]:
-    """The luminance of a picture (ITU-R BT.709: 0.2126 red, 0.7152 green, 0.0722 blue, in shares of 256)."""
+    """Return the luminance of an image (ITU-R BT.709: 0.2126 red, 0.7152 green, 0.0722 blue, in units of 1/256)."""
     red, green, blue = np.moveaxis(picture.astype(np.uint16), -1, 0)
     return ((54 * red + 183 * green + 19 * blue + 128) >> 8).astype(np.uint8)

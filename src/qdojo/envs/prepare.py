@@ -1,4 +1,4 @@
-"""How the steps and pictures of an environment are prepared for an agent. For Atari games see `atari.py`."""
+"""Frame skipping and image preprocessing for any environment. Atari games have their own: see `atari.py`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from qdojo.errors import UsageError
 
 @dataclass(frozen=True)
 class Preparation:
-    """The settings of a run that change an environment, by the same names; None leaves it as it is."""
+    """The settings of a run that change its environment, under the same names; None changes nothing."""
 
     frame_skip: int | None = None
     grayscale: bool | None = None
@@ -31,26 +31,26 @@ class Preparation:
 
     @classmethod
     def of(cls, settings: Any) -> "Preparation":
-        """Return the preparation that a config asks for."""
+        """Return the preparation that a config defines."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     @classmethod
     def from_json(cls, told: str | None) -> "Preparation":
-        """Return the preparation that `to_json` wrote, an empty one for None."""
+        """Return the preparation that `to_json` wrote; None gives an empty one."""
         return cls() if told is None else cls(**json.loads(told))
 
     def to_json(self) -> str:
-        """Return all that is set, as JSON."""
+        """Return the settings that are set, as JSON."""
         return json.dumps(self.settings)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What is set, by name."""
+        """The settings that are set, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
 
 
 def prepared(make: Callable[..., Any], name: str, preparation: Preparation, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Make an environment, called `name`, and prepare it. Raises UsageError if its observations do not fit."""
+    """Make an environment called `name` and wrap it. Raises UsageError if its observations cannot be prepared."""
     if preparation.from_pixels and kwargs.get("render_mode") is None:
         kwargs["render_mode"] = "rgb_array"
     env = make(**kwargs)
@@ -62,12 +62,12 @@ def prepared(make: Callable[..., Any], name: str, preparation: Preparation, **kw
 
 
 class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment whose actions are held for `frame_skip` steps, and whose pictures are drawn, grey or resized."""
+    """Repeats each action for `frame_skip` steps, and renders, greyscales or resizes the images of an environment."""
 
     def __init__(self, env: Any, name: str, preparation: Preparation) -> None:
         if isinstance(env, VectorEnv):
             setting = next(iter(preparation.settings))
-            raise UsageError(f"{setting} is set, but {name} is a ready-made vector; prepare its environments yourself.")
+            raise UsageError(f"{setting} is set, but {name} is a vector environment; wrap its environments yourself.")
         super().__init__(env)
         self._name, self._skip, self._from_pixels = name, preparation.frame_skip or 1, preparation.from_pixels
         self._grey = bool(preparation.grayscale)
@@ -89,16 +89,16 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     @property
     def spec(self) -> Any:  # type: ignore[override]
-        """That of the environment inside: how it is prepared is stored beside it."""
+        """The wrapped environment's spec; the preparation is stored separately."""
         return self.env.spec
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
+        """Start an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._shown(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Hold an action until the frames are skipped or the episode ends; the reward is the sum."""
+        """Repeat an action for `frame_skip` steps or until the episode ends; the rewards are summed."""
         total = 0.0
         for _ in range(self._skip):
             observation, reward, terminated, truncated, info = self.env.step(action)
@@ -122,7 +122,7 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
         picture = self.env.render()
         if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3):
             raise UsageError(
-                f"from_pixels is set, but render() of {self._name} gives no picture (uint8, height x width x 3)."
+                f"from_pixels is set, but render() of {self._name} does not return a uint8 image [height, width, 3]."
             )
         return picture
 
@@ -136,7 +136,7 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
         if not is_picture or not (len(shape) == 2 or (len(shape) == 3 and {shape[0], shape[2]} & {1, 3})):
             setting = "grayscale" if preparation.grayscale else "resize"
             raise UsageError(
-                f"{setting} is set, but observations of {self._name} are {space}, not images of dtype uint8 with one "
-                "channel or three; leave it out, or set from_pixels to learn from what the environment draws."
+                f"{setting} is set, but observations of {self._name} are {space}, not uint8 images with one or three "
+                "channels; leave it out, or set from_pixels to learn from rendered images."
             )
         return shape

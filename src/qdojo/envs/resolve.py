@@ -67,8 +67,8 @@ def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
     environment object, which is made again from its spec. A `module:name` may also be a `NativeEnvironment`, and a
     callable may return one.
 
-    `preparation` changes what the agent sees and for how long an action is held. If None, the id of an Atari game gets
-    the rules of Machado et al. (2018), and all else stays as it is; an empty one leaves the Atari game as it is, too.
+    `preparation` defines image preprocessing and frame skipping. If it is None, an Atari id is played by the rules of
+    Machado et al. (2018) and other environments are unchanged. An empty one leaves Atari games unchanged too.
 
     Raises UsageError, one sentence that says what to do, if any of that fails.
     """
@@ -91,7 +91,7 @@ def _resolve(env: Any) -> EnvSpec:
 
 
 def _atari_spec(env: str, preparation: Preparation) -> EnvSpec:
-    """The spec of an Atari game: all of its rules are part of its preparation."""
+    """Return the spec of an Atari game, whose preparation contains all of its rules."""
     found = _find_id(env)
     rules = atari.rules_of(found.kwargs["game"], preparation.settings)
     spec = _try(found.id, functools.partial(atari.AtariGame, rules), None)

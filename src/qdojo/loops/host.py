@@ -61,8 +61,8 @@ class HostLoop:
         """`open_vector(member_seeds, envs)` opens environments. A chunk has `cycles` cycles; one report covers a chunk.
 
         `observation` has the shape and dtype of each array of one observation. `numbers` are the `agent.init` arguments
-        of the members, `[member]`, if they differ; else None. With `clip_rewards` agents learn from rewards clipped to
-        -1 and 1; scores are of the whole ones.
+        of the members, `[member]`, if they differ; else None. With `clip_rewards`, agents learn from rewards clipped
+        to [-1, 1]; scores use unclipped rewards.
         """
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm, self.numbers = agent, rhythm, numbers

@@ -1,7 +1,7 @@
-"""The convolution of one image with a kernel, written for the device that computes it. Not for layers: see `torsos.py`.
+"""Convolution of one image with a kernel, by the fastest method for the device. `torsos.py` has the layers.
 
-XLA's convolution is many times slower inside a compiled loop on a CPU than outside of it (jax issue 12868), and qdojo's
-updates run in such loops. There, the same sums are matrix products; elsewhere XLA's own convolution is used.
+On CPUs, XLA's convolution is many times slower inside a compiled loop than outside one (jax issue 12868), and qdojo's
+updates run in such loops. On CPUs the convolution is therefore computed by matrix products, on other devices by XLA.
 """
 
 import math
@@ -20,7 +20,7 @@ def convolve(
     stride: int,
     padding: Padding,
 ) -> Float[Array, "new_height new_width outputs"]:
-    """The cross-correlation of deep learning, without bias, by the method that is fast on the default device."""
+    """Convolve (cross-correlate, without a bias) by the method that is fastest on the default device."""
     return (by_products if jax.default_backend() == "cpu" else by_xla)(x, kernel, stride, padding)
 
 
@@ -30,7 +30,7 @@ def by_xla(
     stride: int,
     padding: Padding,
 ) -> Float[Array, "new_height new_width outputs"]:
-    """XLA's convolution."""
+    """Convolve with XLA's own operation."""
     layout = ("NHWC", "OHWI", "NHWC")
     return jax.lax.conv_general_dilated(x[None], kernel, (stride, stride), padding, dimension_numbers=layout)[0]
 
@@ -41,16 +41,16 @@ def by_products(
     stride: int,
     padding: Padding,
 ) -> Float[Array, "new_height new_width outputs"]:
-    """A matrix product for each row of the kernel, of all its columns at once; their sum is the convolution.
+    """Convolve as a sum of matrix products, one per row of the kernel.
 
-    A stride is turned into channels first: blocks of `stride` x `stride` pixels become one pixel each, so that every
-    product reads whole rows of memory. Patches of the whole kernel at once would be a single product, but take as many
-    times the memory as the kernel has rows.
+    First, strides are removed by a space-to-depth transformation: each block of `stride` x `stride` pixels becomes one
+    pixel with more channels, so that every product reads contiguous memory. A single product over patches of the full
+    kernel (im2col) would multiply the memory for patches by the number of kernel rows.
     """
     sides = kernel.shape[1:3]
     pads = jax.lax.padtype_to_pads(x.shape[:2], sides, (stride, stride), padding)
     places = [(size + sum(pad) - side) // stride + 1 for size, pad, side in zip(x.shape, pads, sides, strict=False)]
-    # Pixels at the far edges that no output reads are cut off.
+    # Pixels at the bottom and right edges that no output reads are cropped (negative padding).
     ends = [
         stride * (n - 1) + side - size - pad[0]
         for n, side, size, pad in zip(places, sides, x.shape, pads, strict=False)
@@ -70,7 +70,7 @@ def by_products(
 
 
 def _blocks(x: Float[Array, "height width channels"], side: int) -> Float[Array, "rows columns more"]:
-    """Blocks of `side` x `side` pixels as one pixel each, filled up with zeros at the far edges."""
+    """Turn blocks of `side` x `side` pixels into channels, after zero-padding the bottom and right edges."""
     height, width, channels = x.shape
     rows, columns = math.ceil(height / side), math.ceil(width / side)
     x = jnp.pad(x, ((0, rows * side - height), (0, columns * side - width), (0, 0)))

@@ -99,7 +99,7 @@ def sequences(burn_in: int, length: int, n: int, frames: int = 1) -> Window:
 
 
 def seen(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], frames: int) -> Observation:
-    """What an agent that stacks `frames` observations saw at the row of this age; see `looking_back` for the rows."""
+    """Return the stack of `frames` observations that the agent saw at the row of this age; see `looking_back`."""
     if frames == 1:
         return take(tape, newest(tape, age), env).observation
     rows = take(tape, newest(tape, looking_back(tape, age, env, frames)), jnp.broadcast_to(env, frames))
@@ -108,10 +108,11 @@ def seen(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], frames: int) -> O
 
 
 def looking_back(tape: Tape, age: Int[Array, ""], env: Int[Array, ""], rows: int) -> Int[Array, "rows"]:
-    """Ages of the `rows` rows up to this one, oldest first. Rows before the episode's start repeat its first row.
+    """Return the ages of the last `rows` rows up to this one, oldest first.
 
-    So do rows that were never written. Once the ring is full, its oldest rows have lost their predecessors, so a window
-    that calls this includes the `rows - 1` rows before in `before`.
+    The first row of the episode replaces rows from before the episode, and the oldest written row replaces rows that
+    were never written. Once the ring is full, the predecessors of its oldest rows are overwritten, so a window that
+    calls this must count `rows - 1` more rows in `before`.
     """
     back = jnp.arange(rows)
     last = is_last(tape, newest(tape, age + back), jnp.broadcast_to(env, rows))
