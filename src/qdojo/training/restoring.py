@@ -56,13 +56,17 @@ def saved(progress: Progress) -> tuple[snapshot.Arrays, segments.Ring | None]:
     if not segments.is_large(words.shape):
         arrays = snapshot.to_arrays(progress)
         return arrays | {WORDS: arrays[WORDS][: int(tape.size)]}, None
-    # The whole tape is never moved to the host: only the new rows are.
     others = progress._replace(state=progress.state._replace(tape=tape._replace(words=None)))
+    return snapshot.to_arrays(others), ring_of(words, int(tape.written))
+
+
+def ring_of(words: jax.Array, written: int) -> segments.Ring:
+    """The rows of a tape, which are moved from the device to the host one block at a time."""
 
     def read(start: int, count: int) -> np.ndarray:
         return np.asarray(_rows(words, start, count))
 
-    return snapshot.to_arrays(others), segments.Ring(WORDS, words.shape, int(tape.written), read)
+    return segments.Ring(WORDS, words.shape, written, read)
 
 
 @functools.partial(jax.jit, static_argnums=2)
