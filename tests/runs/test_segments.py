@@ -160,6 +160,18 @@ def test_segments_that_no_kept_checkpoint_needs_are_deleted(tmp_path: Path) -> N
     assert len(stored_files(tmp_path)) <= 7
 
 
+def test_saves_after_every_row_do_not_make_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "MANY_SEGMENTS", 4)
+    monkeypatch.setattr(segments, "SMALL_BYTES", 3 * ROW)
+    memory, stored = Memory(), None
+    for _ in range(35):
+        memory.write(1)
+        stored = memory.save(tmp_path, stored)
+        assert len(stored.segments) <= 4 + 3
+        assert holds(tmp_path / step_name(memory.written), memory.written)
+    assert stored_files(tmp_path).keys() == listed_files(tmp_path)
+
+
 class Killed(BaseException):
     """The process ends here: nothing that follows is done, so no handler may catch this."""
 

@@ -29,6 +29,10 @@ SEGMENT_BYTES = 256 * 2**20
 """Maximum size of a segment, unless a single row is larger. A segment is deleted only as a whole."""
 BLOCK_BYTES = 16 * 2**20
 """Rows are copied from the device to a file in blocks of this size."""
+MANY_SEGMENTS = 10_000
+SMALL_BYTES = 2**20
+"""If a checkpoint lists many segments, a save writes the newest one again with the new rows while it is small. So even
+a save after every row leaves a number of files that can be listed and mapped."""
 WORD = np.dtype(np.uint32)
 
 Block = UInt32[np.ndarray, "rows ..."]
@@ -144,6 +148,8 @@ def append(directory: Path, ring: Ring, stored: Listing | None) -> Listing:
             sync_folder(directory)
         size = row_bytes(ring.shape)
         kept = [s for s in known if s.end > oldest and _size(folder / s.file) == (s.end - s.first) * size]
+        if len(kept) >= MANY_SEGMENTS and (kept[-1].end - kept[-1].first) * size < SMALL_BYTES:
+            kept.pop()
         new = [_write(folder, ring, *rows) for rows in _lacking(kept, oldest, ring.written, size)]
         if new:
             sync_folder(folder)
