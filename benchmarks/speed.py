@@ -21,6 +21,9 @@ from benchmarks import screen
 from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
 from qdojo.config import make_config
+from qdojo.runs import checkpoint, segments
+from qdojo.tape import ring
+from qdojo.training import restoring
 
 SMALL = {"hidden": (24, 24), "batch_size": 32}
 """The tutorial's network."""
@@ -231,6 +234,38 @@ def row_g(repeats: int) -> Iterable[Row]:
         yield Row("g", f"24-24: {name} over dqn", times, "times", "limit", LIMITS.get(name, math.inf))
 
 
+PIXELS = (84, 84)
+ROWS_A_MINUTE = 60_000
+"""Rows that training writes between two saves, at 1,000 steps/s."""
+
+
+def row_j(repeats: int, capacity: int = 1_000_000) -> Iterable[Row]:
+    """Measure saves of a full tape of frames: the first writes every row, later ones the rows of a minute."""
+    frame = jax.ShapeDtypeStruct(PIXELS, jnp.uint8)
+    tape = ring.empty(capacity, 1, 1, frame)
+    words = jax.block_until_ready(jnp.ones_like(tape.words))
+    gigabytes = words.nbytes / 1e9
+    del tape
+
+    def save(folder: Path, written: int, stored: segments.Listing | None) -> segments.Listing:
+        tape = segments.append(folder, restoring.ring_of(words, written), stored)
+        checkpoint.save(folder, checkpoint.step_name(written), {}, {}, tape)
+        checkpoint.prune(folder)
+        return tape
+
+    first, later = [], []
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder, written, stored = Path(name), capacity, None
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            stored = save(folder, written, stored)
+            (later if first else first).append(time.perf_counter() - began)
+            written += ROWS_A_MINUTE
+    yield Row("j", f"first save of a tape of {gigabytes:.1f} GB, {capacity:,} frames", first, "s", "to see", math.inf)
+    yield Row("j", f"  a save with {ROWS_A_MINUTE:,} new rows", later, "s", "to see", math.inf)
+    yield Row("j", "  its share of a minute", [seconds / 0.6 for seconds in later], "%", "limit", 5.0)
+
+
 ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "a": row_a,
     "b": row_b,
@@ -241,6 +276,7 @@ ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "g": row_g,
     "h": screen.row_h,
     "i": screen.row_i,
+    "j": row_j,
 }
 
 
@@ -257,7 +293,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="number of measurements per row, instead of the row's default")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5}
+    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5, "j": 3}
     found = []
     for key in arguments.rows.split(","):
         for row in ROWS[key](arguments.repeats or repeats[key]):

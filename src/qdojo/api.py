@@ -177,6 +177,7 @@ def resume(
     env = env if env is not None else found.env_given
     parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
+    del loaded  # it maps files
     # Only the new budget is stored: `render` changed only because there is no screen now.
     rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
     with _shown(progress) as shown:

@@ -54,7 +54,7 @@ def _of_run(source: str, spaces: Spaces, root: Path, env: str) -> Step:
                 "use settings that give both runs the same observations and actions."
             )
     written = int(loaded.arrays[f"{TAPE}written"])
-    rows = jax.tree.map(np.asarray, ring.unpack(loaded.arrays[f"{TAPE}words"], like))
+    rows = jax.tree.map(np.asarray, ring.unpack(np.asarray(loaded.arrays[f"{TAPE}words"]), like))
     return _checked(streams(rows, written), spaces, f"dataset {run.path}")
 
 

@@ -1,5 +1,6 @@
 """Converts a state to named arrays and back without changing a bit. `runs/checkpoint.py` handles the files."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,10 @@ def to_arrays(tree: PyTree[Any]) -> Arrays:
     return {_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def from_arrays(template: PyTree[Any], arrays: Arrays, filled_up: tuple[str, ...] = ()) -> PyTree[Any]:
+def from_arrays(template: PyTree[Any], arrays: Mapping[str, Any], filled_up: tuple[str, ...] = ()) -> PyTree[Any]:
     """The tree of `template`'s structure that holds `arrays`; NumPy leaves stay NumPy, the rest go to the device.
+
+    Large arrays are only sliced, so they need not be NumPy arrays: their slices must be, as those of `segments.Rows`.
 
     Arrays named in `filled_up` may have fewer rows than the template; missing rows are zeros. Raises UsageError if a
     name, a shape or a dtype differs from the template, as in the state of another config.
@@ -43,14 +46,14 @@ def from_arrays(template: PyTree[Any], arrays: Arrays, filled_up: tuple[str, ...
     return jax.tree_util.tree_map_with_path(leaf, template)
 
 
-def _fits(found: np.ndarray, like: Any, may_be_short: bool) -> bool:
+def _fits(found: Any, like: Any, may_be_short: bool) -> bool:
     if found.dtype != like.dtype or found.shape == like.shape:
         return bool(found.dtype == like.dtype)
     shorter = found.ndim == len(like.shape) and found.shape[1:] == like.shape[1:] and len(found) < like.shape[0]
     return may_be_short and shorter
 
 
-def _on_device(found: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+def _on_device(found: Any, shape: tuple[int, ...]) -> jax.Array:
     """The array on the device, padded with rows of zeros to `shape`."""
     if found.shape == shape and found.nbytes <= BLOCK_BYTES:
         return jnp.array(found)

@@ -3,7 +3,8 @@ its state to and from these arrays.
 
 A checkpoint is a folder: `arrays.safetensors`, `meta.json`, and `manifest.json` with the SHA-256 and size of the
 other two. It is written as `.tmp-*` and renamed into place. If the name exists, the older checkpoint is called
-`.old-<name>` for the instant between two renames, and every reader looks there too. Nothing is ever unpickled.
+`.old-<name>` for the instant between two renames, and every reader looks there too. Nothing is ever unpickled. The rows
+of a large tape are in files that checkpoints share (`segments.py`), and `meta.json` lists them.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from qdojo.errors import DamagedFile, QdojoError, UsageError
+from qdojo.runs import segments
 from qdojo.runs.directory import sync_folder
 
 ARRAYS, META, MANIFEST = "arrays.safetensors", "meta.json", "manifest.json"
@@ -33,17 +35,21 @@ _MAPPED_BYTES = 2**20
 """Arrays of at least this size are memory-mapped, so that they are read only when used."""
 _MANIFEST_LIMIT_BYTES = 4096
 _META_LIMIT_BYTES = 64 * 2**20
+_TAPE = "tape"
+"""Key of the list of segments in `meta.json`."""
 
-Arrays = dict[str, Shaped[np.ndarray, "..."]]
+Arrays = dict[str, Any]
+"""NumPy arrays by name; the rows of a large tape are a `segments.Rows`, which is read only where it is sliced."""
 
 
 class Loaded(NamedTuple):
-    """A checkpoint, and one sentence for each newer checkpoint that was damaged and skipped."""
+    """A checkpoint, one sentence for each newer checkpoint that was damaged and skipped, and its segments, if any."""
 
     path: Path
     arrays: Arrays
     meta: dict[str, Any]
     skipped: list[str]
+    tape: segments.Listing | None = None
 
 
 def step_name(steps: int) -> str:
@@ -51,15 +57,34 @@ def step_name(steps: int) -> str:
     return f"step-{steps:012d}"
 
 
-def save(directory: Path, name: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]], meta: dict[str, Any]) -> Path:
+def append(directory: Path, ring: segments.Ring | None, stored: segments.Listing | None) -> segments.Listing | None:
+    """Store the rows of a large tape before the checkpoint that needs them: see `segments.append`. None for no ring.
+
+    Leftovers of a killed process are deleted first.
+    """
+    if ring is None:
+        return None
+    _sweep(directory, set() if stored is None else stored.files)
+    return segments.append(directory, ring, stored)
+
+
+def save(
+    directory: Path,
+    name: str,
+    arrays: Mapping[str, Shaped[np.ndarray, "..."]],
+    meta: dict[str, Any],
+    tape: segments.Listing | None = None,
+) -> Path:
     """Save a checkpoint as `directory/name`, replacing one of that name, and return its path.
 
-    Saving a `step-*` checkpoint also deletes all later ones: they were damaged, so a resume fell back to an earlier
-    one. `meta` is any JSON data. There may be one writer at a time, so hold the run's lock. Raises `QdojoError` if it
-    cannot be written, `TypeError` for a dtype or a `meta` that cannot be saved; older checkpoints are then untouched.
+    `tape` lists the rows that `append` has stored. Saving a `step-*` checkpoint also deletes all later ones: they were
+    damaged, so a resume fell back to an earlier one. `meta` is any JSON data. There may be one writer at a time, so
+    hold the run's lock. Raises `QdojoError` if it cannot be written, `TypeError` for a dtype or a `meta` that cannot be
+    saved; older checkpoints are then untouched.
     """
     packed = {key: _packed(key, value) for key, value in arrays.items()}
-    meta_bytes = json.dumps(meta, ensure_ascii=False, indent=1).encode()
+    listed = {} if tape is None else {_TAPE: segments.to_json(tape)}
+    meta_bytes = json.dumps(meta | listed, ensure_ascii=False, indent=1).encode()
     target = directory / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -85,6 +110,10 @@ def save(directory: Path, name: str, arrays: Mapping[str, Shaped[np.ndarray, "..
 
 def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Return the arrays and the meta of one checkpoint. Raises `DamagedFile`, which names the damaged file."""
+    return _intact(path)[:2]
+
+
+def _intact(path: Path) -> tuple[Arrays, dict[str, Any], segments.Listing | None]:
     while True:
         seen = _identity(path)
         try:
@@ -103,7 +132,8 @@ def load_latest(directory: Path) -> Loaded:
     skipped: list[str] = []
     for path in reversed(_steps(directory)):
         try:
-            return Loaded(path, *load(path), skipped)
+            arrays, meta, tape = _intact(path)
+            return Loaded(path, arrays, meta, skipped, tape)
         except DamagedFile as error:
             skipped.append(str(error))
     if skipped:
@@ -117,8 +147,27 @@ def exists(directory: Path) -> bool:
 
 
 def prune(directory: Path, keep: int = 3) -> None:
-    """Delete all but the newest `keep` checkpoints named `step-*`. Call it only after a successful `save`."""
+    """Delete all but the newest `keep` checkpoints named `step-*`, and the segments that none of these needs.
+
+    Call it only after a successful `save`.
+    """
     _delete(_steps(directory)[:-keep])
+    _sweep(directory, set())
+
+
+def _sweep(directory: Path, needed: set[str]) -> None:
+    """Delete the segments that neither `needed` nor a checkpoint names."""
+    needed = set(needed)
+    try:
+        for pattern in ("step-*", ".old-step-*"):
+            for folder in directory.glob(pattern):
+                # A checkpoint that cannot be loaded needs no segments.
+                with contextlib.suppress(ValueError, RecursionError, DamagedFile, FileNotFoundError):
+                    meta = _meta(folder)
+                    needed |= segments.from_json(meta[_TAPE]).files if _TAPE in meta else set()
+    except OSError:
+        return  # it may be readable later
+    segments.sweep(directory, needed)
 
 
 def _packed(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
@@ -192,14 +241,15 @@ def _identity(path: Path) -> int | None:
         return None
 
 
-def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
+def _load(folder: Path) -> tuple[Arrays, dict[str, Any], segments.Listing | None]:
     try:
         _verify(folder)
         # The manifest protects against accidents, not against attacks, so the readers below trust nothing either.
         arrays = _mapped(folder / ARRAYS)
-        if (folder / META).stat().st_size > _META_LIMIT_BYTES:
-            raise DamagedFile(f"{folder / META} is too large.")
-        meta = json.loads((folder / META).read_bytes())
+        meta = _meta(folder)
+        tape = _listing(folder, meta.pop(_TAPE), arrays) if _TAPE in meta else None
+        if tape is not None:
+            arrays[tape.array] = segments.opened(folder.parent, tape)
     except OSError as error:
         raise DamagedFile(f"{error.filename or folder} cannot be read: {error.strerror}.") from error
     except SafetensorError as error:
@@ -208,9 +258,26 @@ def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
         raise DamagedFile(f"{folder / ARRAYS} holds an array of the unknown type {error}.") from error
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{folder / META} is not JSON: {error}.") from error
+    return arrays, meta, tape
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    if (folder / META).stat().st_size > _META_LIMIT_BYTES:
+        raise DamagedFile(f"{folder / META} is too large.")
+    meta = json.loads((folder / META).read_bytes())
     if not isinstance(meta, dict):
         raise DamagedFile(f"{folder / META} is not a JSON object.")
-    return arrays, meta
+    return meta
+
+
+def _listing(folder: Path, data: Any, arrays: Arrays) -> segments.Listing:
+    try:
+        listing = segments.from_json(data)
+        if listing.array in arrays:
+            raise ValueError(f"{listing.array} is in {ARRAYS} too")
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{folder / META} does not list the segments of the tape: {error}.") from error
+    return listing
 
 
 def _mapped(path: Path) -> Arrays:

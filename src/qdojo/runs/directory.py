@@ -28,7 +28,8 @@ config.toml       every setting of the run, fully resolved (TOML)
 metrics.sqlite    episodes, metrics and evaluations of each member (SQLite, tables of those names;
                   `-wal` and `-shm` beside it belong to it while the run is written)
 checkpoints/      step-<steps>/ the last states that training can resume from, best/ the best agent so far;
-                  each holds arrays.safetensors, meta.json and manifest.json (SHA-256 and size of the other two)
+                  each holds arrays.safetensors, meta.json and manifest.json (SHA-256 and size of the other two);
+                  tape/ holds the rows of a large replay memory as 32-bit words, in files that meta.json lists
 curve.png         the learning curve
 result.json       how the run ended and its scores; missing until it ends
 cartpole_weight.weights.h5   the Keras weights of a run with the tutorial preset

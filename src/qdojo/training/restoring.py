@@ -2,8 +2,11 @@
 handles the files."""
 
 import functools
+import math
 import platform
+import shutil
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +17,7 @@ from qdojo.build.training import Loop, Parts
 from qdojo.config import Config, stored_config
 from qdojo.errors import UsageError
 from qdojo.loops.state import TrainState, member_keys
+from qdojo.runs import checkpoint, segments
 from qdojo.training.selection import Best, none_best
 
 VERSIONED = ("qdojo", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
@@ -29,6 +33,8 @@ FREE = {
 """Settings that may change between a checkpoint and a resume, because they do not affect past training."""
 WORDS = "state/tape/words"
 """Name of the tape's rows in a checkpoint."""
+TOLD_BYTES = 10**9
+"""A run whose checkpoints take more than this on disk says so before it begins."""
 ENVIRONMENT = "state/environment/"
 PARTIAL = "state/partial/"
 
@@ -40,13 +46,35 @@ class Progress(NamedTuple):
     best: Best
 
 
-def saved(progress: Progress) -> snapshot.Arrays:
-    """The arrays of a checkpoint: everything except rows of the tape that were never written, which are zeros."""
-    arrays = snapshot.to_arrays(progress)
-    return arrays | {WORDS: arrays[WORDS][: int(progress.state.tape.size)]}
+def saved(progress: Progress) -> tuple[snapshot.Arrays, segments.Ring | None]:
+    """The arrays of a checkpoint, and the rows of the tape if it is so large that they are stored in segments.
+
+    Rows that were never written are zeros, and not saved.
+    """
+    tape = progress.state.tape
+    words = tape.words
+    if not segments.is_large(words.shape):
+        arrays = snapshot.to_arrays(progress)
+        return arrays | {WORDS: arrays[WORDS][: int(tape.size)]}, None
+    others = progress._replace(state=progress.state._replace(tape=tape._replace(words=None)))
+    return snapshot.to_arrays(others), ring_of(words, int(tape.written))
 
 
-def restored(loop: Loop, arrays: snapshot.Arrays) -> Progress:
+def ring_of(words: jax.Array, written: int) -> segments.Ring:
+    """The rows of a tape, which are moved from the device to the host one block at a time."""
+
+    def read(start: int, count: int) -> np.ndarray:
+        return np.asarray(_rows(words, start, count))
+
+    return segments.Ring(WORDS, words.shape, written, read)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _rows(words: jax.Array, start: jax.Array, count: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(words, start, count)
+
+
+def restored(loop: Loop, arrays: checkpoint.Arrays) -> Progress:
     """The progress stored in a checkpoint's arrays. Raises UsageError if they belong to another loop or config."""
     template = loop.template()
     # Checkpoints of earlier versions lack these fields of the tally.
@@ -78,13 +106,13 @@ LATER_TALLY = ("longest", "largest_reward")
 """Fields of the tally that were added after the first version."""
 
 
-def _taken_out(arrays: snapshot.Arrays, inside: str) -> tuple[snapshot.Arrays, snapshot.Arrays]:
+def _taken_out(arrays: checkpoint.Arrays, inside: str) -> tuple[checkpoint.Arrays, checkpoint.Arrays]:
     """The arrays whose names begin with `inside`, without that prefix, and all other arrays."""
     inner = {name.removeprefix(inside): array for name, array in arrays.items() if name.startswith(inside)}
     return inner, {name: array for name, array in arrays.items() if not name.startswith(inside)}
 
 
-def with_settings_of(config: Config, parts: Parts, arrays: snapshot.Arrays) -> Progress:
+def with_settings_of(config: Config, parts: Parts, arrays: checkpoint.Arrays) -> Progress:
     """A checkpoint's progress with the numeric settings of another config, which are part of the state.
 
     Raises UsageError if that config requires a state of another shape.
@@ -98,6 +126,45 @@ def with_settings_of(config: Config, parts: Parts, arrays: snapshot.Arrays) -> P
 def best_template(template: TrainState) -> Best:
     """Shapes and dtypes of the best agents."""
     return jax.eval_shape(none_best, template.agents.params)
+
+
+def disk_bytes(config: Config, template: TrainState) -> int:
+    """Bytes that a run's checkpoints take on disk at least: three are kept while a fourth is written.
+
+    A large tape is stored once, in segments. The rows written between the kept checkpoints, whose number depends on the
+    speed of training, come on top. The rows of a data set are not counted, because it has not been read yet.
+    """
+    capacity = template.tape.capacity
+    rows = 0 if config.dataset is not None else min(capacity, math.ceil(config.steps / config.num_envs))
+    words = template.tape.words
+    tape = rows * segments.row_bytes(words.shape)
+    best = _bytes(best_template(template))
+    each = _bytes(template.agents) + _bytes(template.memory) + best
+    if segments.is_large(words.shape):
+        return tape + 4 * each + 2 * best
+    return 4 * (tape + each) + 2 * best
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def told_of_disk(config: Config, loop: Loop, root: Path) -> list[str]:
+    """A notice if the checkpoints of a new run under `root` will take much of the disk.
+
+    Raises UsageError if they do not fit.
+    """
+    needed = disk_bytes(config, loop.template())
+    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UsageError(
+            f"The checkpoints of this run take {needed / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are free in "
+            f"{root}; free some space, choose a folder on another disk (--runs), or lower capacity_steps."
+        )
+    if needed < TOLD_BYTES:
+        return []
+    return [f"the checkpoints of this run will take about {needed / 1e9:,.1f} GB in {root}."]
 
 
 @functools.cache

@@ -21,10 +21,11 @@ from qdojo.loops.state import TrainState
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create, replace_config, write_atomically
 from qdojo.runs.metrics import set_damaged_aside
+from qdojo.runs.segments import Listing
 from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.training.judging import FINAL_SEED, Judge
 from qdojo.training.observers import Observers, Started
-from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, with_settings_of
+from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, told_of_disk, with_settings_of
 from qdojo.training.selection import Best, delivered, none_best
 from qdojo.training.stopping import CutOff, Interrupted, stop_requests
 from qdojo.types import Report
@@ -35,10 +36,11 @@ PAUSE_SECONDS = 1.0
 
 def start(config: Config, parts: Parts, root: Path, observers: Observers) -> RunDirectory:
     """Train a new run under `root` until its budget is spent or the environment is solved."""
+    disk = told_of_disk(config, parts.loop, root)
     run = create(root, config.env, config.preset, config.to_toml())
     with run.lock(), contextlib.closing(parts.loop), _closing(observers):
         observers.tell("started", Started(run, config, parts.loop.name, at_step=0))
-        for warning in _foreseen(config, parts):
+        for warning in [*_foreseen(config, parts), *disk]:
             observers.tell("warned", warning)
         observers.tell("compiling")
         try:
@@ -56,15 +58,18 @@ def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) ->
     """A new run directory under `root` that continues from a checkpoint with other settings.
 
     It is complete when this returns, and removed if this fails. Raises UsageError if the settings require a state of
-    another shape or another loop.
+    another shape or another loop, or the disk is too full.
     """
     progress = with_settings_of(config, parts, source.arrays)
     best = delivered(progress.best, progress.state.agents.params)
     meta = source.meta | checkpoint_meta(config)
+    told_of_disk(config, parts.loop, root)
     run = create(root, config.env, config.preset, config.to_toml())
     try:
         save_delivered(run, best, meta, parts)
-        checkpoint.save(run.checkpoints_path, source.path.name, saved(progress), meta)
+        arrays, ring = saved(progress)
+        tape = checkpoint.append(run.checkpoints_path, ring, None)
+        checkpoint.save(run.checkpoints_path, source.path.name, arrays, meta, tape)
     except BaseException:
         shutil.rmtree(run.path)
         raise
@@ -84,6 +89,9 @@ def proceed(
             observers.tell("warned", skipped)
         progress = restored(parts.loop, loaded.arrays)
         state, warning = parts.loop.reopened(progress.state)
+        tape = loaded.tape
+        if tape is not None and state.tape is not progress.state.tape:
+            tape = tape.without_newest()  # this row now ends the lost episodes
         if warning:
             observers.tell("warned", warning)
         if damage := set_damaged_aside(run.metrics_path):
@@ -93,7 +101,8 @@ def proceed(
         steps, unjudged = int(loaded.meta["steps"]), bool(loaded.meta.get("unjudged", False))
         observers.tell("started", Started(run, config, parts.loop.name, steps, unjudged))
         observers.tell("compiling")
-        trainer = Trainer(run, config, parts, observers, steps, unjudged, loaded.meta["seconds"])
+        trainer = Trainer(run, config, parts, observers, steps, unjudged, loaded.meta["seconds"], tape)
+        del loaded  # it maps files, whose room on the disk is not free before, even if they are deleted
         trainer.train(state, progress.best)
 
 
@@ -146,12 +155,14 @@ class Trainer:
         steps: int = 0,
         unjudged: bool = False,
         seconds: dict[str, float] | None = None,
+        tape: Listing | None = None,
     ) -> None:
-        """`steps`, `unjudged` and `seconds` are the values in the checkpoint from which a run resumes."""
+        """`steps`, `unjudged`, `seconds` and `tape` are the values in the checkpoint from which a run resumes."""
         self.run, self.config, self.parts, self.loop, self.observers = run, config, parts, parts.loop, observers
         self._seconds_before: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (seconds or {})
         self._train_seconds = 0.0
         self._steps = steps
+        self._tape = tape
         self._unjudged = unjudged
         """Whether an evaluation at these steps is still due: a resume repeats one that was cut off."""
         self._saved_at = self._yielded_at = time.monotonic()
@@ -252,7 +263,7 @@ class Trainer:
         )
 
     def _save(self, state: TrainState) -> None:
-        arrays = saved(Progress(state, self._judge.best))
+        arrays, ring = saved(Progress(state, self._judge.best))
         # A loss can be finite while the gradient, or Adam's squared gradient, is not.
         for name, array in arrays.items():
             if name.startswith("state/agents/") and not np.isfinite(array).all():
@@ -266,7 +277,8 @@ class Trainer:
             "seconds": self._seconds(),
         }
         folder = self.run.checkpoints_path
-        checkpoint.save(folder, checkpoint.step_name(self._steps), arrays, meta)
+        self._tape = checkpoint.append(folder, ring, self._tape)
+        checkpoint.save(folder, checkpoint.step_name(self._steps), arrays, meta, self._tape)
         save_delivered(self.run, self._delivered(state), meta, self.parts)
         checkpoint.prune(folder)
         self._saved_at = time.monotonic()

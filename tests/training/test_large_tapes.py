@@ -1,0 +1,301 @@
+"""Runs whose tape is large: its rows are saved once, and a resume, a fork or a data set reads them as they were."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import qdojo
+from qdojo.build.training import build
+from qdojo.config import make_config
+from qdojo.errors import UsageError
+from qdojo.runs import checkpoint, segments
+from qdojo.runs.directory import RunDirectory, list_runs
+from qdojo.training import restoring
+
+SETTINGS: dict[str, Any] = {
+    "seed": 3,
+    "num_envs": 2,
+    "steps": 400,
+    "hidden": (8,),
+    "capacity_steps": 120,
+    "batch_size": 8,
+    "warmup_steps": 40,
+    "collect_steps": 4,
+    "report_every_steps": 20,
+    "eval_every_steps": 200,
+    "eval_episodes": 1,
+    "final_eval_episodes": 1,
+    "checkpoint_every_seconds": 0.0,
+    "progress": False,
+}
+"""60 rows, which are overwritten three times."""
+WORDS = restoring.WORDS
+
+
+@pytest.fixture(autouse=True)
+def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a few rows, which end elsewhere than the ring."""
+    monkeypatch.setattr(segments, "LEAST_BYTES", 0)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 7 * 56)
+    monkeypatch.setattr(segments, "BLOCK_BYTES", 3 * 56)
+
+
+class Copies:
+    """Keeps the run directory as a SIGKILL after some report would leave it."""
+
+    def __init__(self, root: Path, after: int) -> None:
+        self.root, self.after, self.seen = root, after, 0
+
+    def started(self, started: Any) -> None:
+        self.run = started.run.path
+
+    def reported(self, _: Any) -> None:
+        self.seen += 1
+        if self.seen == self.after:
+            shutil.copytree(self.run, self.root / self.run.name)
+
+
+def files(run: RunDirectory) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (run.checkpoints_path / "tape").iterdir()}
+
+
+def states(run: RunDirectory) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in checkpoint.load_latest(run.checkpoints_path).arrays.items()}
+
+
+def assert_same(ours: RunDirectory, theirs: RunDirectory) -> None:
+    a, b = states(ours), states(theirs)
+    assert a.keys() == b.keys()
+    for name, array in a.items():
+        np.testing.assert_array_equal(array, b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def as_before(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    """A run with its tape in each checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "LEAST_BYTES", 2**26)
+        run = qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("before"), **SETTINGS)
+    assert not (run.directory.checkpoints_path / "tape").exists()
+    return run
+
+
+@pytest.mark.parametrize("loop", ["device", "host"])
+def test_a_run_killed_after_its_ring_was_full_ends_with_the_same_bits(
+    loop: str, as_before: qdojo.Run, tmp_path: Path
+) -> None:
+    whole = qdojo.train(
+        "CartPole-v1", root=tmp_path / "whole", loop=loop, observers=[Copies(tmp_path / "killed", 18)], **SETTINGS
+    )
+    (killed,) = list_runs(tmp_path / "killed")
+    loaded = checkpoint.load_latest(killed.checkpoints_path)
+    rows = loaded.meta["steps"] // 2
+    assert 60 < rows < 200
+    assert rows % 60 != 0, "the ring would begin with its oldest row"
+    assert isinstance(loaded.arrays[WORDS], segments.Rows)
+    before = files(killed)
+    qdojo.resume(killed.path, progress=False)
+    assert_same(killed, whole.directory)
+    assert before.items() & files(killed).items(), "rows from before the kill were written again"
+    assert len(files(killed)) < 60 / 3 + 3 * 2 + 1, "old segments were not deleted"
+    if loop == "device":
+        assert_same(as_before.directory, whole.directory)
+
+
+def test_a_run_that_had_its_tape_in_each_checkpoint_goes_on_in_segments(as_before: qdojo.Run, tmp_path: Path) -> None:
+    run = RunDirectory(Path(shutil.copytree(as_before.path, tmp_path / as_before.path.name)))
+    qdojo.resume(run.path, steps=440, progress=False)
+    longer = qdojo.train("CartPole-v1", root=tmp_path / "longer", **SETTINGS | {"steps": 440})
+    np.testing.assert_array_equal(states(run)[WORDS], states(longer.directory)[WORDS])
+    assert files(run)
+
+
+def test_a_resume_maps_no_file_while_it_trains(tmp_path: Path) -> None:
+    """The room of a deleted segment is free at once."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("it reads /proc")
+
+    class Looks:
+        mapped: str | None = None
+
+        def reported(self, _: Any) -> None:
+            self.mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    run = qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
+    looks = Looks()
+    qdojo.resume(run.path, steps=440, observers=[looks], progress=False)
+    assert looks.mapped is not None
+    assert ".rows" not in looks.mapped
+
+
+def test_only_new_rows_are_read_from_the_device_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is written once, and no array of the tape's size leaves the device."""
+    written: list[tuple[int, int]] = []
+    write = segments._write
+
+    def noted(folder: Path, ring: segments.Ring, first: int, end: int) -> segments.Segment:
+        written.append((first, end))
+        return write(folder, ring, first, end)
+
+    largest, to_arrays = 0, restoring.snapshot.to_arrays
+
+    def measured(tree: Any) -> Any:
+        nonlocal largest
+        arrays = to_arrays(tree)
+        largest = max(largest, *(array.nbytes for array in arrays.values()))
+        return arrays
+
+    monkeypatch.setattr(segments, "_write", noted)
+    monkeypatch.setattr(restoring.snapshot, "to_arrays", measured)
+    qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
+    assert [first for first, _ in written[1:]] == [end for _, end in written[:-1]]
+    assert (written[0][0], written[-1][1]) == (0, 200)
+    assert largest < 60 * 56
+
+
+def test_a_damaged_segment_is_named_and_the_checkpoint_before_leads_to_the_same_end(tmp_path: Path) -> None:
+    whole = qdojo.train("CartPole-v1", root=tmp_path / "whole", observers=[Copies(tmp_path / "killed", 11)], **SETTINGS)
+    (killed,) = list_runs(tmp_path / "killed")
+    newest = max((killed.checkpoints_path / "tape").iterdir())
+    content = bytearray(newest.read_bytes())
+    content[5] ^= 1
+    newest.write_bytes(content)
+    told: list[str] = []
+
+    class Hears:
+        def warned(self, message: str) -> None:
+            told.append(message)
+
+    qdojo.resume(killed.path, observers=[Hears()], progress=False)
+    assert len(told) == 1
+    assert str(newest) in told[0]
+    assert_same(killed, whole.directory)
+
+
+def test_a_fork_has_its_own_copy_of_the_tape(tmp_path: Path) -> None:
+    run = qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
+    text = run.directory.config_path.read_text(encoding="utf-8")
+    run.directory.config_path.write_text(text.replace("discount = 0.99", "discount = 0.5"), encoding="utf-8")
+
+    class Quits:
+        def compiling(self) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        qdojo.resume(run.path, root=tmp_path / "forks", fork=True, observers=[Quits()], progress=False)
+    (fork,) = list_runs(tmp_path / "forks")
+    before = states(run.directory)
+    shutil.rmtree(run.path)
+    np.testing.assert_array_equal(states(fork)[WORDS], before[WORDS])
+    assert qdojo.resume(fork.path, steps=440, progress=False).result["steps"] == 440
+
+
+def test_logged_rows_are_read_from_segments_and_saved_once(
+    as_before: qdojo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
+    fields: dict[str, Any] = SETTINGS | {"preset": "cql", "num_envs": 1, "quantiles": 4, "steps": 120}
+    fields |= {"capacity_steps": 400, "warmup_steps": 1_000}
+    saves: list[dict[str, int]] = []
+    save = checkpoint.save
+
+    def noted(directory: Path, *arguments: Any) -> Path:
+        path = save(directory, *arguments)
+        saves.append(files(RunDirectory(directory.parent)))
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", noted)
+        ours = qdojo.train("CartPole-v1", root=tmp_path / "ours", dataset=str(run.path), **fields)
+    assert len(saves) > 6
+    assert saves[0]
+    assert all(each == saves[0] for each in saves)
+    monkeypatch.setattr(segments, "LEAST_BYTES", 2**26)
+    theirs = qdojo.train("CartPole-v1", root=tmp_path / "theirs", dataset=str(as_before.path), **fields)
+    assert_same(ours.directory, theirs.directory)
+
+
+class Forgetful(gym.Env[np.ndarray, int]):
+    """Counts its resets across the process, whatever the seed, so no episode can be rebuilt."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    resets = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        Forgetful.resets += 1
+        self.steps = 0
+        return self._seen(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self._seen(), 1.0, False, self.steps == 30, {}
+
+    def _seen(self) -> np.ndarray:
+        return np.float32([Forgetful.resets, self.steps, 0, 0])
+
+
+def test_a_statistical_resume_saves_the_row_that_it_changed(tmp_path: Path) -> None:
+    """Its newest row is `last` now, but not in the segment that an earlier checkpoint lists."""
+    run = qdojo.train(Forgetful, root=tmp_path, **SETTINGS)
+    loaded = checkpoint.load_latest(run.directory.checkpoints_path)
+    newest, before = (loaded.meta["steps"] // 2 - 1) % 60, np.asarray(loaded.arrays[WORDS])
+    assert not (before[newest, 0, :, 0] >= 2).any()
+    told: list[str] = []
+
+    class Hears:
+        def warned(self, message: str) -> None:
+            told.append(message)
+
+    qdojo.resume(run.path, steps=420, observers=[Hears()], progress=False)
+    assert any("statistical resume" in message for message in told)
+    after = states(run.directory)[WORDS]
+    assert (after[newest, 0, :, 0] == 2).all()
+    kept = [row for row in range(60) if not 0 <= (row - newest) % 60 <= 10]
+    np.testing.assert_array_equal(after[kept], before[kept])
+
+
+def test_the_room_on_the_disk_is_told_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And refused, before anything is written, if the disk does not have it."""
+    told: list[str] = []
+
+    class Hears:
+        def warned(self, message: str) -> None:
+            told.append(message)
+
+    settings = SETTINGS | {"hidden": (64, 64)}
+    run = qdojo.train("CartPole-v1", root=tmp_path / "small", observers=[Hears()], **settings)
+    assert not told
+    folder = run.directory.checkpoints_path
+    on_disk = sum(path.stat().st_size for path in folder.rglob("*.*") if path.suffix in (".rows", ".safetensors"))
+    needed = restoring.disk_bytes(run.config, build(run.config).loop.template())
+    assert on_disk * 0.5 < needed < on_disk * 2
+    monkeypatch.setattr(restoring, "TOLD_BYTES", needed - 1)
+    qdojo.train("CartPole-v1", root=tmp_path / "small", observers=[Hears()], **settings)
+    assert len(told) == 1
+    assert told[0].startswith("the checkpoints of this run will take about 0.0 GB in")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    with pytest.raises(
+        UsageError, match=r"^The checkpoints of this run take .* GB, but only .* GB are free in .*--runs"
+    ):
+        qdojo.train("CartPole-v1", root=tmp_path / "full", **settings)
+    assert not (tmp_path / "full").exists()
+
+
+def test_a_large_tape_is_counted_once_and_a_small_one_in_each_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def needed(capacity: int, steps: int) -> int:
+        config = make_config("CartPole-v1", capacity_steps=capacity, steps=steps)
+        return restoring.disk_bytes(config, build(config).loop.template())
+
+    row = 28
+    assert needed(20_000, 100_000) - needed(10_000, 100_000) == 10_000 * row
+    assert needed(20_000, 15_000) - needed(20_000, 10_000) == 5_000 * row
+    monkeypatch.setattr(segments, "LEAST_BYTES", 2**26)
+    assert needed(20_000, 100_000) - needed(10_000, 100_000) == 4 * 10_000 * row
