@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdojo import snapshot
-from qdojo.build.memory import told_of_size
 from qdojo.build.training import Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
@@ -23,6 +22,7 @@ from qdojo.runs.directory import RunDirectory, create, replace_config, write_ato
 from qdojo.runs.metrics import set_damaged_aside
 from qdojo.runs.segments import Listing
 from qdojo.statistics import interquartile_mean, member_interval
+from qdojo.training.foreseen import foreseen
 from qdojo.training.judging import FINAL_SEED, Judge
 from qdojo.training.observers import Observers, Started
 from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, told_of_disk, with_settings_of
@@ -40,7 +40,7 @@ def start(config: Config, parts: Parts, root: Path, observers: Observers) -> Run
     run = create(root, config.env, config.preset, config.to_toml())
     with run.lock(), contextlib.closing(parts.loop), _closing(observers):
         observers.tell("started", Started(run, config, parts.loop.name, at_step=0))
-        for warning in [*_foreseen(config, parts), *disk]:
+        for warning in [*foreseen(config, parts), *disk]:
             observers.tell("warned", warning)
         observers.tell("compiling")
         try:
@@ -118,29 +118,6 @@ def _closing(observers: Observers) -> Any:
         yield
     finally:
         observers.tell("closed")
-
-
-def _foreseen(config: Config, parts: Parts) -> list[str]:
-    """Warnings for the user before a run begins."""
-    told = [] if parts.told is None else [parts.told]
-    if config.dataset is None and config.warmup_steps >= config.steps:
-        told.append(f"nothing will be learned: steps={config.steps} ends before warmup_steps={config.warmup_steps}.")
-    every = config.eval_every_steps
-    if every is not None and every < config.collect_steps:
-        told.append(
-            f"evaluations happen every {config.collect_steps:,} steps, not every {every:,}, because agents change once "
-            "per collect_steps."
-        )
-    # A user's vector environment does not reveal the limits of its copies.
-    if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
-        told.append(
-            f"{parts.spec.name} declares no time limit, so evaluation episodes that the agent does not end are cut "
-            "(eval_episode_steps); it is better to wrap it in gymnasium.wrappers.TimeLimit, or to register it with "
-            "max_episode_steps."
-        )
-    if size := told_of_size(parts.agent, parts.spaces.observation_shape):
-        told.append(size)
-    return told
 
 
 class Trainer:

@@ -1,0 +1,28 @@
+"""Warnings that a user should read before a run begins. Errors are raised where the settings are read."""
+
+from qdojo.build.memory import told_of_size
+from qdojo.build.training import Parts
+from qdojo.config import Config
+
+
+def foreseen(config: Config, parts: Parts) -> list[str]:
+    """Warnings for the user before a run begins."""
+    told = [] if parts.told is None else [parts.told]
+    if config.dataset is None and config.warmup_steps >= config.steps:
+        told.append(f"nothing will be learned: steps={config.steps} ends before warmup_steps={config.warmup_steps}.")
+    every = config.eval_every_steps
+    if every is not None and every < config.collect_steps:
+        told.append(
+            f"evaluations happen every {config.collect_steps:,} steps, not every {every:,}, because agents change once "
+            "per collect_steps."
+        )
+    # A user's vector environment does not reveal the limits of its copies.
+    if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
+        told.append(
+            f"{parts.spec.name} declares no time limit, so evaluation episodes that the agent does not end are cut "
+            "(eval_episode_steps); it is better to wrap it in gymnasium.wrappers.TimeLimit, or to register it with "
+            "max_episode_steps."
+        )
+    if size := told_of_size(parts.agent, parts.spaces.observation_shape):
+        told.append(size)
+    return told
