@@ -311,7 +311,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File, str, Path], None], str]] = {
     "virtual": (virtual, "another file"),
     "objects": (replaced(shape=(4, 24), dtype=h5py.string_dtype()), "not floats"),
     "integers": (replaced(shape=(4, 24), dtype="<i4"), "not floats"),
-    "huge pieces": (replaced(shape=(4, 24), maxshape=(None, None), chunks=(4096, 4096), dtype="<f4"), "pieces"),
+    "huge pieces": (replaced(shape=(4, 24), maxshape=(None, None), chunks=(4096, 4096), dtype="<f4"), "in chunks"),
     "not finite": (replaced(data=np.full((4, 24), np.nan, np.float32)), "finite"),
     "beyond float32": (replaced(data=np.full((4, 24), 1e300)), "finite"),
     "a group": (a_group, "no array"),

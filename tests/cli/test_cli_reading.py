@@ -84,7 +84,18 @@ def test_show(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> No
 
 def test_eval(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> None:
     found = _json(capsys, "eval", trained["run"], "--episodes", "2")
-    assert set(found) == {"run", "episodes", "mean", "iqm", "interval", "returns", "cut", "bound_steps"}
+    assert set(found) == {
+        "run",
+        "episodes",
+        "mean",
+        "iqm",
+        "interval",
+        "returns",
+        "cut",
+        "bound_steps",
+        "human_normalized",
+    }
+    assert found["human_normalized"] is None, "it is no Atari game"
     assert found["mean"] == trained["eval"]["mean"], "the starts of seed 0 are those of the end of training"
     assert [len(returns) for returns in found["returns"]] == [2, 2]
     assert run(["eval", trained["run"], "--episodes", "2"]) == 0

@@ -19,6 +19,7 @@ CONFIG = make_config(
     "catch",
     steps=8_000,
     hidden=(64,),
+    torso_width=0.5,
     batch_size=16,
     num_envs=8,
     collect_steps=16,
