@@ -218,3 +218,12 @@ def test_the_tutorials_agent_has_no_stack(tmp_path: Any) -> None:
     with pytest.raises(UsageError, match=r"frame_stack=2 does not go with agent='tutorial'"):
         qdojo.train("CartPole-v1", preset="tutorial", frame_stack=2, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stack_that_no_episode_fills_is_refused(tmp_path: Any) -> None:
+    def short() -> gym.Env[Any, Any]:
+        return gym.wrappers.TimeLimit(Counting(), 3)
+
+    with pytest.raises(UsageError, match=r"frame_stack is 4, but episodes of .* end after 3 steps; use 3 or less\."):
+        qdojo.train(short, frame_stack=4, root=tmp_path)
+    assert list(tmp_path.iterdir()) == []

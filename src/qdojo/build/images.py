@@ -19,7 +19,14 @@ SIDE = 84
 
 
 def check_images(config: Config, spec: EnvSpec) -> None:
-    """Raises UsageError for stacks of colour images, which no torso can read, and for float images of 0 to 255."""
+    """Raises UsageError for stacks of colour images, which no torso can read, for float images of 0 to 255, and for
+    stacks that no episode fills."""
+    steps = spec.max_episode_steps
+    if steps is not None and config.frame_stack > steps:
+        raise UsageError(
+            f"frame_stack is {config.frame_stack}, but episodes of {spec.name} end after {steps} steps; use {steps} or "
+            "less."
+        )
     space = spec.observation_space
     if not isinstance(space, gym_spaces.Box) or config.network != "mlp":
         return
