@@ -10,9 +10,8 @@ from gymnasium import spaces as gym_spaces
 from qdojo.config import Config, beyond_preset
 from qdojo.envs.resolve import EnvSpec
 from qdojo.errors import UsageError
+from qdojo.networks.torsos import LEAST_SIDES
 
-LEAST_SIDE = 36
-"""Shortest side from which an observation counts as an image."""
 LARGE_BYTES = 50_000
 """Size of an observation from which smaller images are suggested; about seven images of 84 x 84 pixels."""
 SIDE = 84
@@ -33,13 +32,13 @@ def check_images(config: Config, spec: EnvSpec) -> None:
     if config.torso == "dense" and beyond_preset(config, ("torso",)):
         return
     shape = tuple(space.shape)
-    if len(shape) == 4 and space.dtype == np.uint8 and sorted(shape)[-2] >= LEAST_SIDE:
+    if len(shape) == 4 and space.dtype == np.uint8 and sorted(shape)[-2] >= LEAST_SIDES["nature"]:
         raise UsageError(
             f"observations of {spec.name} have shape {shape}, a stack of colour images, which no torso can read; let "
             f"qdojo stack single images (frame_stack={min(shape[0], 32)}), convert them to greyscale, or set "
             "torso='dense'."
         )
-    is_image = len(shape) == 3 and sorted(shape)[1] >= LEAST_SIDE and {shape[0], shape[2]} & {1, 3, 4}
+    is_image = len(shape) == 3 and sorted(shape)[1] >= LEAST_SIDES["nature"] and {shape[0], shape[2]} & {1, 3, 4}
     if is_image and space.dtype.kind == "f" and float(space.high.max()) == 255.0:
         raise UsageError(
             f"observations of {spec.name} are {space.dtype} images of 0 to 255, which the network would not treat as "
