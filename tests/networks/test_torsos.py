@@ -85,6 +85,13 @@ def test_plain_torsos_are_convolutions_with_relu(kind: Any, width: float, kernel
     np.testing.assert_allclose(found, expected.ravel(), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["nature", "der"])
+def test_plain_torsos_see_every_pixel_of_a_frame(kind: Any) -> None:
+    torso = jax.tree.map(jnp.ones_like, filled(lambda: Convolutions(1, kind, 0.05, KEY)))
+    slopes = jax.jit(jax.grad(lambda x: jnp.sum(torso(x))))(jnp.ones((84, 84, 1)))
+    assert np.all(np.asarray(slopes) > 0.0)
+
+
 @pytest.mark.parametrize(("sides", "spectral"), [((6, 5), False), ((1, 3), True)])
 def test_a_stage_of_impala(sides: tuple[int, int], spectral: bool) -> None:
     x, stage = drawn(*sides, 2), filled(lambda: Stage(2, 4, spectral, KEY))

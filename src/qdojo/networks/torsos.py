@@ -21,7 +21,9 @@ PLAIN: dict[str, tuple[tuple[int, int, int], ...]] = {
 }
 """Channels, kernel side and stride of each convolution. Mnih et al. (2015), methods, model architecture; and for `der`,
 the Data-Efficient Rainbow, van Hasselt et al. (2019), appendix E."""
-LEAST_SIDES = {"nature": 36, "der": 25, "impala": 1}
+PADDINGS: dict[str, Padding] = {"nature": "VALID", "der": "SAME"}
+"""Without padding, `der` would not see the last 9 of 84 rows and columns, where a player's paddle is in Pong."""
+LEAST_SIDES = {"nature": 36, "der": 1, "impala": 1}
 """Shortest side of an image for which a torso leaves any output."""
 STAGES = (16, 32, 32)
 """Channels of each stage: Espeholt et al. (2018), figure 3."""
@@ -100,7 +102,7 @@ class Convolutions(eqx.Module):
         self.convolutions = []
         for (channels, side, stride), k in zip(PLAIN[kind], keys, strict=True):
             outputs = widened(channels, width)
-            self.convolutions.append(Convolution(inputs, outputs, k, side=side, stride=stride, padding="VALID"))
+            self.convolutions.append(Convolution(inputs, outputs, k, side=side, stride=stride, padding=PADDINGS[kind]))
             inputs = outputs
 
     def __call__(self, x: Float[Array, "height width channels"]) -> Float[Array, "features"]:
@@ -224,5 +226,6 @@ def features(kind: Kind, height: int, width: int, multiplier: float) -> int:
             sides = [math.ceil(side / 2) for side in sides]
         return math.prod(sides) * widened(STAGES[-1], multiplier)
     for _, side, stride in PLAIN[kind]:
-        sides = [(length - side) // stride + 1 for length in sides]
+        lost = 0 if PADDINGS[kind] == "SAME" else side - 1
+        sides = [math.ceil((length - lost) / stride) for length in sides]
     return math.prod(sides) * widened(PLAIN[kind][-1][0], multiplier)
