@@ -42,6 +42,7 @@ def train(
     render: Literal["none", "human"] = "none",
     atari_protocol: Literal["machado2018", "dqn2015"] = "machado2018",
     frame_skip: int | None = None,
+    max_pooling: bool | None = None,
     grayscale: bool | None = None,
     resize: int | None = None,
     from_pixels: bool = False,
@@ -154,6 +155,7 @@ def train(
         render: `human`: show training in a window; one member and one copy only. Default: "none".
         atari_protocol: Atari: rules with sticky actions (Machado et al., 2018), or no-op starts and life loss (Mnih et al., 2015). Default: "machado2018".
         frame_skip: Frames for which each action is repeated. Atari: 4. Default: None.
+        max_pooling: Atari: observe the pixel-wise maximum of the last two frames, because sprites flicker; both protocols do. Default: None.
         grayscale: Convert images to greyscale. Atari: yes. Default: None.
         resize: Resize images to squares with sides of this many pixels. Atari: 84. Default: None.
         from_pixels: Learn from rendered images (`rgb_array`) instead of the environment's observations. Default: False.

@@ -18,7 +18,15 @@ STEPS = int(os.environ.get("QDOJO_ATARI_STEPS", "150"))
 
 def ours(game: str, rules: Rules) -> AtariGame:
     return AtariGame(
-        AtariRules(game, rules.sticky, rules.skip, rules.noop_max, rules.life_loss, max_frames=rules.max_frames)
+        AtariRules(
+            game,
+            sticky_actions=rules.sticky,
+            frame_skip=rules.skip,
+            max_pooling=rules.pooled,
+            noop_max=rules.noop_max,
+            terminal_on_life_loss=rules.life_loss,
+            max_frames=rules.max_frames,
+        )
     )
 
 
@@ -62,6 +70,11 @@ def differences(game: str, rules: Rules, steps: int, seed: int = 0) -> tuple[int
 @pytest.mark.parametrize("game", GAMES)
 def test_each_frame_reward_and_end_is_that_of_the_plain_loop(game: str, rules: Rules) -> None:
     wrong, _ = differences(game, rules, STEPS)
+    assert wrong == 0
+
+
+def test_without_pooling_the_last_frame_is_shown() -> None:
+    wrong, _ = differences("space_invaders", Rules(pooled=False), 60)
     assert wrong == 0
 
 

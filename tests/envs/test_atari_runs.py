@@ -32,7 +32,7 @@ def test_an_id_is_played_by_the_protocol_and_each_part_may_be_another() -> None:
     config = make_config("ALE/Pong-v5")
     assert {name: getattr(config, name) for name in PROTOCOLS["machado2018"]} == PROTOCOLS["machado2018"]
     rules = AtariRules("pong")
-    assert AtariRules("pong", **Preparation.of(config).settings | {"noop_max": 0}) == rules
+    assert resolve("ALE/Pong-v5", Preparation.of(config)).make().rules == rules
     config = make_config("ALE/Pong-v5", atari_protocol="dqn2015", sticky_actions=0.1, resize=42, clip_rewards=False)
     assert (config.sticky_actions, config.noop_max, config.terminal_on_life_loss) == (0.1, 30, True)
     assert (config.resize, config.clip_rewards, config.frame_skip) == (42, False, 4)
@@ -58,6 +58,21 @@ def test_a_run_of_before_has_the_environment_that_it_had() -> None:
     assert not isinstance(env, AtariGame)
     assert env.observation_space.shape == (210, 160, 3)
     env.close()
+
+
+@pytest.mark.parametrize("off", ["grayscale", "max_pooling"])
+def test_what_is_switched_off_stays_off_also_when_the_game_is_made_again(off: str) -> None:
+    spec = resolve("ALE/Pong-v5", Preparation.of(make_config("ALE/Pong-v5", **{off: False})))
+    again = from_description(json.loads(json.dumps(described(spec))))
+    for made in (spec, again):
+        env = made.make()
+        assert env.rules == AtariRules("pong", **{off: False})
+        env.close()
+
+
+def test_a_setting_that_is_off_leaves_other_environments_as_they_are() -> None:
+    spec = resolve("CartPole-v1", Preparation.of(make_config("CartPole-v1", grayscale=False)))
+    assert spec.preparation is None
 
 
 @pytest.mark.parametrize("game", ["ALE/Pong-v5", "ALE/Breakout-v5"])

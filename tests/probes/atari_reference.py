@@ -19,6 +19,7 @@ from ale_py import roms
 class Rules:
     sticky: float = 0.25
     skip: int = 4
+    pooled: bool = True
     noop_max: int = 0
     life_loss: bool = False
     max_frames: int = 108_000
@@ -58,7 +59,7 @@ def episode(game: str, rules: Rules, seed: int, actions: Iterator[int]) -> Itera
             if ale.game_over():
                 break
         # The brighter of the last two of all frames; of an action that the end cut short, the last one.
-        whole = len(screens) == rules.skip > 1
+        whole = rules.pooled and len(screens) == rules.skip > 1
         shown = np.maximum(screens[-2], screens[-1]) if whole else screens[-1]
         lost = ale.lives() < lives
         lives = ale.lives()

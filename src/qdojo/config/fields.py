@@ -86,6 +86,8 @@ class ScreenSettings(Group):
     """Atari: rules with sticky actions (Machado et al., 2018), or no-op starts and life loss (Mnih et al., 2015)."""
     frame_skip: Positive | None = None
     """Frames for which each action is repeated. Atari: 4."""
+    max_pooling: bool | None = None
+    """Atari: observe the pixel-wise maximum of the last two frames, because sprites flicker; both protocols do."""
     grayscale: bool | None = None
     """Convert images to greyscale. Atari: yes."""
     resize: Annotated[int, Field(ge=8, le=1024)] | None = None

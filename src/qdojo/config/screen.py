@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 _MACHADO2018 = {
     "frame_stack": 4,
     "frame_skip": 4,
+    "max_pooling": True,
     "grayscale": True,
     "resize": 84,
     "clip_rewards": True,
@@ -25,7 +26,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True, "eval_epsilon": 0.05},
 }
 """Settings of each protocol. A preset's settings and given ones take precedence."""
-_ATARI_ONLY = ("sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
+_ATARI_ONLY = ("max_pooling", "sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
 
 
 def is_atari(env: str) -> bool:

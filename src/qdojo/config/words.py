@@ -79,6 +79,7 @@ OURS: dict[str, str] = {
     "pretrained load_weights checkpoint": "weights",
     "reward_threshold stop_reward": "solved_at",
     "frameskip action_repetition action_repeat": "frame_skip",
+    "maxpool max_pool frame_maxpool": "max_pooling",
     "reward_clip reward_clipping clip_reward": "clip_rewards",
     "repeat_action_probability sticky_action": "sticky_actions",
     "max_noops noops": "noop_max",

@@ -34,7 +34,9 @@ class AtariRules:
     sticky_actions: float = 0.25
     """Probability, per frame, of repeating the previous frame's action instead of the chosen one."""
     frame_skip: int = 4
-    """Frames for which each action is repeated; the observation is the pixel-wise maximum of the last two."""
+    """Frames for which each action is repeated."""
+    max_pooling: bool = True
+    """Whether the observation is the pixel-wise maximum of the action's last two frames instead of the last frame."""
     noop_max: int = 0
     """An episode starts with a random number of no-op frames, 1 to `noop_max`; 0 disables them."""
     terminal_on_life_loss: bool = False
@@ -160,7 +162,7 @@ class AtariGame(gym.Env[Any, Any]):
         repeats = self._no_repeats
         if self._stuck:
             repeats = (self.np_random.random(rules.frame_skip) < rules.sticky_actions).tolist()
-        before_last = rules.frame_skip - 2
+        before_last = rules.frame_skip - 2 if rules.max_pooling else -1
         reward, over, truncated, frame = 0, False, False, 0
         for frame, repeated in enumerate(repeats):
             if not repeated:

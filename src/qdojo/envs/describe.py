@@ -71,7 +71,7 @@ def _make_again(name: str, registered: str | None, preparation: Preparation, **k
                 f"{str(error).removesuffix('.')} (the run was trained with that Python object); pass it as env=."
             ) from error
         plain = MadeAgain.from_json(registered)
-        return prepared(plain, name, preparation, **kwargs) if preparation.settings else plain(**kwargs)
+        return prepared(plain, name, preparation, **kwargs) if preparation else plain(**kwargs)
     return make(**kwargs)
 
 

@@ -20,6 +20,7 @@ class Preparation:
     """The settings of a run that change its environment, under the same names; None changes nothing."""
 
     frame_skip: int | None = None
+    max_pooling: bool | None = None
     grayscale: bool | None = None
     resize: int | None = None
     from_pixels: bool = False
@@ -46,7 +47,11 @@ class Preparation:
     @property
     def settings(self) -> Mapping[str, Any]:
         """The settings that are set, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def __bool__(self) -> bool:
+        """Return whether any setting changes an environment."""
+        return any(self.settings.values())
 
 
 def prepared(make: Callable[..., Any], name: str, preparation: Preparation, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -66,7 +71,7 @@ class PreparedEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: Any, name: str, preparation: Preparation) -> None:
         if isinstance(env, VectorEnv):
-            setting = next(iter(preparation.settings))
+            setting = next(name for name, value in preparation.settings.items() if value)
             raise UsageError(f"{setting} is set, but {name} is a vector environment; wrap its environments yourself.")
         super().__init__(env)
         self._name, self._skip, self._from_pixels = name, preparation.frame_skip or 1, preparation.from_pixels

@@ -74,10 +74,10 @@ def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
     """
     if isinstance(env, gym.Env | VectorEnv):
         env = again(env).env
-    if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation.settings):
+    if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation):
         return _atari_spec(env, preparation or Preparation())
     spec = _resolve(env)
-    return _prepared_spec(spec, preparation) if preparation is not None and preparation.settings else spec
+    return _prepared_spec(spec, preparation) if preparation else spec
 
 
 def _resolve(env: Any) -> EnvSpec:
