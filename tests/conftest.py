@@ -3,6 +3,7 @@
 The import hook has to be installed before qdojo is first imported, and XLA reads its flags once, so both come first.
 """
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -53,6 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if place.startswith(FAST):
             item.add_marker(pytest.mark.fast)
 
+
+# Tracing makes many small objects that live long, over which Python would go again and again to find none to free.
+gc.set_threshold(50_000, 20, 20)
 
 # A first call compiles, which no deadline survives; and the suite leaves nothing in the working directory.
 settings.register_profile("suite", deadline=None, database=None)
