@@ -3,6 +3,7 @@
 The import hook has to be installed before qdojo is first imported, and XLA reads its flags once, so both come first.
 """
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -17,6 +18,7 @@ os.environ.setdefault("XLA_FLAGS", QUICK + OLD)
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -54,6 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fast)
 
 
+# Tracing makes many small objects that live long, over which Python would go again and again to find none to free.
+gc.set_threshold(50_000, 20, 20)
+
 # A first call compiles, which no deadline survives; and the suite leaves nothing in the working directory.
 settings.register_profile("suite", deadline=None, database=None)
 settings.load_profile("suite")
@@ -67,6 +72,31 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # For the processes that tests start. Not for other workers: JAX does not write an entry all at once.
     os.environ.update(JAX_COMPILATION_CACHE_DIR=folder, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+
+
+@pytest.fixture(scope="module")
+def shared_programs() -> Iterator[None]:
+    """Runs of equal settings and objects are traced and compiled once a module, and resumes of them once more.
+
+    For files that train the same again and again. Not where a test replaces something that is traced: the programs
+    would be those from before.
+    """
+    import qdojo.api
+    from qdojo.loops.state import Programs
+
+    build, made = qdojo.api.build, {}
+
+    def shared(config: Any, *objects: Any, **options: Any) -> Any:
+        key = config.model_dump_json(), tuple(id(each) for each in objects), repr(options)
+        programs, _ = made.setdefault(key, (Programs(), objects))  # with the objects, or another might get an id
+        with pytest.MonkeyPatch.context() as patch:
+            for loop in ("device", "host"):
+                patch.setattr(f"qdojo.loops.{loop}.Programs", lambda: programs)
+            return build(config, *objects, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qdojo.api.build", shared)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

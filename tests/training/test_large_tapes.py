@@ -3,11 +3,12 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from probes.killed import Copies
 
 import qdojo
 from qdojo.build.training import build
@@ -34,30 +35,20 @@ SETTINGS: dict[str, Any] = {
     "progress": False,
 }
 """60 rows, which are overwritten three times."""
+pytestmark = pytest.mark.usefixtures("shared_programs")
 WORDS = restoring.WORDS
+
+
+def small_files(patch: pytest.MonkeyPatch) -> None:
+    """Files of a few rows, which end elsewhere than the ring."""
+    patch.setattr(segments, "LEAST_BYTES", 0)
+    patch.setattr(segments, "SEGMENT_BYTES", 7 * 56)
+    patch.setattr(segments, "BLOCK_BYTES", 3 * 56)
 
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of a few rows, which end elsewhere than the ring."""
-    monkeypatch.setattr(segments, "LEAST_BYTES", 0)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 7 * 56)
-    monkeypatch.setattr(segments, "BLOCK_BYTES", 3 * 56)
-
-
-class Copies:
-    """Keeps the run directory as a SIGKILL after some report would leave it."""
-
-    def __init__(self, root: Path, after: int) -> None:
-        self.root, self.after, self.seen = root, after, 0
-
-    def started(self, started: Any) -> None:
-        self.run = started.run.path
-
-    def reported(self, _: Any) -> None:
-        self.seen += 1
-        if self.seen == self.after:
-            shutil.copytree(self.run, self.root / self.run.name)
+    small_files(monkeypatch)
 
 
 def files(run: RunDirectory) -> dict[str, int]:
@@ -75,24 +66,48 @@ def assert_same(ours: RunDirectory, theirs: RunDirectory) -> None:
         np.testing.assert_array_equal(array, b[name], err_msg=name)
 
 
+class Kept(NamedTuple):
+    """A run from start to end, and its directory as kills before and after its ring was full would have left it."""
+
+    whole: RunDirectory
+    early: Path
+    late: Path
+
+
+def kept(root: Path, **changes: Any) -> Kept:
+    early, late = Copies(root / "early", 11), Copies(root / "late", 18)
+    whole = qdojo.train("CartPole-v1", root=root / "whole", observers=[early, late], **SETTINGS | changes)
+    return Kept(whole.directory, early.path, late.path)
+
+
+def copied(run: Path, root: Path) -> RunDirectory:
+    """One that a test may change."""
+    return RunDirectory(Path(shutil.copytree(run, root / run.name)))
+
+
 @pytest.fixture(scope="module")
-def as_before(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
-    """A run with its tape in each checkpoint."""
+def in_segments(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    with pytest.MonkeyPatch.context() as patch:
+        small_files(patch)
+        return kept(tmp_path_factory.mktemp("segments"))
+
+
+@pytest.fixture(scope="module")
+def as_before(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """With the tape in each checkpoint."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "LEAST_BYTES", 2**26)
-        run = qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("before"), **SETTINGS)
-    assert not (run.directory.checkpoints_path / "tape").exists()
-    return run
+        made = kept(tmp_path_factory.mktemp("before"))
+    assert not (made.whole.checkpoints_path / "tape").exists()
+    return made
 
 
 @pytest.mark.parametrize("loop", ["device", "host"])
 def test_a_run_killed_after_its_ring_was_full_ends_with_the_same_bits(
-    loop: str, as_before: qdojo.Run, tmp_path: Path
+    loop: str, in_segments: Kept, as_before: Kept, tmp_path: Path
 ) -> None:
-    whole = qdojo.train(
-        "CartPole-v1", root=tmp_path / "whole", loop=loop, observers=[Copies(tmp_path / "killed", 18)], **SETTINGS
-    )
-    (killed,) = list_runs(tmp_path / "killed")
+    made = in_segments if loop == "device" else kept(tmp_path, loop=loop)
+    killed = copied(made.late, tmp_path / "killed")
     loaded = checkpoint.load_latest(killed.checkpoints_path)
     rows = loaded.meta["steps"] // 2
     assert 60 < rows < 200
@@ -100,22 +115,21 @@ def test_a_run_killed_after_its_ring_was_full_ends_with_the_same_bits(
     assert isinstance(loaded.arrays[WORDS], segments.Rows)
     before = files(killed)
     qdojo.resume(killed.path, progress=False)
-    assert_same(killed, whole.directory)
+    assert_same(killed, made.whole)
     assert before.items() & files(killed).items(), "rows from before the kill were written again"
     assert len(files(killed)) < 60 / 3 + 3 * 2 + 1, "old segments were not deleted"
     if loop == "device":
-        assert_same(as_before.directory, whole.directory)
+        assert_same(as_before.whole, made.whole)
 
 
-def test_a_run_that_had_its_tape_in_each_checkpoint_goes_on_in_segments(as_before: qdojo.Run, tmp_path: Path) -> None:
-    run = RunDirectory(Path(shutil.copytree(as_before.path, tmp_path / as_before.path.name)))
-    qdojo.resume(run.path, steps=440, progress=False)
-    longer = qdojo.train("CartPole-v1", root=tmp_path / "longer", **SETTINGS | {"steps": 440})
-    np.testing.assert_array_equal(states(run)[WORDS], states(longer.directory)[WORDS])
+def test_a_run_that_had_its_tape_in_each_checkpoint_goes_on_in_segments(as_before: Kept, tmp_path: Path) -> None:
+    run = copied(as_before.late, tmp_path)
+    qdojo.resume(run.path, progress=False)
+    np.testing.assert_array_equal(states(run)[WORDS], states(as_before.whole)[WORDS])
     assert files(run)
 
 
-def test_a_resume_maps_no_file_while_it_trains(tmp_path: Path) -> None:
+def test_a_resume_maps_no_file_while_it_trains(in_segments: Kept, tmp_path: Path) -> None:
     """The room of a deleted segment is free at once."""
     if not sys.platform.startswith("linux"):
         pytest.skip("it reads /proc")
@@ -126,9 +140,8 @@ def test_a_resume_maps_no_file_while_it_trains(tmp_path: Path) -> None:
         def reported(self, _: Any) -> None:
             self.mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
 
-    run = qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
     looks = Looks()
-    qdojo.resume(run.path, steps=440, observers=[looks], progress=False)
+    qdojo.resume(copied(in_segments.late, tmp_path).path, observers=[looks], progress=False)
     assert looks.mapped is not None
     assert ".rows" not in looks.mapped
 
@@ -158,9 +171,10 @@ def test_only_new_rows_are_read_from_the_device_and_written(tmp_path: Path, monk
     assert largest < 60 * 56
 
 
-def test_a_damaged_segment_is_named_and_the_checkpoint_before_leads_to_the_same_end(tmp_path: Path) -> None:
-    whole = qdojo.train("CartPole-v1", root=tmp_path / "whole", observers=[Copies(tmp_path / "killed", 11)], **SETTINGS)
-    (killed,) = list_runs(tmp_path / "killed")
+def test_a_damaged_segment_is_named_and_the_checkpoint_before_leads_to_the_same_end(
+    in_segments: Kept, tmp_path: Path
+) -> None:
+    killed = copied(in_segments.early, tmp_path)
     newest = max((killed.checkpoints_path / "tape").iterdir())
     content = bytearray(newest.read_bytes())
     content[5] ^= 1
@@ -174,13 +188,13 @@ def test_a_damaged_segment_is_named_and_the_checkpoint_before_leads_to_the_same_
     qdojo.resume(killed.path, observers=[Hears()], progress=False)
     assert len(told) == 1
     assert str(newest) in told[0]
-    assert_same(killed, whole.directory)
+    assert_same(killed, in_segments.whole)
 
 
-def test_a_fork_has_its_own_copy_of_the_tape(tmp_path: Path) -> None:
-    run = qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
-    text = run.directory.config_path.read_text(encoding="utf-8")
-    run.directory.config_path.write_text(text.replace("discount = 0.99", "discount = 0.5"), encoding="utf-8")
+def test_a_fork_has_its_own_copy_of_the_tape(in_segments: Kept, tmp_path: Path) -> None:
+    run = copied(in_segments.late, tmp_path)
+    text = run.config_path.read_text(encoding="utf-8")
+    run.config_path.write_text(text.replace("discount = 0.99", "discount = 0.5"), encoding="utf-8")
 
     class Quits:
         def compiling(self) -> None:
@@ -189,18 +203,18 @@ def test_a_fork_has_its_own_copy_of_the_tape(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         qdojo.resume(run.path, root=tmp_path / "forks", fork=True, observers=[Quits()], progress=False)
     (fork,) = list_runs(tmp_path / "forks")
-    before = states(run.directory)
+    before = states(run)
     shutil.rmtree(run.path)
     np.testing.assert_array_equal(states(fork)[WORDS], before[WORDS])
-    assert qdojo.resume(fork.path, steps=440, progress=False).result["steps"] == 440
+    assert qdojo.resume(fork.path, progress=False).result["steps"] == 400
 
 
 def test_logged_rows_are_read_from_segments_and_saved_once(
-    as_before: qdojo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_segments: Kept, as_before: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = qdojo.train("CartPole-v1", root=tmp_path, **SETTINGS)
+    data = tmp_path / "data"
     fields: dict[str, Any] = SETTINGS | {"preset": "cql", "num_envs": 1, "quantiles": 4, "steps": 120}
-    fields |= {"capacity_steps": 400, "warmup_steps": 1_000}
+    fields |= {"capacity_steps": 400, "warmup_steps": 1_000, "dataset": str(data)}
     saves: list[dict[str, int]] = []
     save = checkpoint.save
 
@@ -211,12 +225,15 @@ def test_logged_rows_are_read_from_segments_and_saved_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", noted)
-        ours = qdojo.train("CartPole-v1", root=tmp_path / "ours", dataset=str(run.path), **fields)
+        shutil.copytree(in_segments.whole.path, data)
+        ours = qdojo.train("CartPole-v1", root=tmp_path / "ours", **fields)
     assert len(saves) > 6
     assert saves[0]
     assert all(each == saves[0] for each in saves)
     monkeypatch.setattr(segments, "LEAST_BYTES", 2**26)
-    theirs = qdojo.train("CartPole-v1", root=tmp_path / "theirs", dataset=str(as_before.path), **fields)
+    shutil.rmtree(data)
+    shutil.copytree(as_before.whole.path, data)
+    theirs = qdojo.train("CartPole-v1", root=tmp_path / "theirs", **fields)
     assert_same(ours.directory, theirs.directory)
 
 
