@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qdojo import snapshot
+from qdojo.agent_page import agent_page
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.player import seen_spaces
 from qdojo.build.stepping import build_evaluator
@@ -23,6 +24,7 @@ from qdojo.envs.again import GIVEN, MadeAgain
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.straying import straying
 from qdojo.errors import DamagedFile, UsageError
+from qdojo.export.html import check_page_target, written
 from qdojo.loops.evaluation import Watch, episode_bound, unwatched
 from qdojo.networks.keras import KERAS, model_from_json
 from qdojo.plots import curve_figure
@@ -183,6 +185,17 @@ class Run:
 
         shape = seen_spaces(self.config, self.opened.spaces).observation_shape
         return keras_model(self.policy(member).params, shape, self.opened.model)
+
+    def page(self, path: Path | str, member: int | None = None) -> Path:
+        """Write a self-contained web page, `.html`, in which one member plays; by default the one with the best
+        evaluation. Returns its path.
+
+        Raises UsageError for another suffix or a folder that does not exist, QdojoError if it cannot be written.
+        """
+        target = Path(path)
+        check_page_target(target)
+        written(target, agent_page(self, member))
+        return target
 
     @cached_property
     def opened(self) -> Opened:

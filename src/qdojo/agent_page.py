@@ -1,0 +1,155 @@
+"""Collects what the page of an agent shows: its network, its scores, its training. `export/html.py` writes the page."""
+
+import math
+import shlex
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qdojo.build.named import takes_spaces
+from qdojo.build.player import seen_spaces, support
+from qdojo.config import Config, make_config
+from qdojo.envs.again import GIVEN
+from qdojo.envs.spaces import Spaces
+from qdojo.errors import QdojoError, UsageError
+from qdojo.export.forward import Form, described
+from qdojo.export.html import DRAWN, packed, page
+from qdojo.plots import population_curve
+from qdojo.runs.metrics import evaluations, learning_curve
+from qdojo.wording import printable
+
+if TYPE_CHECKING:
+    from qdojo.delivered import Run
+    from qdojo.policy import Policy
+
+EPISODES = 100
+"""Episodes of the score that the page quotes."""
+MOST_SNAPSHOT_BYTES = 80_000
+"""Room in the page for the snapshots of the training; there are fewer where they would need more."""
+
+
+def agent_page(run: "Run", member: int | None = None) -> bytes:
+    """The page of one member of a run, by default the one with the best evaluation, as a UTF-8 HTML file.
+
+    The page plays where it has the environment's physics and all layers of the network. Raises UsageError if not.
+    """
+    policy = run.policy(member)
+    environment = run.opened.spec.native_id
+    if environment not in DRAWN:
+        raise UsageError(f"{run.config.env} has no drawing in the page.")
+    network, weights = described_network(run, policy)
+    return page(
+        {
+            "version": version("qdojo"),
+            "env": printable(run.config.env),
+            "preset": run.config.preset,
+            "run": printable(run.directory.name),
+            "environment": environment,
+            "network": network,
+            "weights": packed(weights),
+            "snapshots": [],
+            "delivered_step": _steps(run),
+            "steps": _steps(run),
+            "score": _played(run, policy.member),
+            "command": command(run.config),
+            "settings": unusual(run.config),
+            "film": None,
+            **_training(run, policy.member),
+        }
+    )
+
+
+def described_network(run: "Run", policy: "Policy") -> tuple[dict[str, Any], np.ndarray]:
+    """The layers and weights of a policy's network. Raises UsageError if the page cannot compute it."""
+    model = run.opened.model
+    if model is not None and takes_spaces(model):
+        raise UsageError("this agent's network is an Equinox module of its own, which the page cannot compute")
+    keras = None if model is None else run.keras_model(policy.member)
+    return described(policy.params, form_of(run.config, run.opened.spaces), keras)
+
+
+def form_of(config: Config, spaces: Spaces) -> Form:
+    """What the outputs of the network of these settings mean."""
+    outputs = {"c51": config.atoms, "qrdqn": config.quantiles, "iqn": 0, "fqf": 0}
+    kinds = {"c51": "c51", "qrdqn": "qr", "iqn": "implicit", "fqf": "implicit"}
+    distribution = config.distribution or ""
+    return Form(
+        form=kinds.get(distribution, "q"),
+        observation_shape=seen_spaces(config, spaces).observation_shape,
+        frame_shape=spaces.observation_shape,
+        frames=config.frame_stack,
+        actions=spaces.num_actions,
+        outputs=outputs.get(distribution, 1),
+        support=tuple(np.asarray(support(config)).tolist()) if distribution == "c51" else (),
+        fractions=config.iqn_acting_fractions,
+        cvar=config.cvar,
+        prior_scale=config.prior_scale,
+        heads=config.heads,
+        rescaled=config.value_rescaling,
+    )
+
+
+def _played(run: "Run", member: int) -> dict[str, float]:
+    """Mean return of unseen episodes, as `evaluate` plays them, with the 95 % bootstrap interval of the mean."""
+    returns = run.evaluate(EPISODES).returns[member]
+    draws = np.random.default_rng(0).integers(returns.size, size=(2_000, returns.size))
+    low, high = np.quantile(returns[draws].mean(axis=1), [0.025, 0.975])
+    return {"mean": float(returns.mean()), "low": float(low), "high": float(high), "episodes": EPISODES}
+
+
+def _steps(run: "Run") -> int:
+    return int(run.result.get("steps", run.config.steps))
+
+
+def _training(run: "Run", member: int) -> dict[str, Any]:
+    """The member's learning curve and its greedy evaluations."""
+    path = run.directory.metrics_path
+    curves, dots = learning_curve(path), evaluations(path).get(member)
+    curve = population_curve({member: curves[member]}) if member in curves else None
+    line = ([], []) if curve is None else (curve.steps, curve.middle)
+    points = ([], []) if dots is None else (dots.steps, dots.values)
+    return {"curve": _line(*line), "evaluations": _line(*points)}
+
+
+def _line(steps: Any, values: Any, most: int = 300) -> dict[str, list[float]]:
+    every = max(1, math.ceil(len(steps) / most))
+    return {
+        "steps": [round(float(step)) for step in steps[::every]],
+        "values": [float(f"{value:.5g}") for value in values[::every]],
+    }
+
+
+def unusual(config: Config) -> list[tuple[str, str]]:
+    """The settings that differ from the defaults, whatever set them, as names and values."""
+    names = [name for name, field in Config.model_fields.items() if getattr(config, name) != field.default]
+    return [(name, printable(_told(getattr(config, name)))) for name in names if name not in ("env", "preset", "vary")]
+
+
+def _told(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+
+
+def command(config: Config) -> str:
+    """The command that trains this run again; empty if its environment or network was given as a Python object."""
+    if config.env.endswith(GIVEN) or config.network == "keras":
+        return ""
+    try:
+        usual = make_config(config.env, config.preset)
+    except QdojoError:
+        return ""
+    flags: list[str] = []
+    for name in Config.model_fields:
+        value = getattr(config, name)
+        if name in ("env", "preset", "vary") or (name not in config.vary and value == getattr(usual, name)):
+            continue
+        flags += _flag(name, ",".join(map(str, config.vary[name])) if name in config.vary else value)
+    preset = [] if config.preset == "default" else ["--preset", config.preset]
+    return shlex.join(["qdojo", "train", config.env, *preset, *flags])
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [_told(value)])]
