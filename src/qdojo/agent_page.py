@@ -16,6 +16,7 @@ from qdojo.errors import QdojoError, UsageError
 from qdojo.export.forward import Form, described
 from qdojo.export.html import DRAWN, packed, page
 from qdojo.plots import population_curve
+from qdojo.recorded import film
 from qdojo.runs.metrics import evaluations, learning_curve
 from qdojo.wording import printable
 
@@ -32,13 +33,20 @@ MOST_SNAPSHOT_BYTES = 80_000
 def agent_page(run: "Run", member: int | None = None) -> bytes:
     """The page of one member of a run, by default the one with the best evaluation, as a UTF-8 HTML file.
 
-    The page plays where it has the environment's physics and all layers of the network. Raises UsageError if not.
+    The agent plays in the page if the page has the environment's physics and all layers of the network. If not, the
+    page shows recorded episodes, and says why. Raises UsageError or EnvironmentFailure if none can be recorded.
     """
     policy = run.policy(member)
     environment = run.opened.spec.native_id
-    if environment not in DRAWN:
-        raise UsageError(f"{run.config.env} has no drawing in the page.")
-    network, weights = described_network(run, policy)
+    told: dict[str, Any] = {"network": None, "weights": "", "snapshots": [], "film": None}
+    try:
+        if environment not in DRAWN:
+            raise UsageError("the page cannot simulate this environment")
+        network, weights = described_network(run, policy)
+        told |= {"network": network, "weights": packed(weights), "score": _played(run, policy.member)}
+    except UsageError as error:
+        environment = None
+        told |= {"film": film(run, policy, str(error).removesuffix(".")), "score": _scored(run, policy.member)}
     return page(
         {
             "version": version("qdojo"),
@@ -46,15 +54,11 @@ def agent_page(run: "Run", member: int | None = None) -> bytes:
             "preset": run.config.preset,
             "run": printable(run.directory.name),
             "environment": environment,
-            "network": network,
-            "weights": packed(weights),
-            "snapshots": [],
             "delivered_step": _steps(run),
             "steps": _steps(run),
-            "score": _played(run, policy.member),
             "command": command(run.config),
             "settings": unusual(run.config),
-            "film": None,
+            **told,
             **_training(run, policy.member),
         }
     )
@@ -90,12 +94,20 @@ def form_of(config: Config, spaces: Spaces) -> Form:
     )
 
 
-def _played(run: "Run", member: int) -> dict[str, float]:
+def _played(run: "Run", member: int) -> dict[str, Any]:
     """Mean return of unseen episodes, as `evaluate` plays them, with the 95 % bootstrap interval of the mean."""
     returns = run.evaluate(EPISODES).returns[member]
     draws = np.random.default_rng(0).integers(returns.size, size=(2_000, returns.size))
     low, high = np.quantile(returns[draws].mean(axis=1), [0.025, 0.975])
     return {"mean": float(returns.mean()), "low": float(low), "high": float(high), "episodes": EPISODES}
+
+
+def _scored(run: "Run", member: int) -> dict[str, Any] | None:
+    """The score that the run itself reports for this member, if it has one."""
+    judged = run.result.get("eval")
+    if judged is None:
+        return None
+    return {"mean": judged["mean"][member], "low": None, "high": None, "episodes": judged["episodes"]}
 
 
 def _steps(run: "Run") -> int:

@@ -77,8 +77,8 @@ def described(params: Any, form: Form, model: Any = None) -> tuple[dict[str, Any
     if model is not None:
         heads = [{"learned": {"features": [], "cell": None, "head": _keras(model, weights)}, "fixed": None}]
     else:
-        each = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(form.heads)]
-        heads = [_head(own, form, weights) for own in (each if form.heads > 1 else [params])]
+        each = [params] if form.heads == 1 else [_own(params, head) for head in range(form.heads)]
+        heads = [_head(own, form, weights) for own in each]
     told = {
         "form": form.form,
         "actions": form.actions,
@@ -105,6 +105,11 @@ def _frames(form: Form) -> dict[str, int] | None:
     if len(shape) in (0, 2):
         return {"count": form.frames, "inner": 1}
     return {"count": form.frames, "inner": math.prod(shape) if channels_first(shape) else shape[-1]}
+
+
+def _own(params: Any, head: int) -> Any:
+    """The parameters of one network of an ensemble."""
+    return jax.tree.map(lambda leaf: leaf[head], params)
 
 
 def _head(params: Any, form: Form, weights: Weights) -> dict[str, Any]:

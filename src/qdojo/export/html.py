@@ -17,7 +17,7 @@ from qdojo.errors import QdojoError, UsageError
 from qdojo.runs.directory import write_atomically
 
 FOLDER = Path(__file__).parent / "page"
-DRAWN = {"CartPole-v1": "cartpole.js"}
+DRAWN = {"CartPole-v1": "cartpole.js", "Acrobot-v1": "acrobot.js", "MountainCar-v0": "mountain_car.js"}
 """Gymnasium id -> file that steps and draws the environment in the page."""
 FIRST = ("strings.js", "drawing.js", "network.js")
 LAST = ("live.js", "film.js", "mind.js", "landscape.js", "training.js", "page.js")

@@ -10,8 +10,8 @@ class Range {
   include(values) {
     const low = Math.min(...values), high = Math.max(...values), room = Math.max(0.25 * (high - low), 1e-3 * Math.abs(high), 1e-6);
     if (this.low === null) [this.low, this.high] = [low - room, high + room];
-    this.low = Math.min(low - 0.2 * room, this.low + 0.01 * (low - room - this.low));
-    this.high = Math.max(high + 0.2 * room, this.high + 0.01 * (high + room - this.high));
+    this.low = Math.min(low - 0.2 * room, this.low + 0.03 * (low - room - this.low));
+    this.high = Math.max(high + 0.2 * room, this.high + 0.03 * (high + room - this.high));
   }
 
   share(value) {

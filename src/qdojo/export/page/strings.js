@@ -24,7 +24,7 @@ const STRINGS = {
     stage: "The environment. {status}", language: "Language", recorded: "Recorded, because {why}.",
     left: "left", right: "right", none: "nothing", position: "position", velocity: "velocity", angle: "angle", spin: "spin",
     clockwise: "right turn", counter: "left turn", angle_1: "angle of link 1", angle_2: "angle of link 2", spin_1: "spin of link 1", spin_2: "spin of link 2",
-    cos_1: "cos of angle 1", sin_1: "sin of angle 1", cos_2: "cos of angle 2", sin_2: "sin of angle 2", action: "action {n}", part: "part {n}",
+    cos_1: "cos of angle 1", sin_1: "sin of angle 1", cos_2: "cos of angle 2", sin_2: "sin of angle 2", goal: "goal: swing the tip above this line", action: "action {n}", part: "part {n}",
   },
   ko: {
     title: "{env}: 스스로 배운 에이전트", subtitle: "심층 Q-러닝({preset})으로 학습했습니다. 서버도 네트워크도 없이 이 페이지 안에서 생각합니다.",
@@ -48,7 +48,7 @@ const STRINGS = {
     stage: "환경. {status}", language: "언어", recorded: "녹화한 에피소드입니다: {why}.",
     left: "왼쪽", right: "오른쪽", none: "가만히", position: "위치", velocity: "속도", angle: "각도", spin: "각속도",
     clockwise: "오른쪽 돌림", counter: "왼쪽 돌림", angle_1: "막대 1 각도", angle_2: "막대 2 각도", spin_1: "막대 1 각속도", spin_2: "막대 2 각속도",
-    cos_1: "각도 1의 cos", sin_1: "각도 1의 sin", cos_2: "각도 2의 cos", sin_2: "각도 2의 sin", action: "행동 {n}", part: "성분 {n}",
+    cos_1: "각도 1의 cos", sin_1: "각도 1의 sin", cos_2: "각도 2의 cos", sin_2: "각도 2의 sin", goal: "목표: 끝을 이 선 위로", action: "행동 {n}", part: "성분 {n}",
   },
 };
 
