@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from gymnasium.spaces import Box
 from jaxtyping import Float, UInt8
 
 from qdojo.envs.copies import FAILURE, SeededCopy
@@ -180,7 +181,8 @@ def _reduced(picture: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "height wid
 def _told(run: "Run", env: Any, episodes: dict[str, Episode], why: str) -> dict[str, Any]:
     spaces = run.opened.spaces
     first = next(iter(episodes.values())).kept[0]
-    vector = first.observation.ndim == 1 and first.observation.size <= MOST_PARTS
+    is_box = isinstance(run.opened.spec.observation_space, Box)
+    vector = is_box and first.observation.ndim == 1 and first.observation.size <= MOST_PARTS
     every = [each.observation for episode in episodes.values() for each in episode.kept]
     actions, parts = _names(env, run.opened.spec.name, int(np.prod(spaces.legal.shape)))
     height, width = (0, 0) if first.picture is None else first.picture.shape[:2]

@@ -6,7 +6,7 @@ class Film {
     this.film = film;
     this.episodes = film.episodes.map((episode) => {
       const image = new Image();
-      image.addEventListener("load", redraw);
+      image.addEventListener("load", () => redraw());
       if (episode.frames) image.src = episode.frames;
       return { ...episode, image, q: weightsOf(episode.q, false), observations: weightsOf(episode.observations, false) };
     });
