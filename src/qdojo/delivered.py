@@ -31,6 +31,7 @@ from qdojo.plots import curve_figure
 from qdojo.policy import Policy
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, read_result
+from qdojo.runs.history import snapshots
 from qdojo.runs.metrics import History, history
 from qdojo.runs.result import Result
 from qdojo.shown import Film, facts, picture, table
@@ -168,6 +169,22 @@ class Run:
             raise UsageError(f"member is {member}, but this run has members 0 to {self.config.members - 1}.")
         params = jax.tree.map(lambda leaf: leaf[chosen], best.params)
         return Policy(self.config, self.opened, params, chosen)
+
+    def snapshots(self, member: int | None = None) -> list[tuple[int, Policy]]:
+        """Return one member at some reports of its training, as (env steps, policy), by default the member of `policy`.
+
+        The first is the untrained agent. Empty for runs of earlier versions and for networks too large to be kept.
+        Raises UsageError if there is no such member or the network has changed, DamagedFile if a snapshot cannot be
+        read.
+        """
+        delivered = self.policy(member)
+        template: dict[str, Any] = {"params": jax.eval_shape(lambda: delivered.params)}
+        found = []
+        for step, weights in snapshots(self.path, delivered.member):
+            arrays = {name if name in template else f"params/{name}": array for name, array in weights.items()}
+            params = snapshot.from_arrays(template, arrays)["params"]
+            found.append((step, Policy(self.config, self.opened, params, delivered.member)))
+        return found
 
     def keras_model(self, member: int | None = None) -> Any:
         """Return a plain `keras.Model` with the delivered weights of one member; a noisy network loses its noise.
