@@ -1,5 +1,6 @@
 """Collects what the page of an agent shows: its network, its scores, its training. `export/html.py` writes the page."""
 
+import contextlib
 import math
 import shlex
 from importlib.metadata import version
@@ -9,12 +10,12 @@ import numpy as np
 
 from qdojo.build.named import takes_spaces
 from qdojo.build.player import seen_spaces, support
-from qdojo.config import Config, make_config
+from qdojo.config import Config, make_config, preset_tables
 from qdojo.envs.again import GIVEN
 from qdojo.envs.spaces import Spaces
 from qdojo.errors import QdojoError, UsageError
 from qdojo.export.forward import Form, described
-from qdojo.export.html import DRAWN, packed, page
+from qdojo.export.html import DRAWN, packed, page, rounded
 from qdojo.plots import population_curve
 from qdojo.recorded import film
 from qdojo.runs.metrics import evaluations, learning_curve
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 EPISODES = 100
 """Episodes of the score that the page quotes."""
-MOST_SNAPSHOT_BYTES = 80_000
-"""Room in the page for the snapshots of the training; there are fewer where they would need more."""
+SNAPSHOT_BYTES = 48_000
+"""Room in the page for the agents of the training's snapshots, in base64; but at least `LEAST_SNAPSHOTS` are in it."""
+LEAST_SNAPSHOTS, MOST_SNAPSHOTS = 4, 12
 
 
 def agent_page(run: "Run", member: int | None = None) -> bytes:
@@ -43,7 +45,8 @@ def agent_page(run: "Run", member: int | None = None) -> bytes:
         if environment not in DRAWN:
             raise UsageError("the page cannot simulate this environment")
         network, weights = described_network(run, policy)
-        told |= {"network": network, "weights": packed(weights), "score": _played(run, policy.member)}
+        told |= {"network": network, "weights": packed(weights), "weight_count": weights.size}
+        told |= {"snapshots": _snapshots(run, policy.member), "score": _played(run, policy.member)}
     except UsageError as error:
         environment = None
         told |= {"film": film(run, policy, str(error).removesuffix(".")), "score": _scored(run, policy.member)}
@@ -94,6 +97,19 @@ def form_of(config: Config, spaces: Spaces) -> Form:
     )
 
 
+def _snapshots(run: "Run", member: int) -> list[dict[str, Any]]:
+    """Step and rounded weights of some agents of the training, from the untrained one on, denser at its start."""
+    kept = run.snapshots(member)
+    if not kept or run.opened.model is not None:
+        return []
+    each = len(rounded(described_network(run, kept[0][1])[1]))
+    count = min(len(kept), MOST_SNAPSHOTS, max(LEAST_SNAPSHOTS, SNAPSHOT_BYTES // each))
+    steps = np.array([step for step, _ in kept])
+    wished = steps[-1] * np.linspace(0, 1, count + 1)[:-1] ** 2
+    chosen = sorted({int(np.abs(steps - step).argmin()) for step in wished})
+    return [{"step": kept[i][0], "weights": rounded(described_network(run, kept[i][1])[1])} for i in chosen]
+
+
 def _played(run: "Run", member: int) -> dict[str, Any]:
     """Mean return of unseen episodes, as `evaluate` plays them, with the 95 % bootstrap interval of the mean."""
     returns = run.evaluate(EPISODES).returns[member]
@@ -124,7 +140,7 @@ def _training(run: "Run", member: int) -> dict[str, Any]:
     return {"curve": _line(*line), "evaluations": _line(*points)}
 
 
-def _line(steps: Any, values: Any, most: int = 300) -> dict[str, list[float]]:
+def _line(steps: Any, values: Any, most: int = 150) -> dict[str, list[Any]]:
     every = max(1, math.ceil(len(steps) / most))
     return {
         "steps": [round(float(step)) for step in steps[::every]],
@@ -144,24 +160,38 @@ def _told(value: Any) -> str:
 
 def command(config: Config) -> str:
     """The command that trains this run again; empty if its environment or network was given as a Python object."""
-    if config.env.endswith(GIVEN) or config.network == "keras":
+    if config.env.endswith(GIVEN) or config.network == "keras" or config.preset not in preset_tables():
         return ""
-    try:
-        usual = make_config(config.env, config.preset)
-    except QdojoError:
-        return ""
-    flags: list[str] = []
-    for name in Config.model_fields:
-        value = getattr(config, name)
-        if name in ("env", "preset", "vary") or (name not in config.vary and value == getattr(usual, name)):
-            continue
-        flags += _flag(name, ",".join(map(str, config.vary[name])) if name in config.vary else value)
+    given: dict[str, Any] = {}
+    for _ in Config.model_fields:
+        # Settings that follow from those already given are equal by now, and need no flag.
+        differing = _differing(config, given)
+        if not differing:
+            break
+        given |= differing
+    flags = [flag for name, value in given.items() for flag in _flag(name, value)]
     preset = [] if config.preset == "default" else ["--preset", config.preset]
     return shlex.join(["qdojo", "train", config.env, *preset, *flags])
 
 
+def _differing(config: Config, given: dict[str, Any]) -> dict[str, Any]:
+    """The first setting in which a config differs from that of its preset with the `given` settings; {} if none does
+    that may be given."""
+    usual = make_config(config.env, config.preset, **given)
+    for name in Config.model_fields:
+        value = config.vary.get(name, getattr(config, name))
+        if name == "vary" or name in given or value == usual.vary.get(name, getattr(usual, name)):
+            continue
+        with contextlib.suppress(QdojoError):
+            make_config(config.env, config.preset, **given, **{name: value})
+            return {name: value}
+    return {}
+
+
 def _flag(name: str, value: Any) -> list[str]:
-    flag = name.replace("_", "-")
+    flag, several = name.replace("_", "-"), isinstance(value, tuple)
+    if several and isinstance(value[0], float):  # one for each group of members
+        return [f"--{flag}", ",".join(map(str, value))]
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [_told(value)])]
+    return [f"--{flag}", *(map(str, value) if several else [_told(value)])]

@@ -67,7 +67,7 @@ def anywhere(opened: Any) -> Any:
 
 
 RUN = """([network, weights, observations, size, masks]) => {
-  const made = networkOf(network, weightsOf(weights, false)), all = weightsOf(observations, false), q = [];
+  const made = networkOf(network, weightsOf(weights)), all = weightsOf(observations), q = [];
   let memory = freshMemory(made);
   for (let i = 0; i < all.length; i += size) {
     const thought = think(made, all.subarray(i, i + size), memory, masks && masks.slice());

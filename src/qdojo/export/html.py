@@ -30,8 +30,8 @@ def page(data: Mapping[str, Any]) -> bytes:
     `data["environment"]` names the script that is needed to play, a key of `DRAWN`, or is None for a film.
     """
     drawn = [] if data["environment"] is None else [DRAWN[data["environment"]]]
-    scripts = [_text(name) for name in (*FIRST, *drawn, *LAST)]
-    style = _text("page.css")
+    scripts = [_code(name) for name in (*FIRST, *drawn, *LAST)]
+    style = _code("page.css")
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -52,9 +52,22 @@ def inert(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def packed(values: Float[np.ndarray, "..."], dtype: str = "<f4") -> str:
-    """Numbers as base64 of little-endian floats: `<f4`, or `<f2` for half the size and three digits."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
+def packed(values: Float[np.ndarray, "..."]) -> str:
+    """Numbers as base64 of little-endian float32."""
+    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+
+
+BLOCK = 64
+"""Successive weights of a snapshot that share a scale."""
+
+
+def rounded(weights: Float[np.ndarray, "weights"]) -> str:
+    """Weights in a quarter of the space, rounded to 1/127 of the largest in each block of 64: as base64, the scale of
+    each block as float32, then a signed byte for each weight."""
+    blocks = np.pad(weights, (0, -len(weights) % BLOCK)).reshape(-1, BLOCK)
+    scales = np.maximum(np.abs(blocks).max(axis=1), 1e-30) / 127
+    whole = np.rint(blocks / scales[:, None]).astype(np.int8).ravel()[: len(weights)]
+    return base64.b64encode(scales.astype("<f4").tobytes() + whole.tobytes()).decode()
 
 
 def check_page_target(path: Path) -> None:
@@ -75,6 +88,13 @@ def written(path: Path, content: bytes) -> None:
 
 def _text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def _code(name: str) -> str:
+    """A script or style sheet without its indentation and without the comments that have lines of their own."""
+    code = re.sub(r"^\s*/\*\*.*?\*/$", "", _text(name), flags=re.MULTILINE | re.DOTALL)
+    lines = (line.strip() for line in code.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 def _hash(text: str) -> str:

@@ -8,7 +8,7 @@ class Film {
       const image = new Image();
       image.addEventListener("load", () => redraw());
       if (episode.frames) image.src = episode.frames;
-      return { ...episode, image, q: weightsOf(episode.q, false), observations: weightsOf(episode.observations, false) };
+      return { ...episode, image, q: weightsOf(episode.q), observations: weightsOf(episode.observations) };
     });
     this.choose(0);
   }

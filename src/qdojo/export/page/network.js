@@ -9,15 +9,13 @@ function bytesOf(text) {
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
-/** Weights as float32. Snapshots of the training are stored as float16, the delivered agent as float32. */
-function weightsOf(text, halves) {
-  const bytes = bytesOf(text);
-  if (!halves) return new Float32Array(bytes.buffer);
-  return Float32Array.from(new Uint16Array(bytes.buffer), (half) => {
-    const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 0x1f, fraction = half & 0x3ff;
-    if (exponent === 0) return sign * 2 ** -24 * fraction;
-    return sign * 2 ** (exponent - 15) * (1 + fraction / 1024);
-  });
+/** Weights as float32. */
+const weightsOf = (text) => new Float32Array(bytesOf(text).buffer);
+
+/** Rounded weights of a snapshot: the scale of each block of 64 as float32, then a signed byte for each weight. */
+function roundedWeightsOf(text, count) {
+  const bytes = bytesOf(text), scales = new Float32Array(bytes.buffer, 0, Math.ceil(count / 64));
+  return Float32Array.from(new Int8Array(bytes.buffer, scales.byteLength), (whole, i) => whole * scales[i >> 6]);
 }
 
 /** A network from its description: each {at, shape} in it becomes the array of weights that it refers to. */

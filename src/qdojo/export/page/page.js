@@ -24,8 +24,8 @@ let playing = !calm.matches, speed = 1, owed = 0, waiting = 0;
 
 const film = DATA.film !== null;
 const environment = film ? null : ENVIRONMENTS[DATA.environment];
-const delivered = DATA.network && networkOf(DATA.network, weightsOf(DATA.weights, false));
-const snapshots = DATA.snapshots.map(({ step, weights }) => ({ step, network: () => networkOf(DATA.network, weightsOf(weights, true)) }));
+const delivered = DATA.network && networkOf(DATA.network, weightsOf(DATA.weights));
+const snapshots = DATA.snapshots.map(({ step, weights }) => ({ step, network: () => networkOf(DATA.network, roundedWeightsOf(weights, DATA.weight_count)) }));
 snapshots.push({ step: DATA.delivered_step, network: () => delivered });
 const player = film ? new Film(DATA.film) : new Live(environment, delivered);
 let shown = snapshots.length - 1;
@@ -145,7 +145,7 @@ function renderTraining() {
   $("timeline-part").hidden = !many;
   if (!many) return;
   const last = shown === snapshots.length - 1, step = snapshots[shown].step.toLocaleString(language);
-  write($("snapshot"), last ? t("delivered") : t("snapshot", { step }));
+  write($("snapshot"), last ? t("delivered") : snapshots[shown].step ? t("snapshot", { step }) : t("untrained"));
 }
 
 // The loop. ------------------------------------------------------------------------------------------------------------
