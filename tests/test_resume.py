@@ -107,6 +107,10 @@ def rows_of(run: Run) -> dict[str, list[tuple[Any, ...]]]:
     return tables
 
 
+def snapshots_of(run: Run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run.path / "snapshots").iterdir()}
+
+
 def assert_same(a: Run, b: Run, but: str = "") -> None:
     """All that was learned, remembered, counted and reported; only the clock may differ, and the array `but`."""
     ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path) for run in (a, b))
@@ -118,6 +122,8 @@ def assert_same(a: Run, b: Run, but: str = "") -> None:
     best, same = (checkpoint.load(run.directory.best_path)[0] for run in (a, b))
     for name, array in best.items():
         np.testing.assert_array_equal(array, same[name], err_msg=name)
+    assert snapshots_of(a) == snapshots_of(b)
+    assert snapshots_of(a)
     assert rows_of(a) == rows_of(b)
     assert rows_of(a)["episodes"] or a.result["loop"] == "offline"
     assert rows_of(a)["evaluations"]

@@ -31,6 +31,7 @@ from qdojo.signature import train as declaration
 from qdojo.training.observers import Observers, check_observers
 from qdojo.training.observers.curve import CurveObserver
 from qdojo.training.observers.metrics import MetricsObserver
+from qdojo.training.observers.snapshots import SnapshotsObserver
 from qdojo.training.restoring import changes
 from qdojo.training.trainer import fork as forked
 from qdojo.training.trainer import proceed, start
@@ -191,7 +192,9 @@ def _shown(progress: bool) -> contextlib.AbstractContextManager[Progress | None]
 
 def _everyone(shown: Progress | None, others: Sequence[Any]) -> Observers:
     """Return all observers of a run. The curve comes last, because it is drawn from the complete metrics file."""
-    return Observers([MetricsObserver(), *([] if shown is None else [shown]), *others, CurveObserver()])
+    return Observers(
+        [MetricsObserver(), SnapshotsObserver(), *([] if shown is None else [shown]), *others, CurveObserver()]
+    )
 
 
 def load(

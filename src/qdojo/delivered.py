@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qdojo import snapshot
+from qdojo.agent_page import agent_page
 from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.player import seen_spaces
 from qdojo.build.stepping import build_evaluator
@@ -23,12 +24,14 @@ from qdojo.envs.again import GIVEN, MadeAgain
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.straying import straying
 from qdojo.errors import DamagedFile, UsageError
+from qdojo.export.html import check_page_target, written
 from qdojo.loops.evaluation import Watch, episode_bound, unwatched
 from qdojo.networks.keras import KERAS, model_from_json
 from qdojo.plots import curve_figure
 from qdojo.policy import Policy
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, read_result
+from qdojo.runs.history import snapshots
 from qdojo.runs.metrics import History, history
 from qdojo.runs.result import Result
 from qdojo.shown import Film, facts, picture, table
@@ -167,6 +170,22 @@ class Run:
         params = jax.tree.map(lambda leaf: leaf[chosen], best.params)
         return Policy(self.config, self.opened, params, chosen)
 
+    def snapshots(self, member: int | None = None) -> list[tuple[int, Policy]]:
+        """Return one member at some reports of its training, as (env steps, policy), by default the member of `policy`.
+
+        The first is the untrained agent. Empty for runs of earlier versions and for networks too large to be kept.
+        Raises UsageError if there is no such member or the network has changed, DamagedFile if a snapshot cannot be
+        read.
+        """
+        delivered = self.policy(member)
+        template: dict[str, Any] = {"params": jax.eval_shape(lambda: delivered.params)}
+        found = []
+        for step, weights in snapshots(self.path, delivered.member):
+            arrays = {name if name in template else f"params/{name}": array for name, array in weights.items()}
+            params = snapshot.from_arrays(template, arrays)["params"]
+            found.append((step, Policy(self.config, self.opened, params, delivered.member)))
+        return found
+
     def keras_model(self, member: int | None = None) -> Any:
         """Return a plain `keras.Model` with the delivered weights of one member; a noisy network loses its noise.
 
@@ -183,6 +202,17 @@ class Run:
 
         shape = seen_spaces(self.config, self.opened.spaces).observation_shape
         return keras_model(self.policy(member).params, shape, self.opened.model)
+
+    def page(self, path: Path | str, member: int | None = None) -> Path:
+        """Write a self-contained web page, `.html`, in which one member plays; by default the one with the best
+        evaluation. Returns its path.
+
+        Raises UsageError for another suffix or a folder that does not exist, QdojoError if it cannot be written.
+        """
+        target = Path(path)
+        check_page_target(target)
+        written(target, agent_page(self, member))
+        return target
 
     @cached_property
     def opened(self) -> Opened:

@@ -63,11 +63,11 @@ def watch(
         raise UsageError("There is no screen to open a window on; record a film instead: --record play.mp4")
     with contextlib.ExitStack() as stack:
         if record is not None and not has_screen():
-            stack.enter_context(_sdl_without_a_screen())
-        env = _make(spec, "human" if record is None else "rgb_array")
+            stack.enter_context(without_a_screen())
+        env = rendering(spec, "human" if record is None else "rgb_array")
         if record is not None and _EVERY_FRAME in env.metadata.get("render_modes", ()):
             close_quietly(env)
-            env = _make(spec, _EVERY_FRAME)
+            env = rendering(spec, _EVERY_FRAME)
         stack.callback(close_quietly, env)
         speed = float(fps or env.metadata.get("render_fps") or _USUAL_FPS)
         copy = SeededCopy(env, spaces, seed, _WATCHED)
@@ -102,7 +102,7 @@ def has_screen() -> bool:
 
 
 @contextlib.contextmanager
-def _sdl_without_a_screen() -> Iterator[None]:
+def without_a_screen() -> Iterator[None]:
     """Keep SDL, which pygame uses, from looking for a screen and complaining on stderr if there is none."""
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     try:
@@ -111,7 +111,8 @@ def _sdl_without_a_screen() -> Iterator[None]:
         os.environ.pop("SDL_VIDEODRIVER", None)
 
 
-def _make(spec: EnvSpec, render_mode: str) -> Any:
+def rendering(spec: EnvSpec, render_mode: str) -> Any:
+    """Make an environment that renders in this mode. Raises UsageError if it cannot."""
     if spec.is_vector:
         raise UsageError(f"{spec.name} is a ready-made vector of environments; only a single one can be watched.")
     try:

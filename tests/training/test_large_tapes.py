@@ -289,18 +289,17 @@ def test_the_room_on_the_disk_is_told_in_advance(tmp_path: Path, monkeypatch: py
     settings = SETTINGS | {"hidden": (64, 64)}
     run = qdojo.train("CartPole-v1", root=tmp_path / "small", observers=[Hears()], **settings)
     assert not told
-    folder = run.directory.checkpoints_path
-    on_disk = sum(path.stat().st_size for path in folder.rglob("*.*") if path.suffix in (".rows", ".safetensors"))
+    on_disk = sum(path.stat().st_size for path in run.path.rglob("*.*") if path.suffix in (".rows", ".safetensors"))
     needed = restoring.disk_bytes(run.config, build(run.config).loop.template())
     assert on_disk * 0.5 < needed < on_disk * 2
     monkeypatch.setattr(restoring, "TOLD_BYTES", needed - 1)
     qdojo.train("CartPole-v1", root=tmp_path / "small", observers=[Hears()], **settings)
     assert len(told) == 1
-    assert told[0].startswith("the checkpoints of this run will take about 0.0 GB in")
+    assert told[0].startswith("the checkpoints and snapshots of this run will take about 0.0 GB in")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
     with pytest.raises(
-        UsageError, match=r"^The checkpoints of this run take .* GB, but only .* GB are free in .*--runs"
+        UsageError, match=r"^The checkpoints and snapshots of this run take .* GB, but only .* GB are free in .*--runs"
     ):
         qdojo.train("CartPole-v1", root=tmp_path / "full", **settings)
     assert not (tmp_path / "full").exists()
@@ -308,7 +307,9 @@ def test_the_room_on_the_disk_is_told_in_advance(tmp_path: Path, monkeypatch: py
 
 def test_a_large_tape_is_counted_once_and_a_small_one_in_each_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def needed(capacity: int, steps: int) -> int:
-        config = make_config("CartPole-v1", capacity_steps=capacity, steps=steps)
+        # As many snapshots in each of them.
+        reports: dict[str, Any] = {"report_every_steps": steps // 10, "eval_every_steps": None}
+        config = make_config("CartPole-v1", capacity_steps=capacity, steps=steps, **reports)
         return restoring.disk_bytes(config, build(config).loop.template())
 
     row = 28

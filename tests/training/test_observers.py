@@ -94,9 +94,9 @@ def whole(told: Told) -> qdojo.Run:
 
 
 def test_all_is_heard_in_order(told: Told) -> None:
-    reports = ["reported"] * 5
+    reports = ["reported", "learned"] * 5
     assert told.everything.names() == [
-        *("started", "compiling", "saving"),
+        *("started", "compiling", "learned", "saving"),
         *(*reports, "evaluated", *reports, "evaluated"),
         *("saving", "evaluating", "finished", "closed"),
     ]
@@ -114,7 +114,7 @@ def test_the_curve_is_drawn_from_all_that_was_recorded(told: Told) -> None:
 
 
 def test_one_that_fails_is_named_and_dropped_and_changes_no_bit(whole: qdojo.Run, tmp_path: Path) -> None:
-    events = ["started", "reported", "evaluated", "saving", "finished", "closed"]
+    events = ["started", "reported", "learned", "evaluated", "saving", "finished", "closed"]
     everything = Everything()
     run = qdojo.train(root=tmp_path, observers=[everything, *map(Fails, events)], **TINY)
     assert run.result["eval"] == whole.result["eval"]

@@ -253,7 +253,6 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
     rows = capacity_rows(config)
     observation = _shown(spaces)
     check_memory(config, rows, observation, spaces.action_shape, agent)
-    cycles = max(1, (config.report_every_steps or config.collect_steps) // config.collect_steps)
     warmup = 0 if config.dataset is not None else math.ceil(config.warmup_steps / config.num_envs)
     rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(example_rows, warmup))
     size: dict[str, Any] = {
@@ -261,7 +260,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         "members": config.members,
         "envs": config.num_envs,
         "capacity_rows": rows,
-        "cycles": cycles,
+        "cycles": config.cycles_per_report,
         "numbers": numbers,
         "distinct_seeds": config.distinct_seeds,
         "clip_rewards": bool(config.clip_rewards),

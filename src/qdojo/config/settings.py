@@ -110,6 +110,16 @@ class Config(
         """Number of updates in one learning phase."""
         return round(self.collect_steps * self.updates_per_step)
 
+    @property
+    def cycles_per_report(self) -> int:
+        """Number of cycles, each of which collects steps and learns, in one report."""
+        return max(1, (self.report_every_steps or self.collect_steps) // self.collect_steps)
+
+    @property
+    def steps_per_report(self) -> int:
+        """Number of env steps of each member between two reports."""
+        return self.cycles_per_report * self.collect_steps
+
     def to_toml(self) -> str:
         """The settings as TOML, one table per group. None is written as "none", because TOML has no null."""
         values = {name: "none" if value is None else value for name, value in self.model_dump(mode="json").items()}

@@ -30,6 +30,7 @@ metrics.sqlite    episodes, metrics and evaluations of each member (SQLite, tabl
 checkpoints/      step-<steps>/ the last states that training can resume from, best/ the best agent so far;
                   each holds arrays.safetensors, meta.json and manifest.json (SHA-256 and size of the other two);
                   tape/ holds the rows of a large replay memory as 32-bit words, in files that meta.json lists
+snapshots/        step-<steps>.safetensors: the weights of all members while they learned
 curve.png         the learning curve
 result.json       how the run ended and its scores; missing until it ends
 cartpole_weight.weights.h5   the Keras weights of a run with the tutorial preset

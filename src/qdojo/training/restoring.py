@@ -17,7 +17,7 @@ from qdojo.build.training import Loop, Parts
 from qdojo.config import Config, stored_config
 from qdojo.errors import UsageError
 from qdojo.loops.state import TrainState, member_keys
-from qdojo.runs import checkpoint, segments
+from qdojo.runs import checkpoint, history, segments
 from qdojo.training.selection import Best, none_best
 
 VERSIONED = ("qdojo", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
@@ -129,7 +129,8 @@ def best_template(template: TrainState) -> Best:
 
 
 def disk_bytes(config: Config, template: TrainState) -> int:
-    """Bytes that a run's checkpoints take on disk at least: three are kept while a fourth is written.
+    """Bytes that a run's checkpoints and snapshots take on disk at least: three checkpoints are kept while a fourth is
+    written.
 
     A large tape is stored once, in segments. The rows written between the kept checkpoints, whose number depends on the
     speed of training, come on top. The rows of a data set are not counted, because it has not been read yet.
@@ -140,9 +141,12 @@ def disk_bytes(config: Config, template: TrainState) -> int:
     tape = rows * segments.row_bytes(words.shape)
     best = _bytes(best_template(template))
     each = _bytes(template.agents) + _bytes(template.memory) + best
+    snapshot_bytes = _bytes(template.agents.params)
+    most = history.most_kept(snapshot_bytes)
+    kept = snapshot_bytes * len(history.kept(config.steps // config.steps_per_report, most))
     if segments.is_large(words.shape):
-        return tape + 4 * each + 2 * best
-    return 4 * (tape + each) + 2 * best
+        return tape + 4 * each + 2 * best + kept
+    return 4 * (tape + each) + 2 * best + kept
 
 
 def _bytes(tree: Any) -> int:
@@ -159,12 +163,12 @@ def told_of_disk(config: Config, loop: Loop, root: Path) -> list[str]:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise UsageError(
-            f"The checkpoints of this run take {needed / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are free in "
-            f"{root}; free some space, choose a folder on another disk (--runs), or lower capacity_steps."
+            f"The checkpoints and snapshots of this run take {needed / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are "
+            f"free in {root}; free some space, choose a folder on another disk (--runs), or lower capacity_steps."
         )
     if needed < TOLD_BYTES:
         return []
-    return [f"the checkpoints of this run will take about {needed / 1e9:,.1f} GB in {root}."]
+    return [f"the checkpoints and snapshots of this run will take about {needed / 1e9:,.1f} GB in {root}."]
 
 
 @functools.cache

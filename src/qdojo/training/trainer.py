@@ -154,6 +154,7 @@ class Trainer:
             self._judge = Judge(self.config, self.parts, self.observers, self._stop, best, longest)
             try:
                 if self._steps == 0:
+                    self.observers.tell("learned", 0, state.agents.params)
                     self._save(state)
                 state = self._until_done(state)
                 self._save(state)
@@ -189,6 +190,7 @@ class Trainer:
             before, self._steps = self._steps, report.steps
             self._judge.longest = int(state.tally.longest.max())
             self.observers.tell("reported", report)
+            self.observers.tell("learned", report.steps, state.agents.params)
             every, spent = self.config.eval_every_steps, self._budget_spent(state)
             # The last agent is often the best, so the end is evaluated even if it is not a multiple of the interval.
             ending = spent or self.observers.stopped_by is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qdojo.config import Config
     from qdojo.runs.directory import RunDirectory
-    from qdojo.types import Report
+    from qdojo.types import Params, Report
 
 
 class StopTraining(Exception):
@@ -76,6 +76,12 @@ class Observer(Protocol):
 
     def reported(self, report: "Report") -> None:
         """A chunk of training is done."""
+
+    def learned(self, step: int, params: "Params") -> None:
+        """The parameters of all members, [member, ...], at the start of a run (`step` 0) and after each report.
+
+        They are on the device, and deleted when training goes on: copy what you keep.
+        """
 
     def evaluated(self, evaluated: Evaluated) -> None:
         """A greedy evaluation during training is done."""

@@ -1,0 +1,147 @@
+"""Snapshots of a run: which are kept, their files, and what is left of them after a kill."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qdojo
+from qdojo.config import make_config
+from qdojo.errors import DamagedFile, UsageError
+from qdojo.runs import checkpoint, history
+from qdojo.runs.directory import RunDirectory
+from qdojo.training.observers import Started
+from qdojo.training.observers.snapshots import SnapshotsObserver
+
+TINY: dict[str, Any] = {
+    "hidden": (8,),
+    "seeds": 2,
+    "steps": 200,
+    "capacity_steps": 100,
+    "batch_size": 8,
+    "warmup_steps": 20,
+    "report_every_steps": 20,
+    "eval_every_steps": 100,
+    "eval_episodes": 2,
+    "final_eval_episodes": 2,
+}
+
+
+def test_all_reports_are_kept_until_they_are_too_many() -> None:
+    assert history.kept(0, 64) == {0}
+    assert history.kept(63, 64) == set(range(64))
+    # Now every second one, and 1 as an early one.
+    assert history.kept(64, 64) == {*range(0, 65, 2), 1}
+    # 8 fit: the stride is 4, and 2 and 1 are the early ones.
+    assert history.kept(20, 8) == {0, 4, 8, 12, 16, 20, 1, 2}
+    assert history.kept(200, 8) == {0, 64, 128, 192, 32, 16}
+    assert history.kept(1000, 2) == {0, 512}
+    assert history.kept(5, 0) == set()
+
+
+@pytest.mark.parametrize("most", [2, 3, 5, 8, 64])
+def test_what_was_dropped_never_comes_back_and_at_most_so_many_stay(most: int) -> None:
+    before = history.kept(0, most)
+    for newest in range(1, 3_000):
+        now = history.kept(newest, most)
+        assert len(now) <= most
+        assert now - before <= {newest}
+        before = now
+    # Runs of any length keep at least half of what fits, or a quarter if few fit.
+    assert min(len(history.kept(newest, 64)) for newest in range(64, 100_000, 61)) >= 32
+
+
+def test_large_networks_keep_fewer_and_the_largest_none() -> None:
+    assert history.most_kept(20_000) == 64
+    assert history.most_kept(30_000_000) == 8
+    assert history.most_kept(128 * 2**20) == 2
+    assert history.most_kept(129 * 2**20) == 0
+
+
+def test_one_member_is_read_and_bad_files_are_named(tmp_path: Path) -> None:
+    assert history.snapshots(tmp_path) == []
+    for step in (0, 40):
+        history.write(tmp_path, step, {"params/a/weight": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32) + step})
+    assert [path.name for path in sorted((tmp_path / "snapshots").iterdir())] == [
+        "step-000000000000.safetensors",
+        "step-000000000040.safetensors",
+    ]
+    first, second = history.snapshots(tmp_path, 1)
+    assert (first.step, second.step) == (0, 40)
+    np.testing.assert_array_equal(second.weights["a/weight"], [43.0, 44.0])
+    with pytest.raises(UsageError, match=r"member is 2, but .* has members 0 to 1"):
+        history.snapshots(tmp_path, 2)
+    history.path_of(tmp_path, 40).write_bytes(b"\x10" * 20)
+    with pytest.raises(DamagedFile, match=r"step-000000000040\.safetensors cannot be read as a snapshot"):
+        history.snapshots(tmp_path)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(arrays: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(history, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        history.write(tmp_path, 0, {"params/a": np.zeros((1, 2))})
+    assert list((tmp_path / "snapshots").iterdir()) == []
+
+
+class Simulated:
+    """A run of `report_every` 10 steps, whose agents are one number each: the step."""
+
+    def __init__(self, path: Path, at_step: int = 0) -> None:
+        self.run = RunDirectory(path)
+        path.mkdir(exist_ok=True)
+        self.observer = SnapshotsObserver()
+        config = make_config("CartPole-v1", report_every_steps=10, collect_steps=10, num_envs=1, updates_per_step=0.1)
+        self.observer.started(Started(self.run, config, "device", at_step))
+        self.step = at_step
+        if at_step == 0:
+            self.learn(0)
+
+    def learn(self, reports: int) -> "Simulated":
+        for step in range(self.step + 10, self.step + 10 * reports + 1, 10) if reports else [0]:
+            self.observer.learned(step, {"w": np.full((2, 1), step, np.float32)})
+            self.step = step
+        return self
+
+    def save(self) -> "Simulated":
+        self.observer.saving()
+        return self
+
+    def finish(self) -> dict[str, bytes]:
+        self.observer.finished(self.run, {})
+        return self.files()
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.run.path / "snapshots").iterdir()}
+
+
+def test_a_killed_run_has_all_that_its_checkpoint_needs_and_ends_with_the_same_files(tmp_path: Path) -> None:
+    """Killed at report 70, when every second of the first 64 was no longer wanted; the checkpoint is of report 60."""
+    whole = Simulated(tmp_path / "a")
+    at_60 = whole.learn(60).save().files()
+    whole.learn(10)
+    assert len(whole.files()) <= 128
+    shutil.copytree(tmp_path / "a", tmp_path / "killed")
+    (tmp_path / "killed" / "snapshots" / ".tmp-step-000000000710.safetensors").write_bytes(b"half")
+    resumed = Simulated(tmp_path / "killed", 600)
+    assert resumed.files() == at_60
+    assert whole.learn(3).finish() == resumed.learn(13).finish()
+
+
+def test_a_run_keeps_its_agents_from_untrained_to_last(tmp_path: Path) -> None:
+    run = qdojo.train("CartPole-v1", root=tmp_path, **TINY)
+    found = run.snapshots(1)
+    assert [step for step, _ in found] == list(range(0, 201, 20))
+    last = checkpoint.load_latest(run.directory.checkpoints_path).arrays
+    for name, array in history.snapshots(run.path, 1)[-1].weights.items():
+        np.testing.assert_array_equal(array, last[f"state/agents/params/{name}"][1])
+    observation = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
+    untrained, *_, trained = (policy.q_values(observation) for _, policy in found)
+    assert not np.allclose(untrained, trained)
+    with pytest.raises(UsageError, match="member is 2"):
+        run.snapshots(2)
