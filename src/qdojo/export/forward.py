@@ -197,10 +197,12 @@ def _convolution(
     """The layer, and the shape of its output."""
     kernel = spectrally_normalized(convolution.kernel) if convolution.spectral_norm else convolution.kernel
     outputs, side = kernel.shape[:2]
-    pad, stride = (side // 2 if convolution.padding == "SAME" else 0), convolution.stride
-    rows, columns = ((length + 2 * pad - side) // stride + 1 for length in shape[:2])
+    stride = convolution.stride
+    pads = jax.lax.padtype_to_pads(shape[:2], (side, side), (stride, stride), convolution.padding)
+    rows, columns = ((length + sum(pad) - side) // stride + 1 for length, pad in zip(shape[:2], pads, strict=True))
     layer = {"layer": "convolution", "kernel": weights.add(kernel), "bias": weights.add(convolution.bias)}
-    sizes = {"shape": list(shape), "side": side, "stride": stride, "pad": pad}
+    before = {"above": pads[0][0], "beside": pads[1][0]}
+    sizes = {"shape": list(shape), "side": side, "stride": stride, "rows": rows, "columns": columns, **before}
     return {**layer, **sizes}, (rows, columns, outputs)
 
 

@@ -83,13 +83,12 @@ const LAYERS = {
     for (let c = 0; c < channels; c++) for (let p = 0; p < pixels; p++) y[p * channels + c] = x[c * pixels + p];
     return y;
   },
-  convolution({ kernel, bias, shape: [height, width, inputs], side, stride, pad }, x) {
-    const rows = Math.floor((height + 2 * pad - side) / stride) + 1;
-    const columns = Math.floor((width + 2 * pad - side) / stride) + 1, outputs = bias.length;
-    const y = zeros(rows * columns * outputs), size = side * side * inputs;
+  // `above` and `beside`: rows of padding above the image, and columns to the left of it.
+  convolution({ kernel, bias, shape: [height, width, inputs], side, stride, rows, columns, above, beside }, x) {
+    const outputs = bias.length, y = zeros(rows * columns * outputs), size = side * side * inputs;
     for (let r = 0, to = 0; r < rows; r++) {
       for (let c = 0; c < columns; c++) {
-        const top = r * stride - pad, left = c * stride - pad;
+        const top = r * stride - above, left = c * stride - beside;
         const firstRow = Math.max(0, -top), lastRow = Math.min(side, height - top);
         const first = Math.max(0, -left), last = Math.min(side, width - left);
         for (let o = 0; o < outputs; o++, to++) {
