@@ -192,9 +192,7 @@ def _shown(progress: bool) -> contextlib.AbstractContextManager[Progress | None]
 
 def _everyone(shown: Progress | None, others: Sequence[Any]) -> Observers:
     """Return all observers of a run. The curve comes last, because it is drawn from the complete metrics file."""
-    return Observers(
-        [MetricsObserver(), SnapshotsObserver(), *([] if shown is None else [shown]), *others, CurveObserver()]
-    )
+    return Observers([MetricsObserver(), SnapshotsObserver(), *filter(None, [shown]), *others, CurveObserver()])
 
 
 def load(

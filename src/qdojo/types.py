@@ -121,6 +121,17 @@ class Actor(NamedTuple):
     accepts any leading axes."""
 
 
+class Diagnosis(NamedTuple):
+    """Diagnostics of an agent as it is now, which change nothing. `docs/metrics.md` explains each."""
+
+    examine: Callable[[Any, Any, Words, Clock], dict[str, Array]]
+    """(state, tape, noise, clock) -> the numbers of a member from which `told` computes, by name; compiled."""
+    words: int
+    """Random words that `examine` consumes."""
+    told: Callable[[dict[str, Shaped[np.ndarray, "..."]]], dict[str, float]]
+    """numbers of a member -> its diagnostics, without those that the numbers do not suffice for; in NumPy."""
+
+
 class Agent(NamedTuple):
     """Pure functions for one member and one example; the caller `vmap`s them. A state has its parameters in `params`.
 
@@ -147,6 +158,7 @@ class Agent(NamedTuple):
     """See `Actor.worth`."""
     stored: Callable[[Memory], Memory] = _as_it_is
     """See `Actor.stored`."""
+    diagnosis: Diagnosis | None = None
 
 
 class Episode(NamedTuple):

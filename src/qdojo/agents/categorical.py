@@ -60,7 +60,12 @@ def c51_loss(logits: Network, support: Float[Array, "atoms"], double: bool, munc
         error = jnp.mean(jax.vmap(cross_entropy, in_axes=(0, None))(logits_tm1, projected))
         return error, error, {"q_mean": jnp.mean(jax.nn.softmax(logits_tm1) @ support), "clipped": clipped}
 
-    return Loss(loss)
+    def td_error(params: Params, target_params: Params, batch: Batch, noise: Words) -> Float[Array, ""]:
+        q_tm1 = chosen_by_branch(q_network.apply(params, batch.obs_tm1)[..., None], batch.action_tm1)
+        projected, _ = target(params, target_params, batch)
+        return jnp.abs(projected @ support - jnp.mean(q_tm1))
+
+    return Loss(loss, td_error=td_error)
 
 
 def _project(

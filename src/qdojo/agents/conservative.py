@@ -26,7 +26,7 @@ def conservative(loss: Loss, network: Network, alpha: Scalar) -> Loss:
         gap = optimism(network.apply(params, batch.obs_tm1), batch.action_tm1)
         return error + alpha * gap, priority, metrics | {"conservative": gap}
 
-    return Loss(penalised, loss.words)
+    return loss._replace(of=penalised)
 
 
 def optimism(q: Float[Array, "*branches actions"], action: Int[Array, "*branches"]) -> Float[Array, ""]:

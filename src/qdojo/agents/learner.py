@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from qdojo.agents.diagnosis import replay_diagnosis
 from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, linear, position
 from qdojo.networks.network import Network
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape
-from qdojo.tape.sampling import UNIFORM, Exponents, Sampler
+from qdojo.tape.sampling import UNIFORM, Drawn, Exponents, Sampler
 from qdojo.tape.windows import Window
 from qdojo.types import Actor, Agent, Clock, Metrics, Params, Words
 
@@ -30,6 +31,8 @@ class Loss(NamedTuple):
     axis, or what another `Window` reads; the priority is an absolute error."""
     words: int = 0
     """Random words that one example consumes."""
+    td_error: Callable[[Params, Params, Any, Words], Float[Array, ""]] | None = None
+    """Like `of`, but -> the absolute TD error, if that is not the priority."""
 
 
 Own: TypeAlias = Mapping[str, Scalar]
@@ -96,13 +99,15 @@ def replay_agent(
     structure: Structure,
     initial_params: Params | None = None,
     actor: Actor | None = None,
+    diagnosed: Callable[[Own], Loss] | None = None,
 ) -> Agent:
     """An agent that learns from samples of the tape with a target network, and acts with `actor` or with the network.
 
-    `loss` returns the loss for the settings in which a member differs. Every member starts from `initial_params` if
-    given, otherwise from its own random weights.
+    `loss` returns the loss for the settings in which a member differs; `diagnosed`, for diagnostics, the same with the
+    absolute TD error as its priority. Every member starts from `initial_params` if given, else from random weights.
     """
     loss_words = loss(hyper.own).words
+    words = structure.batch_size * (1 + loss_words) + 2 * network.words
     actor = actor_of(network) if actor is None else actor
     num_envs, window, sampler = structure.choosing.num_envs, structure.window, structure.sampler
     plays = acting(actor, structure.choosing)
@@ -122,32 +127,34 @@ def replay_agent(
         return LearnerState(params, params, adam(NONE).init(trainable), numbers, structure.sampler.init())
 
     def mean_loss(
-        trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words, own: Own
+        trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words, of: Callable[..., Any]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Metrics]]:
         online_words, target_words, example_words = jnp.split(noise, [network.words, 2 * network.words])
         params = network.perturb(eqx.combine(trainable, frozen), online_words)
         target = network.perturb(target, target_words)
-        words = example_words.reshape(structure.batch_size, loss_words)
-        of = loss(own).of
-        losses, errors, metrics = jax.vmap(of, in_axes=(None, None, 0, 0))(params, target, batch, words)
+        each = example_words.reshape(structure.batch_size, loss_words)
+        losses, errors, metrics = jax.vmap(of, in_axes=(None, None, 0, 0))(params, target, batch, each)
         mean = jnp.mean(batch.weight * losses)
         # Metrics ignore rows that start no transition. Importance weights apply to the loss only.
         real = (batch.weight > 0.0).astype(jnp.float32)
         share = real / jnp.maximum(jnp.sum(real), 1.0)
         return mean, (errors, {"loss": mean} | jax.tree.map(lambda each: jnp.dot(share, each), metrics))
 
+    def draw(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[Any, Drawn, Exponents, Any]:
+        numbers = state.hyper
+        beta = linear(numbers.priority_beta, 1.0, numbers.priority_beta_steps, position(clock, num_envs))
+        exponents = Exponents(numbers.priority_alpha, beta)
+        priorities, drawn = sampler.sample(state.priorities, tape, window, noise, exponents)
+        batch = windows.read(window, tape, drawn.age, drawn.env, numbers.discount)
+        return priorities, drawn, exponents, batch._replace(weight=batch.weight * drawn.weight)
+
     def update(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[LearnerState, Metrics]:
         drawing, noise = noise[: structure.batch_size], noise[structure.batch_size :]
-        numbers, now = state.hyper, position(clock, num_envs)
-        exponents = Exponents(
-            numbers.priority_alpha, linear(numbers.priority_beta, 1.0, numbers.priority_beta_steps, now)
-        )
-        priorities, drawn = sampler.sample(state.priorities, tape, window, drawing, exponents)
-        batch = windows.read(window, tape, drawn.age, drawn.env, numbers.discount)
-        batch = batch._replace(weight=batch.weight * drawn.weight)
+        numbers = state.hyper
+        priorities, drawn, exponents, batch = draw(state, tape, drawing, clock)
         trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
         gradient, (errors, metrics) = jax.grad(mean_loss, has_aux=True)(
-            trainable, frozen, state.target_params, batch, noise, numbers.own
+            trainable, frozen, state.target_params, batch, noise, loss(numbers.own).of
         )
         max_grad_norm = numbers.own.get("max_grad_norm", structure.max_grad_norm)
         if max_grad_norm is not None:
@@ -155,7 +162,7 @@ def replay_agent(
             scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(norm, 1e-12))
             gradient = jax.tree.map(lambda g: g * scale, gradient)
         direction, optimizer_state = adam(numbers.own).update(gradient, state.optimizer)
-        rate = learning_rate(numbers, now)
+        rate = learning_rate(numbers, position(clock, num_envs))
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
         params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
         # Both networks keep the same observation statistics, independent of target syncs.
@@ -186,9 +193,10 @@ def replay_agent(
         exploration=plays.exploration,
         memory=actor.memory,
         act_words=plays.words,
-        update_words=structure.batch_size * (1 + loss_words) + 2 * network.words,
+        update_words=words,
         worth=actor.worth,
         stored=actor.stored,
+        diagnosis=replay_diagnosis(draw, mean_loss, diagnosed or loss, structure.batch_size, words),
     )
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt32
 
+from qdojo.agents.diagnosis import of_batch
 from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, position
 from qdojo.agents.learner import NONE, Own, learning_rate
 from qdojo.bellman.returns import lambda_return
@@ -20,7 +21,7 @@ from qdojo.bellman.targets import greedy_value
 from qdojo.networks.network import Network
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Actor, Agent, Clock, Metrics, Observation, Params, Words
+from qdojo.types import Actor, Agent, Clock, Diagnosis, Metrics, Observation, Params, Words
 
 
 class PqnHyper(NamedTuple):
@@ -117,6 +118,20 @@ def pqn_agent(
         loss = 0.5 * jnp.mean(batch.weight * errors)
         return loss, {"loss": loss, "q_mean": jnp.mean(chosen)}
 
+    def examine(state: PqnState, tape: Tape, noise: Words, clock: Clock) -> dict[str, Array]:
+        data = read(network, state.params, tape, structure.rollout, state.hyper, structure.frames)
+        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+
+        def whole_loss(trainable: Params) -> tuple[Float[Array, ""], Float[Array, "transitions"]]:
+            """The loss of all transitions as one batch, and the absolute error of each."""
+            q = jax.vmap(network.apply, in_axes=(None, 0))(eqx.combine(trainable, frozen), data.observation)
+            chosen = jnp.take_along_axis(q, data.action[..., None], axis=-1).reshape(transitions, -1)
+            errors = data.target[:, None] - chosen
+            return 0.5 * jnp.mean(data.weight * jnp.mean(jnp.square(errors), 1)), jnp.mean(jnp.abs(errors), 1)
+
+        gradient, errors = jax.grad(whole_loss, has_aux=True)(trainable)
+        return {"gradient_norm": optax.tree.norm(gradient), "errors": errors, "weight": data.weight}
+
     def update(state: PqnState, tape: Tape, noise: Words, clock: Clock) -> tuple[PqnState, Metrics]:
         shuffling, perturbing = jnp.split(noise, [structure.epochs * transitions])
         perturbing = perturbing.reshape(1 + steps, network.words)
@@ -159,6 +174,7 @@ def pqn_agent(
         update_words=structure.epochs * transitions + (1 + steps) * network.words,
         worth=actor.worth,
         stored=actor.stored,
+        diagnosis=Diagnosis(examine, 0, of_batch),
     )
 
 

@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from qdojo.agents.diagnosis import of_batch
 from qdojo.agents.explore import Choosing, Scalar, actor_of, choose, legal_actions
 from qdojo.agents.learner import NONE, Own
 from qdojo.networks.network import Network
 from qdojo.noise import integer
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
-from qdojo.types import Agent, Batch, Clock, Memory, Metrics, Observation, Params, Words
+from qdojo.types import Agent, Batch, Clock, Diagnosis, Memory, Metrics, Observation, Params, Words
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults
 
@@ -121,6 +123,19 @@ def tutorial_agent(
             eqx.combine(trainable, frozen), adam, decayed, state.episodes, jnp.mean(loss), jnp.mean(chosen), own
         )
 
+    def examine(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> dict[str, Array]:
+        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+        samples = memories(tape, noise, memory_steps, state.own.get("discount", discount))
+
+        def mean_error(trainable: Params) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
+            losses, _ = jax.vmap(squared_error, in_axes=(None, None, 0))(trainable, frozen, samples)
+            return jnp.mean(losses), jnp.sqrt(num_actions * losses)
+
+        gradient, errors = jax.grad(mean_error, has_aux=True)(trainable)
+        enough = steps_by_age(tape, memory_steps)[-1] >= batch_size
+        weight = jnp.full(errors.shape, enough, jnp.float32)
+        return {"gradient_norm": optax.tree.norm(gradient), "errors": errors, "weight": weight}
+
     def update(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> tuple[TutorialState, Metrics]:
         ended = last(tape, jnp.int32(0), jnp.int32(0))
         episodes = state.episodes + ended.astype(jnp.int32)
@@ -137,6 +152,7 @@ def tutorial_agent(
         memory=tuple,
         act_words=choosing.words,
         update_words=batch_size,
+        diagnosis=Diagnosis(examine, batch_size, of_batch),
     )
 
 

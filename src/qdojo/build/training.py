@@ -25,6 +25,7 @@ from qdojo.agents.tutorial import tutorial_agent
 from qdojo.bellman.targets import Munchausen
 from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
+from qdojo.build.diagnosing import diagnosed, examined
 from qdojo.build.images import check_images
 from qdojo.build.memory import capacity_rows, check_memory
 from qdojo.build.named import named
@@ -116,7 +117,7 @@ def build(
         hyper = [own for own in config.combinations for _ in range(config.seeds)]
     numbers = None if hyper is None else member_numbers(config, hyper)
     make_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
-    agent = build_agent(config, spaces, player, begun, make_loss)
+    agent = diagnosed(config, spaces, player, build_agent(config, spaces, player, begun, make_loss))
     return Parts(
         spec=spec,
         spaces=spaces,
@@ -145,9 +146,10 @@ def refuse_unread(config: Config, parts: Parts) -> None:
 
 
 def _loss(
-    config: Config, spaces: Spaces, player: Player, atoms: Float[Array, "atoms"] | None, make_loss: Any, own: Own
+    config: Config, spaces: Spaces, player: Player, atoms: Any, make_loss: Any, own: Own, seen: Any = lambda loss: loss
 ) -> Loss:
-    """The loss that the config or the user's `make_loss` defines, with the numbers in which members differ."""
+    """The loss that the config or the user's `make_loss` defines, with the numbers in which members differ; `seen` is
+    applied to its formula."""
     munchausen = None
     if config.munchausen:
         munchausen = Munchausen(*(own.get(name, getattr(config, name)) for name in MUNCHAUSEN))
@@ -158,6 +160,7 @@ def _loss(
         # The loss of a recurrent network gets features instead of observations.
         shown = None if config.recurrent is not None else _shown(seen_spaces(config, spaces))
         loss = own_loss(make_loss, player.outputs, rule, shown, spaces.action_shape)
+    loss = seen(loss)
     if config.conservative or "conservative" in own:
         loss = conservative(loss, player.q, own.get("conservative", config.conservative))
     if config.recurrent is not None:
@@ -243,7 +246,7 @@ def build_agent(
     )
     atoms = support(config) if config.distribution == "c51" else None
     loss = functools.partial(_loss, config, spaces, player, atoms, make_loss)
-    return replay_agent(network, loss, replay_numbers(config), structure, initial, player.actor)
+    return replay_agent(network, loss, replay_numbers(config), structure, initial, player.actor, examined(loss))
 
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int, numbers: Any) -> Loop:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
-from qdojo.networks.mlp import Dueling, Hidden, Linear, layers
+from qdojo.networks.mlp import Dueling, Hidden, Linear, layers, outputs_of
 from qdojo.networks.network import Network
 from qdojo.types import Observation, Params
 
@@ -109,6 +109,7 @@ def implicit(design: Design, proposed: int | None) -> Network:
         apply=quantiles,
         proposal=None if proposed is None else proposal,
         observe=observed,
+        hidden=lambda params, observation: outputs_of(params.features, params.inputs(observation)),
     )
 
 

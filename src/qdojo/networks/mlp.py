@@ -152,10 +152,28 @@ class MLP(eqx.Module):
             x = layer(x)
         return self.head(x)
 
+    def activations(self, observation: Observation) -> list[Float[Array, "..."]]:
+        """The outputs of all hidden layers, after ReLU."""
+        x = self.inputs(observation)
+        found = outputs_of(self.hidden, x)
+        if isinstance(self.head, Dueling):
+            x = found[-1] if found else x
+            found += [self.head.value_hidden(x), self.head.advantage_hidden(x)]
+        return found
+
 
 def layers(widths: tuple[int, ...], layer_norm: bool, keys: Sequence[Array] | Array) -> list[Hidden]:
     """One hidden layer for each pair of successive `widths`."""
     return [Hidden(a, b, layer_norm, key) for (a, b), key in zip(pairwise(widths), keys, strict=False)]
+
+
+def outputs_of(hidden: Sequence[Hidden], x: Float[Array, "inputs"]) -> list[Float[Array, "..."]]:
+    """The outputs of each of some successive layers."""
+    found = []
+    for layer in hidden:
+        x = layer(x)
+        found.append(x)
+    return found
 
 
 def mlp(design: Design, outputs: int | None = None) -> Network:
@@ -171,4 +189,9 @@ def mlp(design: Design, outputs: int | None = None) -> Network:
             return legal_only(values.reshape(design.q_shape), observation)
         return values.reshape(*design.q_shape, outputs)
 
-    return Network(init=lambda key: MLP(design, outputs or 1, key), apply=apply, observe=observed)
+    return Network(
+        init=lambda key: MLP(design, outputs or 1, key),
+        apply=apply,
+        observe=observed,
+        hidden=lambda params, observation: params.activations(observation),
+    )

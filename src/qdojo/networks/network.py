@@ -38,11 +38,16 @@ class Network(NamedTuple):
     observe: Callable[[Params, Observation], Params] = _unchanged
     """(params, observations) -> parameters whose running statistics, if any, include a batch `[batch, ...]`."""
 
+    hidden: Callable[[Params, Observation], list[Float[Array, "..."]]] | None = None
+    """(params, observation) -> the outputs of each dense hidden layer, after ReLU; those before the memory of a
+    recurrent network. None if they are not known."""
+
     def through(self, view: Callable[[Params], Params]) -> "Network":
         """The same network for parameters of another form: `view` maps those to the parameters that this one takes."""
-        proposal = self.proposal
+        proposal, hidden = self.proposal, self.hidden
         return self._replace(
             apply=lambda params, *at: self.apply(view(params), *at),
             proposal=None if proposal is None else lambda params, *at: proposal(view(params), *at),
             features=lambda params, *at: self.features(view(params), *at),
+            hidden=None if hidden is None else lambda params, observation: hidden(view(params), observation),
         )

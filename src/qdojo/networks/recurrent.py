@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from qdojo.errors import UsageError
 from qdojo.networks.inputs import INPUTS, Design, Inputs, observed
-from qdojo.networks.mlp import Hidden, Linear, layers
+from qdojo.networks.mlp import Hidden, Linear, layers, outputs_of
 from qdojo.networks.network import Network
 from qdojo.observations import in_place
 from qdojo.types import Memory, Observation, Params
@@ -135,5 +135,8 @@ def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network) -> Ne
         output, memory = params(observation, memory)
         return in_place(observation, output), memory
 
+    def hidden(params: RecurrentMLP, observation: Observation) -> list[Float[Array, "..."]]:
+        return outputs_of(params.hidden, params.inputs(observation))
+
     of_head = head.through(lambda params: params.head)
-    return of_head._replace(init=init, features=features, memory=memory, observe=observed)
+    return of_head._replace(init=init, features=features, memory=memory, observe=observed, hidden=hidden)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.types import AnyArray, Step
 
@@ -152,6 +152,16 @@ def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:
 def is_last(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Bool[Array, "*at"]:
     """Whether these rows of the reading member are `last`, without reading more of them."""
     return jnp.asarray(tape.words).at[row, tape.member, env, ENDING].get(mode="promise_in_bounds") >= 2
+
+
+def endings(
+    tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]
+) -> tuple[Float[Array, "*at"], Bool[Array, "*at"], Bool[Array, "*at"]]:
+    """Rewards of these rows of the reading member, and whether they are `terminated` and `last`, without reading more
+    of them."""
+    words = jnp.asarray(tape.words).at[row, tape.member, env, : REWARD + 1].get(mode="promise_in_bounds")
+    ending = words[..., ENDING]
+    return _as(jnp.float32, words[..., REWARD]), ending % 2 == 1, ending >= 2
 
 
 def take(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Step:

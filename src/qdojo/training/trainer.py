@@ -22,6 +22,7 @@ from qdojo.runs.directory import RunDirectory, create, replace_config, write_ato
 from qdojo.runs.metrics import set_damaged_aside
 from qdojo.runs.segments import Listing
 from qdojo.statistics import interquartile_mean, member_interval
+from qdojo.training.diagnosing import Diagnosing
 from qdojo.training.foreseen import foreseen
 from qdojo.training.judging import FINAL_SEED, Judge
 from qdojo.training.observers import Observers, Started
@@ -143,7 +144,7 @@ class Trainer:
         self._unjudged = unjudged
         """Whether an evaluation at these steps is still due: a resume repeats one that was cut off."""
         self._saved_at = self._yielded_at = time.monotonic()
-        self._checks = list(parts.checks)
+        self._checks, self._diagnosing = list(parts.checks), Diagnosing(config, parts)
 
     def train(self, state: TrainState, best: Best) -> None:
         """Run to the end and record how the run ended. On Ctrl-C or SIGTERM, save it first; then raise Interrupted."""
@@ -186,6 +187,7 @@ class Trainer:
             if self.parts.exports:
                 self._learned = jax.tree.map(np.asarray, state.agents.params)
             self._check(report, state)
+            report = self._diagnosing.added(report, state)
             self._train_seconds += report.seconds
             before, self._steps = self._steps, report.steps
             self._judge.longest = int(state.tally.longest.max())
