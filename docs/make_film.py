@@ -1,66 +1,101 @@
-"""Make `docs/images/cartpole.gif`: a trained agent balances the pole, next to its Q-values for both actions.
+"""Make the pictures of an agent's page: `docs/images/agent.gif`, in which a trained agent thinks and is pushed, and the
+screenshots on `docs/agent_page.md`.
 
 python docs/make_film.py
+
+It trains on CartPole-v1 and plays in the exported page, in Chromium by Playwright (`pip install '.[test]'`).
 """
 
+import io
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import gymnasium as gym
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
 import qdojo
 
-TARGET = Path(__file__).parent / "images" / "cartpole.gif"
-STEPS, EVERY, WIDTH, PANEL = 240, 3, 360, 170
-"""Steps of the episode, interval between shown steps, and widths in pixels of the image and of the panel beside it."""
-INK, QUIET, CHOSEN, OTHER = (40, 40, 40), (120, 120, 120), (214, 120, 40), (150, 170, 200)
-PUSHES = {60: 0.4, 130: -0.4, 190: -0.4}
-"""Steps at which the cart is pushed, and the change of its velocity in metres per second."""
+IMAGES = Path(__file__).parent / "images"
+STEPS, EVERY, MILLISECONDS, WIDTH = 270, 3, 60, 820
+"""Steps of the episode, interval between shown steps, time that a frame is shown, and width of the picture."""
+PUSHES = {45: 1.3, 120: -1.3, 195: 1.3}
+"""Steps at which the pole is pushed, and how strongly; a key pushes with 1."""
+LAYOUT = """
+body { max-width: none; margin: 0; padding: 12px; background: var(--card); }
+header, footer, .controls, #hint, #training-card, #about-card, #inside-card, #sees, .card h2, #landscape-note,
+#margin-note, .card p.quiet { display: none !important; }
+main { grid-template-columns: 640px 400px !important; gap: 12px; }
+.card { border: 0; padding: 4px 8px; }
+#stage { aspect-ratio: 3 / 2; }
+#landscape { aspect-ratio: 2 / 1; }
+"""
+"""Style of the moving picture: only the cart, the thoughts and the landscape."""
 
 
-def panel(q: np.ndarray, center: float, action: int, pushed: bool, height: int) -> Image.Image:
-    """Draw the Q-values as bars around `center`, their running mean, so that their small difference is visible."""
-    image = Image.new("RGB", (PANEL, height), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
-    draw.text((8, 8), "Q-values", INK, font)
-    for place, (name, value) in enumerate(zip(("left", "right"), q, strict=True)):
-        top = 40 + 56 * place
-        draw.text((8, top), f"{name}  {value:.2f}", INK if place == action else QUIET, font)
-        length = float(np.clip((value - center + 4.0) / 8.0, 0.02, 1.0)) * (PANEL - 20)
-        draw.rectangle((8, top + 20, 8 + length, top + 36), CHOSEN if place == action else OTHER)
-    draw.text((8, height - 24), "pushed!" if pushed else "", CHOSEN, font)
-    return image
+def chromium(running: Any) -> Any:
+    """The installed browser."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    return running.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+
+
+def moving(browser: Any, page: Path) -> None:
+    """Write the moving picture: the agent plays one episode, and is pushed three times."""
+    context = browser.new_context(
+        viewport={"width": 1080, "height": 520}, locale="en-US", bypass_csp=True, reduced_motion="reduce"
+    )
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    tab.add_style_tag(content=LAYOUT)
+    frames: list[Image.Image] = []
+    for step in range(STEPS):
+        if step in PUSHES:
+            tab.evaluate(f"player.push({PUSHES[step]})")
+        tab.evaluate("player.advance()")
+        if step % EVERY == 0:
+            tab.evaluate("landscape.work = null, landscape.compute(player, 1000), changed()")
+            tab.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+            picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
+            picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
+            frames.append(picture)
+    assert tab.evaluate("player.over") is None, "it fell: push it less"
+    context.close()
+    # One palette for all frames, so that a pixel that does not change costs nothing.
+    palette = frames[20].quantize(96, dither=Image.Dither.NONE)
+    shown = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    target = IMAGES / "agent.gif"
+    shown[0].save(target, save_all=True, append_images=shown[1:], duration=MILLISECONDS, loop=0, optimize=True)
+    print(f"{target}: {len(shown)} frames, {target.stat().st_size:,} bytes")
+
+
+def still(browser: Any, page: Path, name: str, width: int, theme: str, script: str = "") -> None:
+    """Write a screenshot of a whole page after 150 steps and a push."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, locale="en-US", color_scheme=theme, reduced_motion="reduce"
+    )
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    push = "step === 110 && player.push(1);"
+    tab.evaluate(f"for (let step = 0; step < 150; step++) {{ {push} player.advance(); }} {script}; changed()")
+    tab.wait_for_timeout(1000)
+    picture = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
+    context.close()
+    if picture.width > 1000:
+        picture = picture.resize((1000, round(1000 * picture.height / picture.width)), Image.Resampling.LANCZOS)
+    target = IMAGES / name
+    picture.quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+    print(f"{target}: {target.stat().st_size:,} bytes")
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        run = qdojo.train("CartPole-v1", root=folder)
-        agent = run.policy()
-        env = gym.make("CartPole-v1", render_mode="rgb_array")
-        observation, _ = env.reset(seed=0)
-        agent.reset()
-        frames, center = [], float(agent.q_values(observation).mean())
-        for step in range(STEPS):
-            if step in PUSHES:
-                env.unwrapped.state[1] += PUSHES[step]
-                observation = np.array(env.unwrapped.state, np.float32)
-            q, action = agent.q_values(observation), agent.act(observation)
-            center += 0.1 * (float(q.mean()) - center)
-            if step % EVERY == 0:
-                picture = Image.fromarray(env.render())
-                picture = picture.resize((WIDTH, WIDTH * picture.height // picture.width))
-                pushed = any(0 <= step - at < 15 for at in PUSHES)
-                frame = Image.new("RGB", (WIDTH + PANEL, picture.height), "white")
-                frame.paste(picture, (0, 0))
-                frame.paste(panel(q, center, action, pushed, picture.height), (WIDTH, 0))
-                frames.append(frame.quantize(32, dither=Image.Dither.NONE))
-            observation, _, terminated, _, _ = env.step(action)
-            assert not terminated, "it fell: push it less"
-        env.close()
-    frames[0].save(TARGET, save_all=True, append_images=frames[1:], duration=60, loop=0, optimize=True)
-    print(f"{TARGET}: {len(frames)} frames, {TARGET.stat().st_size:,} bytes")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as running:
+        page = qdojo.train("CartPole-v1", root=folder, progress=False).page(Path(folder) / "agent.html")
+        browser = chromium(running)
+        moving(browser, page)
+        still(browser, page, "agent-page.png", 1360, "light")
+        still(browser, page, "agent-page-phone.png", 390, "dark")
+        browser.close()
 
 
 if __name__ == "__main__":

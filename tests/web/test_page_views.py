@@ -84,7 +84,7 @@ def test_a_push_disturbs_the_state(way: str, live: Any) -> None:
         assert state(live, "player.history.some(({ pushed }) => pushed)")
         return
     after = state(live, "[...player.state]")
-    assert after[3] - before[3] == pytest.approx(0.55, abs=1e-6)
+    assert after[3] - before[3] == pytest.approx(0.4, abs=1e-6)
 
 
 def test_one_takes_over_the_action(live: Any) -> None:

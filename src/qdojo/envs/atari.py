@@ -121,6 +121,7 @@ class AtariGame(gym.Env[Any, Any]):
         self._ale = ale = self._emulator.ale
         actions = ale.getLegalActionSet() if rules.full_action_space else ale.getMinimalActionSet()
         self._actions = [action.value for action in actions]
+        self._meanings = [str(action.name) for action in actions]
         height, width = ale.getScreenDims()
         colours = () if rules.grayscale else (3,)
         self._two = np.zeros((2, height, width, *colours), np.uint8)
@@ -153,6 +154,10 @@ class AtariGame(gym.Env[Any, Any]):
             shown = self._two[1]
         self._lives = ale.lives()
         return self._smaller(shown), {"lives": self._lives}
+
+    def get_action_meanings(self) -> list[str]:
+        """Return the name of each action, as Gymnasium's own Atari environments do."""
+        return self._meanings
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeat the action with this index for `frame_skip` frames, or until the game is over."""

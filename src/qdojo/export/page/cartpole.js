@@ -29,7 +29,7 @@ ENVIRONMENTS["CartPole-v1"] = {
   observe: (state) => state,
 
   /** A push of the pole's tip; `strength` is 1 for a key. */
-  push: ([x, velocity, angle, spin], strength) => Float32Array.of(x, velocity + 0.15 * strength, angle, spin + 0.55 * strength),
+  push: ([x, velocity, angle, spin], strength) => Float32Array.of(x, velocity, angle, spin + 0.4 * strength),
 
   /** Where the pole's tip is, in the drawing's pixels. */
   grip(state, width, height) {
@@ -38,7 +38,7 @@ ENVIRONMENTS["CartPole-v1"] = {
     return [pivot[0] + Math.sin(state[2]) * 1.3 * scale, pivot[1] - Math.cos(state[2]) * 1.3 * scale];
   },
   /** The strength of a drag by this many pixels, for each step that it lasts. */
-  drag: (dx, dy, width) => Math.max(-0.35, Math.min(0.35, (3 * dx) / width)),
+  drag: (dx, dy, width) => Math.max(-0.2, Math.min(0.2, (1.5 * dx) / width)),
 
   view: (width, height) => ({ scale: Math.min(width / 5.4, height / 2.35), ground: height * 0.83 }),
 

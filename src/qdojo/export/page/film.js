@@ -36,6 +36,8 @@ class Film {
 
   choose(number) {
     this.episode = this.episodes[number];
+    const { length } = this.episode, size = this.film.actions.length;
+    this.history = Array.from({ length }, (_, i) => ({ q: this.episode.q.subarray(i * size, (i + 1) * size) }));
     $("scrub").max = this.episode.length - 1;
     this.seek(0);
   }
@@ -49,15 +51,13 @@ class Film {
   }
 
   seek(at) {
-    const { episode } = this, size = this.film.actions.length, width = this.film.parts.length;
+    const { episode } = this, width = this.film.parts.length;
     this.at = Math.max(0, Math.min(at, episode.length - 1));
-    const q = (i) => episode.q.subarray(i * size, (i + 1) * size);
-    this.thought = { q: q(this.at) };
+    this.thought = this.history[this.at];
     this.observation = episode.observations.subarray(this.at * width, (this.at + 1) * width);
     this.steps = episode.steps[this.at];
     this.score = episode.returns[this.at];
     this.over = this.at === episode.length - 1 ? (episode.cut ? "limit" : "ended") : null;
-    this.history = Array.from({ length: Math.min(this.at, 150) }, (_, i) => ({ q: q(this.at - Math.min(this.at, 150) + i) }));
     $("scrub").value = this.at;
   }
 

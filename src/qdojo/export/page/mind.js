@@ -54,10 +54,10 @@ class Bars {
   }
 }
 
-/** How much better each action is than their mean, over the last steps. */
-function drawTrace(canvas, history, names, colors) {
+/** How much better each action is than their mean, over the last `span` steps; `marked` is the place of the present one. */
+function drawTrace(canvas, history, span, marked, colors) {
   const { pen, width, height } = penOf(canvas);
-  const span = 150, recent = history.slice(-span), middle = height / 2;
+  const recent = history.slice(-span), middle = height / 2;
   segment(pen, 0, middle, width, middle, colors.line, 1);
   if (recent.length < 2) return;
   const lines = recent.map(({ q }) => {
@@ -69,6 +69,7 @@ function drawTrace(canvas, history, names, colors) {
   recent.forEach(({ pushed }, i) => {
     if (pushed) segment(pen, at(i, 0)[0], 0, at(i, 0)[0], height, colors.limit, 2);
   });
+  if (marked !== null) segment(pen, at(marked, 0)[0], 0, at(marked, 0)[0], height, colors.ink, 2);
   lines[0].forEach((_, action) => {
     const points = lines.map((line, i) => at(i, line[action])).filter(([, y]) => Number.isFinite(y));
     polyline(pen, points, colors.actions[action % 8], 2);

@@ -78,6 +78,7 @@ function speak(chosen) {
       $(id).value = before === "" ? environment.landscape[id === "across" ? 0 : 1] : before;
     }
   }
+  write($("trace-name"), t(film ? "trace_film" : "trace"));
   labels();
   redraw();
 }
@@ -113,7 +114,8 @@ function render(blend) {
   const legal = Array.from(thought.q.slice(0, player.branch())).filter((value) => value > ILLEGAL / 2).sort((a, b) => b - a);
   write($("margin"), legal.length > 1 ? t("margin", { n: short(legal[0] - legal[1]) }) : "");
   write($("margin-note"), legal.length > 1 ? `(${t("margin_note", { low: short(bars.range.low), high: short(bars.range.high) })})` : "");
-  drawTrace($("trace"), [...player.history, { q: thought.q }], actionNames(), colors);
+  if (film) drawTrace($("trace"), player.history, player.history.length, player.at, colors);
+  else drawTrace($("trace"), [...player.history, { q: thought.q }], 150, null, colors);
   $("sees").hidden = !player.parts().length;
   if (player.parts().length) parts.show(player.observation);
   drawInside(thought, chosen);
@@ -141,6 +143,7 @@ function renderLandscape() {
 let stepAt = null;
 function renderTraining() {
   const many = snapshots.length > 1;
+  $("training-card").hidden = !DATA.curve.steps.length && !DATA.evaluations.steps.length && !many;
   stepAt = drawCurve($("curve"), DATA.curve, DATA.evaluations, many ? snapshots[shown].step : null, colors);
   $("timeline-part").hidden = !many;
   if (!many) return;
@@ -229,6 +232,7 @@ let dragged = null;
 if (film) {
   document.body.classList.add("film");
   $("film-controls").hidden = false;
+  $("stage").style.aspectRatio = Math.max(1.25, Math.min(2, DATA.film.width / DATA.film.height || 2));
   on("episode", "change", () => {
     player.choose(Number($("episode").value));
     redraw();
