@@ -7,18 +7,21 @@ It trains on CartPole-v1 and plays in the exported page, in Chromium by Playwrig
 """
 
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import qdojo
+from qdojo.export.html import FOLDER
 
 IMAGES = Path(__file__).parent / "images"
-STEPS, EVERY, MILLISECONDS, WIDTH = 270, 3, 60, 820
+STEPS, EVERY, MILLISECONDS, WIDTH = 270, 3, 60, 760
 """Steps of the episode, interval between shown steps, time that a frame is shown, and width of the picture."""
 PUSHES = {45: 1, 120: -1, 195: 1}
 """Steps at which the pole is pushed, and to which side."""
@@ -51,6 +54,23 @@ def chromium(running: Any) -> Any:
     return running.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
 
 
+def theme_palette() -> Image.Image:
+    """The colours of the light theme, and those between them that edges and the landscape need. With one palette for
+    all frames, a pixel that does not change costs nothing."""
+    told = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", (FOLDER / "page.css").read_text().partition("@media")[0]))
+    rgb = {name: np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) for name, color in told.items()}
+
+    def between(one: str, other: str, count: int) -> list[np.ndarray]:
+        return [rgb[one] + (rgb[other] - rgb[one]) * i / (count - 1) for i in range(count)]
+
+    edges = [("action-0", "card"), ("action-1", "card"), ("limit", "stage"), ("accent", "stage"), ("quiet", "stage")]
+    colors = [*between("low", "mid", 24), *between("mid", "high", 24), *between("ink", "card", 16), *rgb.values()]
+    colors += [color for pair in edges for color in between(*pair, 10)] + [np.zeros(3), np.full(3, 255)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.rint(np.array(colors)).astype(np.uint8).tobytes())
+    return palette
+
+
 def moving(browser: Any, page: Path) -> None:
     """Write the moving picture: the agent plays one episode, and is pushed three times."""
     context = browser.new_context(
@@ -74,11 +94,7 @@ def moving(browser: Any, page: Path) -> None:
             picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
             frames.append(picture)
     context.close()
-    # One palette for all frames, so that a pixel that does not change costs nothing.
-    some = Image.new("RGB", (WIDTH, frames[0].height * 9))
-    for place, frame in enumerate(frames[5::10]):
-        some.paste(frame, (0, place * frame.height))
-    palette = some.quantize(112, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = theme_palette()
     shown = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     target = IMAGES / "agent.gif"
     shown[0].save(target, save_all=True, append_images=shown[1:], duration=MILLISECONDS, loop=0, optimize=True)
@@ -99,7 +115,7 @@ def still(browser: Any, page: Path, name: str, width: int, theme: str, script: s
     if picture.width > 1000:
         picture = picture.resize((1000, round(1000 * picture.height / picture.width)), Image.Resampling.LANCZOS)
     target = IMAGES / name
-    picture.quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target, optimize=True)
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 

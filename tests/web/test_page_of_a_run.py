@@ -87,11 +87,11 @@ def test_a_film_holds_what_was_seen_and_thought(run: qdojo.Run, opened: Any) -> 
 
 
 def test_observations_with_planes_are_drawn_as_cells() -> None:
-    planes = np.zeros((4, 5, 6), bool)
+    planes = np.zeros((7, 8, 6), bool)
     planes[1, 2, 0] = planes[3, 4, 5] = True
     picture = cells(planes)
     assert picture is not None
-    assert picture.shape == (4, 5, 3)
+    assert picture.shape == (7, 8, 3)
     background = picture[0, 0]
     changed = np.argwhere((picture != background).any(axis=-1)).tolist()
     assert changed == [[1, 2], [3, 4]]
