@@ -93,7 +93,12 @@ def test_every_network_gives_the_q_values_of_jax(kind: str, anywhere: Any) -> No
         q, memory = player.actor.values(params, Masked(one, shapes.legal) if shapes.masked else one, memory)
         return memory, player.actor.worth(q)
 
-    expected = np.asarray(jax.jit(lambda all: jax.lax.scan(step, player.actor.memory(), all)[1])(jnp.asarray(seen)))
+    def all_steps(seen: Any) -> Any:
+        if config.recurrent or config.frame_stack > 1:
+            return jax.lax.scan(step, player.actor.memory(), seen)[1]
+        return jax.vmap(lambda one: step(player.actor.memory(), one)[1])(seen)
+
+    expected = np.asarray(jax.jit(all_steps)(jnp.asarray(seen)))
     keras = None if config.network == "mlp" else keras_model(params, (4,), lambda: tutorial_network((4,), 3))
     network, weights = described(params, form_of(config, shapes), keras)
     legal = shapes.legal.ravel().tolist() if shapes.masked else None

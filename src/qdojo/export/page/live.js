@@ -101,6 +101,9 @@ class Live {
     const between = environment.blend || ((from, to, share) => map(to, (value, i) => from[i] + (value - from[i]) * share));
     const shown = blend < 1 ? between(this.before, this.state, blend) : this.state;
     environment.draw(pen, width, height, shown, { colors, action: this.over ? null : this.action, ended: this.over === "ended" });
+    if (Math.abs(this.shove) < 0.1) return;
+    const [x, y] = environment.grip(shown, width, height), long = 0.12 * width * Math.max(-1.5, Math.min(1.5, this.shove));
+    arrow(pen, x - long - Math.sign(long) * 14, y, long, 0, colors.limit, 7);
   }
 }
 

@@ -35,7 +35,14 @@ const partNames = () => player.parts().map(({ name }, i) => (film ? name || t("p
 const bars = new Bars($("bars"), actionNames(), colors);
 const parts = new Parts($("parts"), player.parts());
 const outcomesRange = new Range();
-const landscape = film ? null : new Landscape($("landscape"));
+const landscape = film ? null : new Landscape($("landscape"), landscapeSize());
+
+/** Cells along a side of the landscape: fewer for a network that takes long. */
+function landscapeSize() {
+  const began = performance.now();
+  for (let i = 0; i < 20; i++) think(delivered, player.observation, player.memory);
+  return performance.now() - began > 10 ? 24 : 44;
+}
 
 // Texts. ---------------------------------------------------------------------------------------------------------------
 
