@@ -26,7 +26,9 @@ TINY: dict[str, Any] = {
     "eval_every_steps": 100,
     "eval_episodes": 2,
     "final_eval_episodes": 2,
+    "checkpoint_every_seconds": 1000.0,
 }
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 class Everything:
@@ -84,7 +86,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qdojo.training.observers.curve.curve_png", draw)
         root = tmp_path_factory.mktemp("whole")
-        run = qdojo.train(root=root, observers=[everything], checkpoint_every_seconds=1000.0, **TINY)
+        run = qdojo.train(root=root, observers=[everything], **TINY)
     return Told(run, everything, drawn)
 
 

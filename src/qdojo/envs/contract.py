@@ -31,8 +31,8 @@ class NativeEnvironment(NamedTuple):
     num_actions: int
     noise_words: int
     """Number of random uint32 words that one `reset` or one `step` consumes."""
-    max_episode_steps: int
-    """Time limit: `step` must set `truncated` after this many steps, so no episode is longer."""
+    max_episode_steps: int | None
+    """Time limit: `step` must set `truncated` after this many steps, so no episode is longer; None for no limit."""
     reset: Callable[[UInt32[Array, "words"]], tuple[EnvState, Observation]]
     step: Callable[[EnvState, Int[Array, ""], UInt32[Array, "words"]], tuple[EnvState, Transition]]
     """(state, action, noise) -> (next state, `Transition`); each leaf of the state keeps its shape from `reset`."""

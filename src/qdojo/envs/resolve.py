@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -19,6 +20,8 @@ from qdojo.envs import atari, atari_names
 from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
+from qdojo.envs.native import own
+from qdojo.envs.native.minatar import NAMESPACE
 from qdojo.envs.prepare import Preparation, prepared
 from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
@@ -126,19 +129,19 @@ def _native_spec(name: str, env: Any) -> EnvSpec:
 
     if name in registration.registry:
         raise UsageError(f"The environment's name {name} already belongs to a Gymnasium environment; choose another.")
-    own = adapted(env, name)
+    fitted = adapted(env, name)
     return EnvSpec(
         name=name,
         make=Hosting(env, name),
         native_id=None,
-        action_space=gym.spaces.Discrete(own.num_actions),
-        observation_space=observation_space(own),
+        action_space=gym.spaces.Discrete(fitted.num_actions),
+        observation_space=observation_space(fitted),
         is_vector=False,
-        max_episode_steps=own.max_episode_steps,
-        reward_threshold=own.reward_threshold,
-        native=own,
+        max_episode_steps=fitted.max_episode_steps,
+        reward_threshold=fitted.reward_threshold,
+        native=fitted,
         is_native=True,
-        mask_source="info" if own.masked else None,
+        mask_source="info" if fitted.masked else None,
     )
 
 
@@ -148,6 +151,8 @@ def _resolve_name(env: str) -> EnvSpec:
             f"{env.removesuffix(GIVEN)} was given as an object whose spec cannot be stored in a file; pass it as env=."
         )
     module_name, colon, attribute = env.partition(":")
+    if not colon and env not in registration.registry and (shipped := own(env)) is not None:
+        return _native_spec(env, shipped)
     if not colon:
         found = _find_id(env)
         return _try(found.id, functools.partial(_make_registered, found), found.id)
@@ -220,7 +225,9 @@ def _make_registered(found: registration.EnvSpec, **kwargs: Any) -> gym.Env[Any,
     # Gymnasium's per-step checker costs more than a step of CartPole; `qdojo doctor` runs those checks once.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return gym.make(found, disable_env_checker=True, **kwargs)
+        env = gym.make(found, disable_env_checker=True, **kwargs)
+    # Networks treat uint8 observations as images, but not booleans.
+    return gym.wrappers.DtypeObservation(env, np.uint8) if found.namespace == NAMESPACE else env
 
 
 def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:

@@ -60,7 +60,8 @@ class DeviceEvaluator:
         rollout, words = begin(jnp.uint32(seed))
         arguments = (params, rollout, words, jnp.int32(0))
         play = self.programs.compiled(("play", episodes), self._play, *arguments, donate=(1,))
-        end = min(bound, self.environment.max_episode_steps)
+        limit = self.environment.max_episode_steps
+        end = bound if limit is None else min(bound, limit)
         step, stretch = 0, FIRST_STRETCH_STEPS
         while True:
             began = time.perf_counter()
@@ -74,12 +75,16 @@ class DeviceEvaluator:
                 stretch *= 2
 
     def _evaluation(self, seed: UInt32[Array, ""], episodes: int) -> tuple["_Rollout", UInt32[Array, "..."]]:
-        """Episodes at their start, and random words for all their steps, `[member, time, episodes, words]`."""
+        """Episodes at their start, and random words for all their steps, `[member, time, episodes, words]`; without a
+        time limit, the data of the key that each step's words are drawn from, `[member, key]`."""
         env = self.environment
 
-        def member(key: Array) -> tuple[_Rollout, UInt32[Array, "time episodes words"]]:
-            words = jax.random.bits(key, (env.max_episode_steps + 1, episodes, env.noise_words), jnp.uint32)
-            running = jax.vmap(lambda noise: start(env, noise))(words[0])
+        def member(key: Array) -> tuple[_Rollout, UInt32[Array, "..."]]:
+            if env.max_episode_steps is None:
+                words = jax.random.key_data(key)
+            else:
+                words = jax.random.bits(key, (env.max_episode_steps + 1, episodes, env.noise_words), jnp.uint32)
+            running = jax.vmap(lambda noise: start(env, noise))(self._words(words, jnp.int32(0), episodes))
             memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), self.player.memory())
             return _Rollout(running, memory, jnp.zeros(episodes), jnp.int32(1)), words
 
@@ -88,13 +93,20 @@ class DeviceEvaluator:
         )
         return jax.vmap(member)(keys)
 
+    def _words(self, words: UInt32[Array, "..."], at: Int[Array, ""], episodes: int) -> UInt32[Array, "episodes words"]:
+        """The random words of step `at` of one member's episodes."""
+        if self.environment.max_episode_steps is not None:
+            return words[at]
+        key = jax.random.fold_in(jax.random.wrap_key_data(words), at)
+        return jax.random.bits(key, (episodes, self.environment.noise_words), jnp.uint32)
+
     def _play(
         self, params: Params, rollout: "_Rollout", words: UInt32[Array, "..."], until: Int[Array, ""]
     ) -> "_Rollout":
         """The episodes after `until` steps, or once all are over."""
         env, player = self.environment, self.player
 
-        def member(params: Params, rollout: _Rollout, words: UInt32[Array, "time episodes words"]) -> _Rollout:
+        def member(params: Params, rollout: _Rollout, words: UInt32[Array, "..."]) -> _Rollout:
             def going(now: _Rollout) -> Bool[Array, ""]:
                 return ~jnp.all(now.running.over) & (now.at <= until)
 
@@ -102,7 +114,8 @@ class DeviceEvaluator:
                 running = now.running
                 q, memory = jax.vmap(player.values, in_axes=(None, 0, 0))(params, running.observation, now.memory)
                 action = best_action(q)
-                moved, transition = jax.vmap(lambda *args: advance(env, *args))(running, action, words[now.at])
+                noise = self._words(words, now.at, now.score.size)
+                moved, transition = jax.vmap(lambda *args: advance(env, *args))(running, action, noise)
                 score = now.score + jnp.where(running.over, 0.0, transition.reward)
                 return _Rollout(moved._replace(over=running.over | moved.over), memory, score, now.at + 1)
 

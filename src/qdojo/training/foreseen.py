@@ -3,6 +3,7 @@
 from qdojo.build.memory import told_of_size
 from qdojo.build.training import Parts
 from qdojo.config import Config
+from qdojo.envs.native.minatar import MINATAR
 
 
 def foreseen(config: Config, parts: Parts) -> list[str]:
@@ -17,7 +18,9 @@ def foreseen(config: Config, parts: Parts) -> list[str]:
             "per collect_steps."
         )
     # A user's vector environment does not reveal the limits of its copies.
-    if parts.spec.max_episode_steps is None and not parts.spec.is_vector:
+    # The games of MinAtar have none by design, and so have JAX environments that say so.
+    without = parts.spec.is_native or parts.spec.name in MINATAR
+    if parts.spec.max_episode_steps is None and not parts.spec.is_vector and not without:
         told.append(
             f"{parts.spec.name} declares no time limit, so evaluation episodes that the agent does not end are cut "
             "(eval_episode_steps); it is better to wrap it in gymnasium.wrappers.TimeLimit, or to register it with "

@@ -84,6 +84,8 @@ def _traced(name: str, call: str, function: Callable[..., Any], *arguments: Any)
 def _check_fields(env: NativeEnvironment, name: str) -> None:
     for field, least in (("num_actions", 1), ("noise_words", 0), ("max_episode_steps", 1)):
         value = getattr(env, field)
+        if field == "max_episode_steps" and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{name}: {field} is {value!r}, but it must be an int of at least {least}.")
     if env.observation_dtype not in _DTYPES:

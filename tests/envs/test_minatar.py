@@ -1,0 +1,119 @@
+"""The MinAtar games against recorded games of the package `minatar` 1.0.15, given its random choices; see
+`probes/minatar_reference.py`."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes.minatar_reference import REAL
+
+from qdojo.envs.native.minatar import MINATAR, MODULES, minatar
+from qdojo.envs.resolve import resolve
+
+FOLDER = Path(__file__).parent.parent / "fixtures" / "minatar"
+IDS = {module: name for name, module in MODULES.items()}
+RECORDS = sorted(path.stem for path in FOLDER.glob("*.npz"))
+MINIMAL = {"asterix": 5, "breakout": 3, "freeway": 3, "seaquest": 6, "space_invaders": 4}
+
+
+@cache
+def recorded(record: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A record, and its observations `[step, 10, 10, channels]`."""
+    with np.load(FOLDER / f"{record}.npz") as file:
+        rows = dict(file)
+    shape = minatar(f"MinAtar/{IDS[record.rpartition('_')[0]]}-v0").observation_shape
+    bits = np.bitwise_xor.accumulate(rows["changes"], axis=0)
+    shown = np.unpackbits(bits, axis=1)[:, : np.prod(shape)].reshape(-1, *shape)
+    return rows, shown
+
+
+def words(game: str, draws: np.ndarray) -> np.ndarray:
+    """The random words that lead to the recorded draws: of a real number only the side of its threshold counts."""
+    real = np.zeros(len(draws), bool)
+    real[[0, *(1 + column for column in REAL[game])]] = True
+    return np.where(real, draws.T * np.uint32(0x01010101), draws.T).astype(np.uint32)
+
+
+@cache
+def played(record: str) -> tuple[Any, ...]:
+    """What our game gives for the actions and words of a record: observations, rewards, ends and states."""
+    game = record.rpartition("_")[0]
+    env = minatar(f"MinAtar/{IDS[game]}-v0")
+    rows, _ = recorded(record)
+
+    def step(state: Any, row: Any) -> Any:
+        starts, action, noise = row
+        began, first = env.reset(noise)
+        after, moved = env.step(state, action, noise)
+        state = jax.tree.map(lambda a, b: jnp.where(starts, a, b), began, after)
+        shown = jnp.where(starts, first, moved.observation)
+        return state, (shown, moved.reward, moved.terminated, moved.truncated, state.game)
+
+    noise = words(game, rows["draws"])
+    run = jax.jit(lambda *given: jax.lax.scan(step, env.reset(given[2][0])[0], given)[1])
+    return jax.tree.map(np.asarray, run(rows["starts"], rows["actions"].astype(np.int32), noise))
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_equals_the_reference_step_for_step(record: str) -> None:
+    rows, expected = recorded(record)
+    shown, reward, terminated, truncated, _ = played(record)
+    counted = ~rows["starts"]
+    differs = np.flatnonzero((shown != expected).any(axis=(1, 2, 3)))
+    assert not differs.size, f"first at step {differs[0]}: {np.argwhere(shown[differs[0]] != expected[differs[0]])}"
+    np.testing.assert_array_equal(reward[counted], rows["rewards"][counted])
+    np.testing.assert_array_equal(terminated[counted], rows["terminated"][counted])
+    assert not truncated.any()
+
+
+def test_the_records_reach_the_late_stages_of_each_game() -> None:
+    """The comparison says nothing about what never happened."""
+    asterix, breakout, _, seaquest, invaders = (played(f"{game}_good")[4] for game in sorted(REAL))
+    assert (asterix.spawn_steps.min(), asterix.move_steps.min()) == (1, 1)
+    assert (asterix.there.all(axis=1) & (asterix.until_spawn == 0)).sum() > 100
+    assert (np.diff(breakout.bricks.sum(axis=(1, 2))) > 20).any()
+    assert recorded("freeway_good")[0]["terminated"].sum() == 2
+    assert recorded("freeway_good")[0]["rewards"].sum() > 50
+    assert (seaquest.divers_on_board.max(), seaquest.divers_on_board.min()) == (6, -1)
+    assert recorded("seaquest_good")[0]["rewards"].max() > 1
+    assert seaquest.oxygen.min() < 100
+    assert invaders.move_steps.min() < 12
+
+
+@pytest.mark.parametrize("env_id", MINATAR)
+def test_ids_need_no_package(env_id: str) -> None:
+    game = minatar(env_id)
+    spec = resolve(env_id)
+    assert spec.name == game.name == env_id
+    assert spec.observation_space.shape == game.observation_shape == (10, 10, game.observation_shape[2])
+    assert spec.action_space.n == game.num_actions
+    assert game.num_actions == (6 if env_id.endswith("v0") else MINIMAL[MINATAR[env_id][0]])
+    state, _ = game.reset(jnp.arange(game.noise_words, dtype=jnp.uint32))
+    picture = np.asarray(game.render(state))
+    assert (picture.dtype, picture.shape) == (np.uint8, (160, 160, 3))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1
+
+
+def test_minimal_actions_are_some_of_the_six() -> None:
+    full, minimal = minatar("MinAtar/SpaceInvaders-v0"), minatar("MinAtar/SpaceInvaders-v1")
+    noise = jnp.full(1, 2**32 - 1, jnp.uint32)
+    state, _ = full.reset(noise)
+    for few, many in enumerate((0, 1, 3, 5)):
+        np.testing.assert_array_equal(
+            minimal.step(state, jnp.int32(few), noise)[1].observation,
+            full.step(state, jnp.int32(many), noise)[1].observation,
+        )
+
+
+def test_one_action_in_ten_is_the_previous_one() -> None:
+    env = minatar("MinAtar/Breakout-v1")
+    noise = jax.random.bits(jax.random.key(0), (4000, 2), np.uint32)
+    state, _ = env.reset(noise[0])
+    moving = state._replace(last_action=jnp.int32(1))
+    after, _ = jax.vmap(lambda words: env.step(moving, jnp.int32(2), words))(noise)
+    assert abs(np.mean(after.game.paddle == 3) - 0.1) < 0.02
+    np.testing.assert_array_equal(after.last_action, np.where(after.game.paddle == 3, 1, 3))
