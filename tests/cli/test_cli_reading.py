@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qdojo.cli import run
+from qdojo.cli.show import now
 from qdojo.config import Config, preset_tables
+from qdojo.runs.metrics import Latest
 from qdojo.wording import score
 
 
@@ -55,6 +58,22 @@ def test_the_folder_of_runs_comes_from_the_environment(
 ) -> None:
     monkeypatch.setenv("QDOJO_RUNS", str(Path(trained["run"]).parent))
     assert len(_json(capsys, "runs")["runs"]) == 1
+
+
+def test_show_sums_up_the_diagnostics() -> None:
+    """Quantiles in one row, and of many actions those taken most often."""
+    values = {"loss": [2.0, 4.0], "td_error_p10": [0.5], "td_error_median": [1.0], "td_error_p90": [1500.0]}
+    shares = {f"action_share_{n}": [share] for n, share in enumerate([0.25, 0.05, 0.3, 0.1, 0.2, 0.1])}
+    rows = now(Latest(10, {name: np.array(value) for name, value in (values | shares).items()}))
+    assert rows == [
+        ("loss", "3"),
+        ("td_error", "1 (0.5 to 1,500)"),
+        ("action_share", "2: 30%, 0: 25%, 4: 20%, 3: 10%, others less"),
+    ]
+    assert now(Latest(10, {"loss": np.array([3.0]), "action_share_0": np.array([1.0])})) == [
+        ("loss", "3"),
+        ("action_share", "0: 100%"),
+    ]
 
 
 def test_show(capsys: pytest.CaptureFixture[str], trained: dict[str, Any]) -> None:

@@ -73,6 +73,9 @@ def test_one_member_is_read_and_bad_files_are_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second.weights["a/weight"], [43.0, 44.0])
     with pytest.raises(UsageError, match=r"member is 2, but .* has members 0 to 1"):
         history.snapshots(tmp_path, 2)
+    # As a power failure may leave it.
+    history.path_of(tmp_path, 80).write_bytes(b"")
+    assert [snapshot.step for snapshot in history.snapshots(tmp_path)] == [0, 40]
     history.path_of(tmp_path, 40).write_bytes(b"\x10" * 20)
     with pytest.raises(DamagedFile, match=r"step-000000000040\.safetensors cannot be read as a snapshot"):
         history.snapshots(tmp_path)
@@ -113,6 +116,7 @@ class Simulated:
         return self
 
     def finish(self) -> dict[str, bytes]:
+        self.observer.saving()
         self.observer.finished(self.run, {})
         return self.files()
 
@@ -131,6 +135,16 @@ def test_a_killed_run_has_all_that_its_checkpoint_needs_and_ends_with_the_same_f
     resumed = Simulated(tmp_path / "killed", 600)
     assert resumed.files() == at_60
     assert whole.learn(3).finish() == resumed.learn(13).finish()
+
+
+def test_many_bytes_are_written_before_the_next_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot of two members takes 8 bytes here, so the third one is too much to wait."""
+    monkeypatch.setattr("qdojo.training.observers.snapshots.MOST_WAITING_BYTES", 16)
+    run = Simulated(tmp_path / "a").learn(1)
+    assert history.steps(run.run.path) == []
+    assert history.steps(run.learn(1).run.path) == [0, 10, 20]
+    assert history.steps(run.learn(1).run.path) == [0, 10, 20]
+    assert history.steps(run.save().run.path) == [0, 10, 20, 30]
 
 
 def test_a_run_keeps_its_agents_from_untrained_to_last(tmp_path: Path) -> None:

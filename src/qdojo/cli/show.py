@@ -12,10 +12,14 @@ from qdojo.envs.atari_names import human_clause
 from qdojo.errors import DamagedFile
 from qdojo.plots import population_curve, terminal_curve
 from qdojo.runs.directory import RunDirectory, find, read_result, status
-from qdojo.runs.metrics import Curve, evaluations, latest, learning_curve
+from qdojo.runs.metrics import Curve, Latest, evaluations, latest, learning_curve
 from qdojo.runs.result import Result
 from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.wording import scores_of_members
+
+SHARE, TD_ERRORS = "action_share_", ("td_error_p10", "td_error_median", "td_error_p90")
+MOST_SHARES = 4
+"""Number of actions whose share is shown."""
 
 
 def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> None:
@@ -44,11 +48,7 @@ def show(run: RunName, /, *, runs: RunsFolder = RUNS, json: Json = False) -> Non
     tell(f"{found.path}: {config.env}, preset {config.preset}, {status(found)} after {numbers.steps:,} steps\n")
     show_table(("setting", "value", "default"), _unusual(config))
     tell()
-    now = {name: float(np.mean(values)) for name, values in numbers.values.items()}
-    show_table(
-        ("now", "mean over members"),
-        [(name, f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}") for name, value in now.items()],
-    )
+    show_table(("now", "mean over members"), now(numbers))
     for line in _judgements(config, scores, result):
         tell(f"\n{line}")
     if curve is not None:
@@ -69,6 +69,25 @@ def _config(run: RunDirectory) -> Config:
         return read_config(run.config_path.read_text(encoding="utf-8"), str(run.config_path))
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedFile(f"{run.config_path} cannot be read: {error}.") from error
+
+
+def now(numbers: Latest) -> list[tuple[str, str]]:
+    """Return the latest metrics, with the quantiles of the TD error and the shares of actions in one row each."""
+    now = {name: float(np.mean(values)) for name, values in numbers.values.items()}
+    shares = {name: now.pop(name) for name in tuple(now) if name.startswith(SHARE)}
+    low, middle, high = (now.pop(name, None) for name in TD_ERRORS)
+    rows = [(name, _number(value)) for name, value in now.items()]
+    if low is not None and middle is not None and high is not None:
+        rows.append(("td_error", f"{_number(middle)} ({_number(low)} to {_number(high)})"))
+    if shares:
+        most = sorted(shares, key=lambda name: -shares[name])[:MOST_SHARES]
+        told = ", ".join(f"{name.removeprefix(SHARE)}: {shares[name]:.0%}" for name in most)
+        rows.append(("action_share", told if len(most) == len(shares) else f"{told}, others less"))
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _unusual(config: Config) -> list[tuple[str, str, str]]:

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from qdojo.errors import DamagedFile, UsageError
-from qdojo.runs.directory import sync_folder
 
 FOLDER = "snapshots"
 MOST = 64
@@ -68,12 +67,18 @@ def path_of(directory: Path, step: int) -> Path:
 
 def steps(directory: Path) -> list[int]:
     """Steps of all snapshots in a run directory, in ascending order."""
-    names = (path.name.removeprefix("step-").split(".")[0] for path in _files(directory, "step-*.safetensors"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    found = []
+    for path in _files(directory, "step-*.safetensors"):
+        name = path.name.removeprefix("step-").split(".")[0]
+        with contextlib.suppress(FileNotFoundError):  # a run that is being written has just deleted it
+            if name.isdecimal() and path.stat().st_size:
+                found.append(int(name))
+    return sorted(found)
 
 
 def write(directory: Path, step: int, arrays: Mapping[str, Shaped[np.ndarray, "member ..."]]) -> None:
-    """Write the parameters of all members, whose names begin with `PARAMS`; a kill leaves a whole file or none.
+    """Write the parameters of all members, whose names begin with `PARAMS`; a kill leaves a whole file or none, but a
+    power failure may leave an empty one.
 
     Raises OSError if it cannot be written.
     """
@@ -87,15 +92,6 @@ def write(directory: Path, step: int, arrays: Mapping[str, Shaped[np.ndarray, "m
         raise OSError(f"{target} cannot be written: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
-
-
-def sync(directory: Path, written: Iterable[int]) -> None:
-    """Make the snapshots at these steps durable through a power failure."""
-    for step in written:
-        with path_of(directory, step).open("rb") as file:
-            os.fsync(file.fileno())
-    if (directory / FOLDER).is_dir():
-        sync_folder(directory / FOLDER)
 
 
 def delete(directory: Path, unwanted: Iterable[int]) -> None:

@@ -32,12 +32,13 @@ class Diagnosing:
         self._config, self._diagnosis, self._programs = config, parts.agent.diagnosis, parts.loop.programs
         steps = config.epochs * config.minibatches if config.agent == "pqn" else 1
         updates = config.cycles_per_report * config.updates_per_cycle * steps
-        self._every = math.ceil(EVERY_UPDATES / updates)
+        self.every = math.ceil(EVERY_UPDATES / updates)
+        """Number of reports from one diagnosis to the next."""
 
     def added(self, report: Report, state: TrainState) -> Report:
         """The report with diagnostics if they are due, and their seconds. Those that a member lacks are left out."""
         number = report.steps // self._config.steps_per_report
-        if number % self._every or report.updates == 0:
+        if number % self.every or report.updates == 0:
             return report
         began, compiled = time.perf_counter(), self._programs.compile_seconds
         arguments = (state.agents, state.tape, self._words(int(state.clock.rows)), state.clock)
