@@ -16,12 +16,13 @@ from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from qdojo.envs import atari, atari_names
-from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
+from qdojo.envs.again import MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
 from qdojo.envs.prepare import Preparation, prepared
 from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
+from qdojo.ids import GIVEN, is_atari
 
 if TYPE_CHECKING:
     from qdojo.envs.contract import NativeEnvironment
@@ -74,7 +75,7 @@ def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
     """
     if isinstance(env, gym.Env | VectorEnv):
         env = again(env).env
-    if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation.settings):
+    if isinstance(env, str) and is_atari(env) and (preparation is None or preparation.settings):
         return _atari_spec(env, preparation or Preparation())
     spec = _resolve(env)
     return _prepared_spec(spec, preparation) if preparation is not None and preparation.settings else spec
