@@ -54,20 +54,28 @@ def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tupl
     """Bytes that a run needs: its tape, and for each member the agent's state, copies of its weights and one batch.
 
     The state holds the weights, the target network's weights and the optimizer's moments. Four more copies of the
-    weights are counted: the best agent so far and the one that replaces it, the gradient, and the optimizer's step. A
-    batch holds two observations per example, as float32. Activations and compiled programs are not counted. Saving and
-    resuming copy no tape on the CPU: they write and read it in place, or in blocks.
+    weights are counted: the best agent so far and the one that replaces it, the gradient, and the optimizer's step.
+    Activations and compiled programs are not counted. Saving and resuming copy no tape on the CPU: they write and read
+    it in place, or in blocks.
     """
     memory = stored_shapes(agent)
     # Members that learn from a data set share its rows.
     members = config.members if config.dataset is None else 1
     tape = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
     state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
-    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
-    batch = 0 if config.agent == "pqn" else 2 * 4 * config.batch_size * config.frame_stack * numbers
     tree = priority.size_in_bytes(rows, config.num_envs) if config.prioritized else 0
-    learning = _bytes(state) - tree + 4 * _bytes(state.params) + batch
+    learning = _bytes(state) - tree + 4 * _bytes(state.params) + _batch_bytes(config, observation)
     return Needed(tape + config.members * tree, config.members * learning)
+
+
+def _batch_bytes(config: Config, observation: Any) -> int:
+    """Bytes of the examples of one update, two float32 observations each; of PQN the observations of a whole rollout
+    and its successor, as on the tape, and one minibatch as float32. Each observation is a stack of frames."""
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
+    if config.agent != "pqn":
+        return 2 * 4 * config.batch_size * config.frame_stack * numbers
+    rows = config.num_envs * (config.rows_per_cycle + 1)
+    return config.frame_stack * (rows * _bytes(observation) + 4 * math.ceil(rows / config.minibatches) * numbers)
 
 
 def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
@@ -83,6 +91,13 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
         if needed.tape + needed.learning <= usable:
             continue
         there = f"only {usable / 1e9:,.1f} of the {free / 1e9:,.1f} GB free{where} may be used"
+        if config.agent == "pqn":
+            raise UsageError(
+                f"A rollout of {config.collect_steps:,} steps and the network need "
+                f"{(needed.tape + needed.learning) / 1e9:,.1f} GB for {config.members} member(s), but {there}; use "
+                "fewer seeds, a smaller num_envs, collect_steps, frame_stack or hidden, or smaller observations "
+                "(resize images or convert them to greyscale)."
+            )
         if needed.learning > usable / 2 and needed.learning > needed.tape:
             raise UsageError(
                 f"The {weights(agent):,} weights of the network need {needed.learning / 1e9:,.1f} GB for "

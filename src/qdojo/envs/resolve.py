@@ -17,7 +17,7 @@ from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from qdojo.envs import atari, atari_names
-from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
+from qdojo.envs.again import MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
 from qdojo.envs.native import own
@@ -25,6 +25,7 @@ from qdojo.envs.native.minatar import NAMESPACE
 from qdojo.envs.prepare import Preparation, prepared
 from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
+from qdojo.ids import GIVEN, is_atari
 
 if TYPE_CHECKING:
     from qdojo.envs.contract import NativeEnvironment
@@ -77,7 +78,7 @@ def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
     """
     if isinstance(env, gym.Env | VectorEnv):
         env = again(env).env
-    if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation):
+    if isinstance(env, str) and is_atari(env) and (preparation is None or preparation):
         return _atari_spec(env, preparation or Preparation())
     spec = _resolve(env)
     return _prepared_spec(spec, preparation) if preparation else spec
