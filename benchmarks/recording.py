@@ -16,8 +16,8 @@ from qdojo.training.diagnosing import Diagnosing
 from qdojo.training.observers import Started
 from qdojo.training.observers.snapshots import SnapshotsObserver
 
-REPORTS = 64
-"""Least number of reports per measurement: all of them are kept as snapshots, so there are no more later on."""
+REPORTS = 16
+"""Least number of reports per measurement. All of them are kept as snapshots, as the first 64 of a run are."""
 AGENTS: dict[str, dict[str, Any]] = {
     "dqn 24-24, an update in 10 steps": {
         "preset": "dqn",

@@ -167,7 +167,7 @@ def test_the_error_of_a_distribution_is_that_of_its_mean() -> None:
 
 
 def looks(**changes: Any) -> Looks:
-    usual = Looks(SHOWN, lambda q: q, lambda state: 0.5, 1, 5, np.array([[T, T]]), False)
+    usual = Looks(SHOWN, lambda q: q, lambda state: 0.5, 1, 5, np.array([[T, T]]), 256, False)
     return usual._replace(**changes)
 
 

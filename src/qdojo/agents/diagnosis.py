@@ -24,8 +24,6 @@ from qdojo.types import Clock, Diagnosis, Words
 
 QUANTILES = ("td_error_p10", "td_error_median", "td_error_p90")
 SHARES = np.array([0.1, 0.5, 0.9])
-STATES = 256
-"""States per diagnosis at which Q-values are computed."""
 RECENT_ROWS = 1_024
 """Those states are drawn from this many rows of the tape."""
 RETURNS = 16
@@ -87,12 +85,14 @@ class Looks(NamedTuple):
     """Env steps after which a reward has at most the discount `UNKNOWN_SHARE`; 0 if returns are not computed."""
     actions: Bool[np.ndarray, "branches actions"] | None
     """Which actions each branch has, for the share of each; None if the shares are not computed."""
+    states: int
+    """States at which Q-values are computed, at least `RETURNS`."""
     whole: bool
     """Whether states come from the whole tape instead of its recent rows."""
 
 
 def value_diagnosis(looks: Looks) -> Diagnosis:
-    """Diagnostics of the Q-values at `STATES` states of the tape.
+    """Diagnostics of the Q-values at some states of the tape.
 
     All states are at least `horizon` steps old if the tape is that long, so that those whose return is known are not
     mostly the last ones of their episodes.
@@ -126,8 +126,8 @@ def value_diagnosis(looks: Looks) -> Diagnosis:
 
     def told(numbers: Numbers) -> Found:
         real = ~numbers["last"]
-        q = numbers["q"].reshape(STATES, -1, numbers["q"].shape[-1])
-        action = numbers["action"].reshape(STATES, -1)
+        q = numbers["q"].reshape(looks.states, -1, numbers["q"].shape[-1])
+        action = numbers["action"].reshape(looks.states, -1)
         found = action_gap(q, real) | dead_units([x for name, x in numbers.items() if name.startswith("hidden ")], real)
         if looks.actions is not None:
             found |= action_shares(action, real, looks.actions)
@@ -140,7 +140,7 @@ def value_diagnosis(looks: Looks) -> Diagnosis:
             found |= {"q_bias": float(np.mean(taken[known] - followed[known]))} if known.any() else {}
         return found
 
-    return Diagnosis(examine, STATES, told)
+    return Diagnosis(examine, looks.states, told)
 
 
 def both(first: Diagnosis, second: Diagnosis, absent: frozenset[str]) -> Diagnosis:

@@ -18,11 +18,15 @@ from qdojo.types import Agent, Batch, Metrics, Params, Words
 MOST_ACTIONS = 64
 """Number of actions, over all branches, up to which the share of each is recorded."""
 TD_ERROR = "td_error"
+STATES, STATES_OF_IMAGES = 256, 64
+"""States per diagnosis at which Q-values are computed; fewer if an observation has more than `LARGE` numbers."""
+LARGE = 1_000
 
 
 def diagnosed(config: Config, spaces: Spaces, player: Player, agent: Agent) -> Agent:
     """The agent with diagnostics of its Q-values in addition to those of its updates."""
     offline = config.dataset is not None
+    size = math.prod(spaces.observation_shape) * config.frame_stack
     legal = np.atleast_2d(np.asarray(spaces.legal, bool))
 
     def discount_of(state: Any) -> Any:
@@ -35,6 +39,7 @@ def diagnosed(config: Config, spaces: Spaces, player: Player, agent: Agent) -> A
         frames=config.frame_stack,
         horizon=horizon(config),
         actions=None if offline or int(legal.sum()) > MOST_ACTIONS else legal,
+        states=STATES if size <= LARGE else STATES_OF_IMAGES,
         whole=offline,
     )
     assert agent.diagnosis is not None

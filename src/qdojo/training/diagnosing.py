@@ -32,7 +32,7 @@ class Diagnosing:
         self._config, self._diagnosis, self._programs = config, parts.agent.diagnosis, parts.loop.programs
         steps = config.epochs * config.minibatches if config.agent == "pqn" else 1
         updates = config.cycles_per_report * config.updates_per_cycle * steps
-        self.every = math.ceil(EVERY_UPDATES / updates)
+        self.every = math.ceil(EVERY_UPDATES / max(updates, 1))
         """Number of reports from one diagnosis to the next."""
 
     def added(self, report: Report, state: TrainState) -> Report:
