@@ -32,6 +32,7 @@ FAST = (
 
 
 SLOW = (
+    "web/test_page_network.py",
     "test_resume.py",
     "probes/",
     "test_spaces_in_training.py",
