@@ -34,6 +34,7 @@ FAST = (
 
 
 SLOW = (
+    "web/test_page_network.py",
     "test_examples.py",
     "probes/test_presets_on_probes.py",
     "test_resume.py",

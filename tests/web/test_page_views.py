@@ -180,7 +180,7 @@ def test_only_its_own_scripts_run(opened: Any) -> None:
 
 def test_a_film_is_scrubbed(opened: Any) -> None:
     tab = opened(page(data_of(environment=None, network=None, weights="", film=film_of())))
-    assert tab.locator("#episode option").all_inner_texts() == ["best of 20: return 3.00", "worst of 20: return 1.00"]
+    assert tab.locator("#episode option").all_inner_texts() == ["best of 20: return 3", "worst of 20: return 1"]
     tab.locator("#scrub").focus()
     for press, at in (("End", 2), ("ArrowLeft", 1)):
         tab.keyboard.press(press)

@@ -109,8 +109,8 @@ class Live {
 
 /** Undiscounted returns of greedy episodes with the environment's time limit, played at once. */
 function* measured(environment, network, episodes, seed) {
+  const random = randomOf(seed);
   for (let episode = 0; episode < episodes; episode++) {
-    const random = randomOf(seed + 7919 * (episode + 1));
     let state = environment.reset(random), memory = freshMemory(network), score = 0;
     for (let step = 0; step < environment.limit; step++) {
       const thought = think(network, environment.observe(state), memory);

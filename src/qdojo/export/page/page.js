@@ -57,7 +57,7 @@ function speak(chosen) {
   write($("made"), t("made", { version: DATA.version }));
   $("languages").setAttribute("aria-label", t("language"));
   const { mean, low, high, episodes } = DATA.score || {};
-  const told = DATA.score && { mean: short(mean), low: short(low), high: short(high), n: episodes };
+  const told = DATA.score && { mean: scoreText(mean), low: scoreText(low), high: scoreText(high), n: episodes };
   write($("score"), told ? t(low === null ? "score_plain" : "score_text", told) : "–");
   write($("run"), DATA.run);
   write($("steps"), DATA.steps.toLocaleString(language));
@@ -101,7 +101,7 @@ function labels() {
 
 function statusText() {
   const key = { null: "status", ended: "status_ended", limit: "status_limit" }[player.over];
-  return t(key, { steps: player.steps, score: short(player.score) });
+  return t(key, { steps: player.steps, score: scoreText(player.score) });
 }
 
 const announce = (text) => write($("news"), text);
@@ -341,7 +341,7 @@ function measure() {
       return;
     }
     const [low, high] = intervalOf(scores), mean = scores.reduce((a, b) => a + b, 0) / scores.length;
-    write($("measured"), t("measured", { mean: short(mean), low: short(low), high: short(high) }));
+    write($("measured"), t("measured", { mean: scoreText(mean), low: scoreText(low), high: scoreText(high) }));
     $("measure").disabled = false;
   };
   go();
