@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import screen
+from benchmarks import minatar, screen
 from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
 from qdojo.config import make_config
@@ -277,6 +277,7 @@ ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "h": screen.row_h,
     "i": screen.row_i,
     "j": row_j,
+    "k": minatar.row_k,
 }
 
 
@@ -293,7 +294,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="number of measurements per row, instead of the row's default")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5, "j": 3}
+    repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5, "j": 3, "k": 5}
     found = []
     for key in arguments.rows.split(","):
         for row in ROWS[key](arguments.repeats or repeats[key]):
