@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import recording, screen
+from benchmarks import minatar, recording, screen
 from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
 from qdojo.config import make_config
@@ -278,6 +278,7 @@ ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "i": screen.row_i,
     "j": row_j,
     "k": recording.row_k,
+    "o": minatar.row_o,
 }
 
 

@@ -153,7 +153,7 @@ def test_what_is_learned_plays_the_package_as_well(learner: qdojo.Run) -> None:
             observation, reward, over, _, _ = env.step(policy.act(observation.astype(np.uint8)))
             score += reward
         scores.append(score)
-    ours = learner.evaluate(300).scores[0]
+    ours = learner.evaluate(300).returns[0]
     spread = np.hypot(np.std(scores) / np.sqrt(len(scores)), np.std(ours) / np.sqrt(len(ours)))
     assert abs(np.mean(scores) - np.mean(ours)) < 4 * spread
 
