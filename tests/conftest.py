@@ -24,6 +24,10 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+# Two devices are there for the tests of shards. All other tests train on one, also in the processes that they start.
+jax.config.update("jax_num_cpu_devices", 2)
+os.environ["QDOJO_SHARDS"] = "1"
+
 FAST = (
     *("bellman/test_losses.py", "bellman/test_returns.py", "bellman/test_targets.py", "tape/test_windows.py"),
     *("envs/test_describe.py", "runs/test_metrics.py", "test_config.py"),
@@ -105,6 +109,14 @@ def shared_programs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qdojo.api.build", shared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Members are not sharded unasked, whatever the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qdojo.processor.cores", lambda: 1)
         yield
 
 

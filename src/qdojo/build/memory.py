@@ -13,6 +13,7 @@ from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.build.images import smaller_images
 from qdojo.config import Config
 from qdojo.errors import UsageError
+from qdojo.loops.sharding import Shards
 from qdojo.loops.state import stored_shapes
 from qdojo.tape import priority, ring
 from qdojo.types import Agent
@@ -78,15 +79,21 @@ def _batch_bytes(config: Config, observation: Any) -> int:
     return config.frame_stack * (rows * _bytes(observation) + 4 * math.ceil(rows / config.minibatches) * numbers)
 
 
-def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
+def check_memory(
+    config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent, shards: Shards
+) -> None:
     """Raises UsageError if a run does not fit into the free memory.
 
-    The tape and the agents are on the device. If the device has its own memory, a checkpoint needs a copy on the host.
+    The tape and the agents are on the devices, each of which has those of its own members, or all rows of a data set.
+    If devices have their own memory, a checkpoint needs a copy on the host.
     """
-    needed = needed_bytes(config, rows, observation, action_shape, agent)
-    on_device = free_on_device()
-    places = {"": free_bytes()} if on_device is None else {" on the device": on_device, " on the host": free_bytes()}
-    for where, free in places.items():
+    every = needed_bytes(config, rows, observation, action_shape, agent)
+    on_device, on_host = free_on_device(), free_bytes()
+    places = {"": (on_host, _of(every, config, shards.slots, shards.count))}
+    if on_device is not None:
+        where = " on each device" if shards.count > 1 else " on the device"
+        places = {where: (on_device, _of(every, config, shards.each, 1)), " on the host": (on_host, every)}
+    for where, (free, needed) in places.items():
         usable = free * MEMORY_SHARE
         if needed.tape + needed.learning <= usable:
             continue
@@ -113,6 +120,12 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
             f"{(needed.tape + needed.learning) / 1e9:,.1f} GB, but {there}; "
             f"use capacity_steps={max(fits, 1):,} or less{'' if smaller is None else f'; {smaller}'}."
         )
+
+
+def _of(every: Needed, config: Config, members: int, copies: int) -> Needed:
+    """The bytes for this number of the members, and of copies of a data set."""
+    tape = every.tape * copies if config.dataset is not None else every.tape * members // config.members
+    return Needed(tape, every.learning * members // config.members)
 
 
 def weights(agent: Agent) -> int:
