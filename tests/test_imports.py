@@ -23,7 +23,7 @@ ALLOWED = {
     "types": set(),
     "observations": {"types"},
     "config": {"errors", "ids"},
-    "processor": {"config"},
+    "processor": {"config", "errors"},
     "snapshot": {"errors"},
     "statistics": {"errors"},
     "wording": set(),
