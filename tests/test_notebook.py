@@ -23,7 +23,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outputs]:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     folder, home = tmp_path_factory.mktemp("notebook"), tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "")  # compiled as users have it: it trains for long
         # The kernel is the one of this interpreter, and nothing lands in the user's folders.
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
             patch.setenv(name, str(home / name))

@@ -2,6 +2,7 @@
 that its training took."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_a_run_of_python_objects_plays_in_another_process_without_them(tmp_path:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     environment = {"KERAS_BACKEND": "jax", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
     ran = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "runs")],
         capture_output=True,

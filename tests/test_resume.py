@@ -69,6 +69,7 @@ getattr(qdojo, order.pop("do"))(order.pop("what"), observers=[Say()], **order)
 """
 TIMED = ("steps_per_second",)
 """Metrics that tell how fast the machine was, and are different each time."""
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def train(root: Path, **changes: Any) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from probes.killed import Copies
 
 import qdojo
 from qdojo.cli import run as command
@@ -24,12 +25,14 @@ TINY: dict[str, Any] = {
     "batch_size": 8,
     "warmup_steps": 20,
     "learning_rate_decay_steps": 200,
-    "report_every_steps": 100,
+    "report_every_steps": 50,
     "eval_every_steps": 100,
     "eval_episodes": 2,
     "final_eval_episodes": 2,
+    "checkpoint_every_seconds": 0.0,
 }
 RATES = [1e-3, 1e-2, 1e-3]
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def test_lists_make_members_of_every_combination() -> None:
@@ -46,8 +49,15 @@ def test_lists_make_members_of_every_combination() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
-    return qdojo.train("CartPole-v1", root=tmp_path_factory.mktemp("whole"), **TINY | {"learning_rate": RATES})
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    """Of the run below, at step 100 of 200."""
+    return Copies(tmp_path_factory.mktemp("killed"), after_reports=3)
+
+
+@pytest.fixture(scope="module")
+def whole(killed: Copies, tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    root = tmp_path_factory.mktemp("whole")
+    return qdojo.train("CartPole-v1", root=root, observers=[killed], **TINY | {"learning_rate": RATES})
 
 
 def test_each_group_has_the_same_seeds_and_its_own_value(whole: qdojo.Run) -> None:
@@ -74,10 +84,9 @@ def assert_grouped(run: qdojo.Run) -> None:
     assert any(not np.array_equal(array[0], array[1]) for array in weights)
 
 
-def test_a_run_of_groups_resumes_exactly(whole: qdojo.Run, tmp_path: Path) -> None:
-    short = qdojo.train("CartPole-v1", root=tmp_path, **TINY | {"learning_rate": RATES, "steps": 100})
-    assert short.config.vary == {"learning_rate": tuple(RATES)}
-    resumed = qdojo.resume(short.path, steps=200)
+def test_a_run_of_groups_resumes_exactly(whole: qdojo.Run, killed: Copies) -> None:
+    resumed = qdojo.resume(killed.path)
+    assert resumed.config.vary == {"learning_rate": tuple(RATES)}
     jax.tree.map(np.testing.assert_array_equal, resumed.delivered.params, whole.delivered.params)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes.killed import Copies
 
 import qdojo
 from qdojo.api import Run
@@ -106,6 +107,7 @@ def test_it_says_all_of_itself() -> None:
 
 
 EXPLORING: dict[str, Any] = SMALL | {"epsilon_end": 1.0, "seeds": 2, "num_envs": 2}
+SAVED: dict[str, Any] = {"report_every_steps": 100, "checkpoint_every_seconds": 0.0}
 
 
 class Scores:
@@ -119,9 +121,15 @@ class Scores:
 
 
 @pytest.fixture(scope="module")
-def explored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Scores]:
-    scores = Scores()
-    return qdojo.train(GRID, root=tmp_path_factory.mktemp("device"), observers=[scores], **EXPLORING), scores
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    """Of the run below, at step 300 of 600."""
+    return Copies(tmp_path_factory.mktemp("killed"), after_reports=4)
+
+
+@pytest.fixture(scope="module")
+def explored(killed: Copies, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Scores]:
+    scores, root = Scores(), tmp_path_factory.mktemp("device")
+    return qdojo.train(GRID, root=root, observers=[scores, killed], **EXPLORING | SAVED), scores
 
 
 def assert_legal(run: Run, scores: Scores, episodes: int) -> None:
@@ -146,11 +154,9 @@ def test_an_illegal_action_is_never_taken_on_the_host(tmp_path: Path) -> None:
     assert_legal(run, scores, episodes=4)
 
 
-def test_it_is_resumed_bit_by_bit(explored: tuple[Run, Scores], tmp_path: Path) -> None:
+def test_it_is_resumed_bit_by_bit(explored: tuple[Run, Scores], killed: Copies) -> None:
     whole, _ = explored
-    fields = EXPLORING | {"steps": 300, "learning_rate_decay_steps": 600}
-    half = qdojo.train(GRID, root=tmp_path, **fields, report_every_steps=whole.config.report_every_steps)
-    resumed = qdojo.resume(half.path, env=GRID, steps=600)
+    resumed = qdojo.resume(killed.path, env=GRID)
     for one, other in zip(
         jax.tree.leaves(whole.delivered.params), jax.tree.leaves(resumed.delivered.params), strict=True
     ):

@@ -234,6 +234,7 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_a_stop_within_a_chunk_is_answered_at_the_next_step(tmp_path: Path) -> None:
     """In the warm-up, while learning and after a report; the last resume ends as a run that was never stopped."""
     Slow.stop_at = None

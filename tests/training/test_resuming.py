@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "eval_episodes": 2,
     "final_eval_episodes": 2,
 }
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 class CopiesWhenJudged:
