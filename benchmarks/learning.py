@@ -13,6 +13,7 @@ import numpy as np
 
 import qdojo
 from qdojo.config import preset_tables
+from qdojo.envs.native.minatar import MODULES
 from qdojo.plots import curve_png
 from qdojo.runs.metrics import evaluations
 from qdojo.statistics import bootstrap_interval, interquartile_mean
@@ -49,6 +50,36 @@ STUDIES |= {
         "CartPole-v1", 10, {"preset": name, "eval_every_steps": 5_000, "eval_episodes": 50}, f"{name} agent"
     )
     for name in MEMBERS
+}
+
+
+STUDIES |= {
+    f"minatar-{name.lower()}": Study(f"MinAtar/{name}-v1", 5, {}, "default agent, 1,000,000 steps") for name in MODULES
+}
+STUDIES["minatar-breakout-short"] = Study(
+    "MinAtar/Breakout-v1",
+    3,
+    {"steps": 200_000, "eval_every_steps": 20_000, "eval_episodes": 20},
+    "default agent, 200,000 steps",
+)
+
+
+# Number of episodes by size; each episode has `size` steps.
+DEEP_SEA_EPISODES = {10: 250, 20: 600, 30: 1_200, 40: 2_000, 50: 3_000}
+STUDIES |= {
+    f"deep_sea-{size}": Study(
+        f"qdojo/DeepSea{size}-v0",
+        10,
+        {
+            "preset": "bootdqn",
+            "steps": size * episodes,
+            "eval_every_steps": size * episodes // 10,
+            "eval_episodes": 1,
+            "final_eval_episodes": 1,
+        },
+        f"bootdqn, {episodes:,} episodes",
+    )
+    for size, episodes in DEEP_SEA_EPISODES.items()
 }
 
 

@@ -31,14 +31,20 @@ STEPS = 2_000
 GAME = "ALE/Pong-v5"
 
 
-def updating(members: int = 1, torso: str = "nature") -> Callable[[], float]:
-    """Compile `UPDATES` updates of plain DQN on stacks of four frames; the function returned measures ms per update."""
-    config = make_config("frames", "dqn", torso=torso, **SETTINGS)
-    seen = SimpleNamespace(action_space=Discrete(6), observation_space=Box(0, 255, (84, 84), np.uint8))
+def updates(
+    members: int = 1,
+    torso: str = "nature",
+    shape: tuple[int, ...] = (84, 84),
+    high: int = 255,
+    settings: dict[str, Any] = SETTINGS,
+) -> Callable[[], float]:
+    """Compile `UPDATES` updates of plain DQN on images; the function returned measures ms per update."""
+    config = make_config("frames", "dqn", torso=torso, **SETTINGS | settings)
+    seen = SimpleNamespace(action_space=Discrete(6), observation_space=Box(0, high, shape, np.uint8))
     spaces = check_spaces(seen, "frames")
     agent = build_agent(config, spaces, build_player(config, spaces, None))
     rows = capacity_rows(config)
-    tape = ring.empty(rows, members, 1, jax.ShapeDtypeStruct((84, 84), jnp.uint8))
+    tape = ring.empty(rows, members, 1, jax.ShapeDtypeStruct(shape, jnp.uint8))
     frames = jax.random.bits(jax.random.key(0), tape.words.shape, jnp.uint32)
     # No row ends an episode, and all rewards are zero.
     words = frames.at[..., ring.ENDING].set(0).at[..., ring.REWARD].set(0)
@@ -63,11 +69,11 @@ def updating(members: int = 1, torso: str = "nature") -> Callable[[], float]:
 
 def row_h(repeats: int) -> Iterable[Row]:
     """One update of DQN with the network of Mnih et al. (2015) and batch size 32, compared with PyTorch."""
-    ours, four = updating(), updating(members=4)
+    ours, four = updates(), updates(members=4)
     products = convolving.by_products
     try:
         convolving.by_products = convolving.by_xla
-        with_xla = updating()
+        with_xla = updates()
     finally:
         convolving.by_products = products
     one, peer, members, xla = [], [], [], []

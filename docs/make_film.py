@@ -7,21 +7,35 @@ It trains on CartPole-v1 and plays in the exported page, in Chromium by Playwrig
 """
 
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import qdojo
+from qdojo.export.html import FOLDER
 
 IMAGES = Path(__file__).parent / "images"
-STEPS, EVERY, MILLISECONDS, WIDTH = 270, 3, 60, 820
+STEPS, EVERY, MILLISECONDS, WIDTH = 270, 3, 60, 760
 """Steps of the episode, interval between shown steps, time that a frame is shown, and width of the picture."""
-PUSHES = {45: 1.3, 120: -1.3, 195: 1.3}
-"""Steps at which the pole is pushed, and how strongly; a key pushes with 1."""
+PUSHES = {45: 1, 120: -1, 195: 1}
+"""Steps at which the pole is pushed, and to which side."""
+STRENGTHS = [1.6, 1.4, 1.2, 1.0, 0.8, 0.6, 0.4]
+"""How strongly; the first push that the agent survives is used. A key pushes with 1."""
+PLAYED = """([strength, pushes, steps]) => {
+  player.restart(0);
+  for (let step = 0; step < steps; step++) {
+    if (step in pushes) player.push(strength * pushes[step]);
+    player.advance();
+  }
+  return player.over === null && Math.abs(player.state[0]) < 1.8;
+}"""
+PLAYED_A_WHILE = "for (let step = 0; step < 150; step++) { if (step === 147) player.push(1); player.advance(); }"
 LAYOUT = """
 body { max-width: none; margin: 0; padding: 12px; background: var(--card); }
 header, footer, .controls, #hint, #training-card, #about-card, #inside-card, #sees, .card h2, #landscape-note,
@@ -40,6 +54,23 @@ def chromium(running: Any) -> Any:
     return running.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
 
 
+def theme_palette() -> Image.Image:
+    """The colours of the light theme, and those between them that edges and the landscape need. With one palette for
+    all frames, a pixel that does not change costs nothing."""
+    told = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", (FOLDER / "page.css").read_text().partition("@media")[0]))
+    rgb = {name: np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) for name, color in told.items()}
+
+    def between(one: str, other: str, count: int) -> list[np.ndarray]:
+        return [rgb[one] + (rgb[other] - rgb[one]) * i / (count - 1) for i in range(count)]
+
+    edges = [("action-0", "card"), ("action-1", "card"), ("limit", "stage"), ("accent", "stage"), ("quiet", "stage")]
+    colors = [*between("low", "mid", 24), *between("mid", "high", 24), *between("ink", "card", 16), *rgb.values()]
+    colors += [color for pair in edges for color in between(*pair, 10)] + [np.zeros(3), np.full(3, 255)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.rint(np.array(colors)).astype(np.uint8).tobytes())
+    return palette
+
+
 def moving(browser: Any, page: Path) -> None:
     """Write the moving picture: the agent plays one episode, and is pushed three times."""
     context = browser.new_context(
@@ -48,10 +79,13 @@ def moving(browser: Any, page: Path) -> None:
     tab = context.new_page()
     tab.goto(page.as_uri())
     tab.add_style_tag(content=LAYOUT)
+    pushes = {str(step): way for step, way in PUSHES.items()}
+    strength = next(each for each in STRENGTHS if tab.evaluate(PLAYED, [each, pushes, STEPS]))
+    tab.evaluate("player.restart(0)")
     frames: list[Image.Image] = []
     for step in range(STEPS):
         if step in PUSHES:
-            tab.evaluate(f"player.push({PUSHES[step]})")
+            tab.evaluate(f"player.push({strength * PUSHES[step]})")
         tab.evaluate("player.advance()")
         if step % EVERY == 0:
             tab.evaluate("landscape.work = null, landscape.compute(player, 1000), changed()")
@@ -59,32 +93,29 @@ def moving(browser: Any, page: Path) -> None:
             picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
             picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
             frames.append(picture)
-    assert tab.evaluate("player.over") is None, "it fell: push it less"
     context.close()
-    # One palette for all frames, so that a pixel that does not change costs nothing.
-    palette = frames[20].quantize(96, dither=Image.Dither.NONE)
+    palette = theme_palette()
     shown = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     target = IMAGES / "agent.gif"
     shown[0].save(target, save_all=True, append_images=shown[1:], duration=MILLISECONDS, loop=0, optimize=True)
     print(f"{target}: {len(shown)} frames, {target.stat().st_size:,} bytes")
 
 
-def still(browser: Any, page: Path, name: str, width: int, theme: str, script: str = "") -> None:
-    """Write a screenshot of a whole page after 150 steps and a push."""
+def still(browser: Any, page: Path, name: str, width: int, theme: str, script: str) -> None:
+    """Write a screenshot of a whole page after a script has run in it."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, locale="en-US", color_scheme=theme, reduced_motion="reduce"
     )
     tab = context.new_page()
     tab.goto(page.as_uri())
-    push = "step === 110 && player.push(1);"
-    tab.evaluate(f"for (let step = 0; step < 150; step++) {{ {push} player.advance(); }} {script}; changed()")
+    tab.evaluate(f"{script}; changed()")
     tab.wait_for_timeout(1000)
     picture = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
     context.close()
     if picture.width > 1000:
         picture = picture.resize((1000, round(1000 * picture.height / picture.width)), Image.Resampling.LANCZOS)
     target = IMAGES / name
-    picture.quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target, optimize=True)
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 
@@ -93,8 +124,10 @@ def main() -> None:
         page = qdojo.train("CartPole-v1", root=folder, progress=False).page(Path(folder) / "agent.html")
         browser = chromium(running)
         moving(browser, page)
-        still(browser, page, "agent-page.png", 1360, "light")
-        still(browser, page, "agent-page-phone.png", 390, "dark")
+        still(browser, page, "agent-page.png", 1360, "light", PLAYED_A_WHILE)
+        still(browser, page, "agent-page-phone.png", 390, "dark", PLAYED_A_WHILE)
+        lake = qdojo.train("FrozenLake-v1", steps=6_000, root=folder, progress=False).page(Path(folder) / "lake.html")
+        still(browser, lake, "agent-film.png", 1360, "light", "player.seek(4)")
         browser.close()
 
 

@@ -46,7 +46,7 @@ def make_env():
 
 
 if __name__ == "__main__":
-    run = qdojo.train(make_env, steps=10_000, hidden=[64, 64], epsilon_decay_steps=5_000, eval_every_steps=2_000)
+    run = qdojo.train(make_env, steps=4_000, hidden=[64, 64], epsilon_decay_steps=2_000, eval_every_steps=1_000)
     print(run)
 
     agent, env = run.policy(), make_env()

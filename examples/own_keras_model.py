@@ -23,7 +23,7 @@ def build():
 
 
 if __name__ == "__main__":
-    run = qdojo.train("CartPole-v1", network=build, steps=10_000, eval_every_steps=2_000)
+    run = qdojo.train("CartPole-v1", network=build, steps=5_000, eval_every_steps=1_000)
     print(run)
     run.film(path="own_keras_model.mp4")
 

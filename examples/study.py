@@ -15,7 +15,7 @@ SEEDS = 5
 if __name__ == "__main__":
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for preset in PRESETS:
-        run = qdojo.train("CartPole-v1", preset=preset, seeds=SEEDS, steps=10_000, eval_every_steps=2_000)
+        run = qdojo.train("CartPole-v1", preset=preset, seeds=SEEDS, steps=5_000, eval_every_steps=1_000)
         score = run.evaluate(episodes=100)
         low, high = score.interval
         print(f"{preset:>8}: interquartile mean {score.iqm:.1f}, 95 % interval {low:.1f} to {high:.1f}, {SEEDS} seeds")

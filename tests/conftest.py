@@ -24,6 +24,10 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+# Two devices are there for the tests of shards. All other tests train on one, also in the processes that they start.
+jax.config.update("jax_num_cpu_devices", 2)
+os.environ["QDOJO_SHARDS"] = "1"
+
 FAST = (
     *("bellman/test_losses.py", "bellman/test_returns.py", "bellman/test_targets.py", "tape/test_windows.py"),
     *("envs/test_describe.py", "runs/test_metrics.py", "test_config.py"),
@@ -34,22 +38,31 @@ FAST = (
 
 
 SLOW = (
-    "test_resume.py",
-    "probes/",
-    "test_spaces_in_training.py",
+    "web/test_page_network.py",
     "test_examples.py",
-    "test_notebook.py",
+    "probes/test_presets_on_probes.py",
+    "test_resume.py",
+    "test_spaces_in_training.py",
     "test_adding.py",
+    "training/test_large_tapes.py",
+    "test_notebook.py",
+    "probes/",
     "envs/",
     "loops/",
+    "tape/",
+    "agents/",
 )
-"""Files whose tests take long: begun first, so that no worker is left alone with them at the end."""
+"""Files whose tests take long, the longest first: begun in this order, so that no worker is left alone at the end."""
+
+
+def place_among_slow(file: str) -> int:
+    return next((place for place, name in enumerate(SLOW) if file.startswith(name)), len(SLOW))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the inner loop, and begin with what takes long."""
     root = Path(__file__).parent
-    items.sort(key=lambda item: not item.path.relative_to(root).as_posix().startswith(SLOW))
+    items.sort(key=lambda item: place_among_slow(item.path.relative_to(root).as_posix()))
     for item in items:
         place = item.path.relative_to(root).as_posix()
         if place.startswith(FAST):
@@ -96,6 +109,14 @@ def shared_programs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qdojo.api.build", shared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Members are not sharded unasked, whatever the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qdojo.processor.cores", lambda: 1)
         yield
 
 

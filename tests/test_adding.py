@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from probes.killed import Copies
 
 import qdojo
 from qdojo.cli import run as command
 from qdojo.errors import UsageError
-from qdojo.runs import metrics
+from qdojo.runs import checkpoint, metrics
 from qdojo.runs.directory import list_runs
 
 PAGE = Path(__file__).parent.parent / "docs" / "adding.md"
@@ -47,14 +48,25 @@ def test_each_is_shown_in_few_lines() -> None:
         assert len(code.splitlines()) <= MOST_LINES, name
 
 
-def test_a_loss(own: Any) -> None:
-    """By name and as an object; it learns by its own formula; and the run resumes by its name."""
+SAVED: dict[str, Any] = {"report_every_steps": 100, "checkpoint_every_seconds": 0.0}
+
+
+def assert_same(whole: qdojo.Run, resumed: qdojo.Run) -> None:
+    """To the last bit of the state."""
+    ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path).arrays for run in (whole, resumed))
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def test_a_loss(own: Any, tmp_path: Path) -> None:
+    """As an object and by name; it learns by its own formula; and the run resumes by its name, to the same bits."""
     wide = {"hidden": (16,), "prioritized": True, "dueling": True, "noisy": True, "heads": 2}
-    by_name = qdojo.train("CartPole-v1", loss="clipped:clipped", **wide, **TINY)
-    given = qdojo.train("CartPole-v1", loss=own("clipped").clipped, **wide, **TINY)
-    assert given.config.loss == by_name.config.loss == "clipped:clipped"
-    jax.tree.map(np.testing.assert_array_equal, by_name.policy().params, given.policy().params)
-    assert qdojo.resume(given.path, steps=500).result["steps"] >= 500
+    killed = Copies(tmp_path / "killed", after_reports=3)
+    given = qdojo.train("CartPole-v1", loss=own("clipped").clipped, observers=[killed], **wide, **TINY, **SAVED)
+    assert given.config.loss == "clipped:clipped"
+    by_name = qdojo.resume(killed.path)
+    assert_same(given, by_name)
     assert command(["train", "CartPole-v1", "--loss", "clipped:clipped", "--recurrent", "gru", *FLAGS]) == 0
 
 
@@ -101,16 +113,16 @@ def test_a_loss_that_gives_no_numbers_is_refused_before_anything_is_compiled(own
     assert not list_runs(tmp_path / "runs")
 
 
-def test_a_network(own: Any) -> None:
-    """Trained by name and as an object, with an ensemble, reopened without being given again."""
-    by_name = qdojo.train("CartPole-v1", network="waves:build", seeds=2, **TINY)
-    given = qdojo.train("CartPole-v1", network=own("waves").build, seeds=2, **TINY)
+def test_a_network(own: Any, tmp_path: Path) -> None:
+    """As an object and by name, with an ensemble, reopened and resumed without being given again."""
+    killed = Copies(tmp_path / "killed", after_reports=3)
+    given = qdojo.train("CartPole-v1", network=own("waves").build, seeds=2, observers=[killed], **TINY, **SAVED)
     assert given.config.network == "waves:build"
-    ours, theirs = (jax.tree.leaves(run.delivered.params) for run in (by_name, given))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert not np.array_equal(ours[0][0], ours[0][1]), "each member draws weights of its own"
+    by_name = qdojo.resume(killed.path)
+    assert_same(given, by_name)
+    weights = jax.tree.leaves(given.delivered.params)
+    assert not np.array_equal(weights[0][0], weights[0][1]), "each member draws weights of its own"
     assert qdojo.load(given.path).q_values(np.ones(4, np.float32)).shape == (2,)
-    assert qdojo.resume(given.path, steps=500).result["steps"] >= 500
     with pytest.raises(UsageError, match="hidden is set"):
         qdojo.train("CartPole-v1", network="waves:build", hidden=(8,), **TINY)
     assert command(["train", "CartPole-v1", "--network", "waves:build", "--heads", "2", *FLAGS]) == 0

@@ -129,6 +129,20 @@ def test_weights_that_do_not_fit_are_refused_with_the_estimate_and_what_to_chang
     assert "use fewer seeds, a smaller hidden or batch_size, or smaller observations" in message
 
 
+def test_the_stacks_of_a_whole_rollout_count_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PQN makes them all at once: of 33 rows of 100,000 envs, 16 bytes a frame of CartPole."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
+    rollout = {"preset": "pqn", "num_envs": 100_000, "collect_steps": 3_200_000, "updates_per_step": 1 / 3_200_000}
+    assert parts_of(frame_stack=8, **rollout).loop.name == "device"
+    with pytest.raises(UsageError) as refused:
+        parts_of(frame_stack=16, **rollout)
+    message = str(refused.value)
+    assert re.match(
+        r"A rollout of 3,200,000 steps and the network need 1\.\d GB for 1 member\(s\), but only 0\.8", message
+    )
+    assert "use fewer seeds, a smaller num_envs, collect_steps, frame_stack or hidden" in message
+
+
 def test_the_memory_is_that_of_the_device_and_the_host_takes_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**12)
     monkeypatch.setattr(memory, "free_on_device", lambda: 10**9)

@@ -9,9 +9,9 @@ from subprocess import run as run_process
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def output(name: str, folder: Path) -> str:
-    """What a script prints when it is run in `folder`, compiled as users have it: these train for long."""
-    environment = os.environ | {"XLA_FLAGS": ""}
+def output(name: str, folder: Path, **variables: str) -> str:
+    """What a script prints when it is run in `folder`."""
+    environment = os.environ | variables
     done = run_process([sys.executable, EXAMPLES / name], capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -51,7 +51,7 @@ def test_the_readmes_lines_of_python_run_as_they_stand(tmp_path: Path) -> None:
     assert len(blocks[0].strip().splitlines()) <= 12
     script = tmp_path / "readme.py"
     script.write_text(blocks[0], encoding="utf-8")
-    told = output(str(script), tmp_path)
+    told = output(str(script), tmp_path, XLA_FLAGS="")  # compiled as users have it: it trains for long
     middle = re.search(r"interquartile mean ([\d.]+)", told)
     assert middle is not None
     assert float(middle[1]) > 400

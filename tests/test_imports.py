@@ -14,15 +14,16 @@ import qdojo
 ROOT = Path(qdojo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "types", "noise", "observations"}
+BASE = {"errors", "ids", "types", "noise", "observations"}
 PARTS = {"bellman", "networks", "tape", "envs"}
 ALLOWED = {
     "errors": set(),
+    "ids": set(),
     "noise": set(),
     "types": set(),
     "observations": {"types"},
-    "config": {"errors"},
-    "processor": {"config"},
+    "config": {"errors", "ids"},
+    "processor": {"config", "errors"},
     "snapshot": {"errors"},
     "statistics": {"errors"},
     "wording": set(),

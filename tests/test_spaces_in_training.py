@@ -34,11 +34,9 @@ ON_POLICY: dict[str, Any] = {
 } | {"collect_steps": 32, "updates_per_step": 1 / 32, "num_envs": 4, "minibatches": 4}
 DIFFERENT = {
     "btr": SMALL,
-    "bootdqn": SMALL,
+    "bootdqn": SMALL | {"heads": 3, "distribution": "qrdqn", "quantiles": 4, "conservative": 1.0, "where": "dict"},
     "pqn": ON_POLICY | {"steps": 320, "eval_every_steps": 160},
-    "cql": SMALL | {"where": "dict"},
-    "r2d2": SMALL | {"branches": 2},
-    "munchausen": SMALL | {"branches": 2},
+    "r2d2": SMALL | {"munchausen": True, "branches": 2},
 }
 """Between them they have every way to act, to sample and to make a target, and every kind of mask."""
 
@@ -165,7 +163,7 @@ class Levers(gym.Env[Any, Any]):
 def test_branches_learn_each_their_own_best_action(fields: dict[str, Any], steps: int, tmp_path: Any) -> None:
     settings = {"steps": steps, "epsilon_decay_steps": steps * 3 // 4, "eval_every_steps": steps}
     run = qdojo.train(Levers, root=tmp_path, **fields | settings | {"learning_rate": 1e-2, "num_envs": 4})
-    assert run.evaluate(2).mean.tolist() == [1.0]
+    assert run.result["eval"]["mean"] == [1.0]
     assert run.policy().act(np.zeros(1, np.float32)).tolist() == [12, 0, 3]
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from qdojo.build.named import takes_spaces
 from qdojo.build.player import seen_spaces, support
 from qdojo.config import Config, make_config, preset_tables
-from qdojo.envs.again import GIVEN
 from qdojo.envs.spaces import Spaces
 from qdojo.errors import QdojoError, UsageError
 from qdojo.export.forward import Form, described
 from qdojo.export.html import DRAWN, packed, page, rounded
+from qdojo.ids import GIVEN
 from qdojo.plots import population_curve
 from qdojo.recorded import film
 from qdojo.runs.metrics import evaluations, learning_curve

@@ -24,16 +24,18 @@ from qdojo.errors import UsageError
 from qdojo.networks.keras import KERAS
 from qdojo.policy import SUFFIX, load_policy
 from qdojo.policy import Policy as Policy
+from qdojo.processor import check_shards, open_devices
 from qdojo.progress import Progress
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
 from qdojo.signature import train as declaration
+from qdojo.training.changing import changed
+from qdojo.training.forking import fork as forked
 from qdojo.training.observers import Observers, check_observers
 from qdojo.training.observers.curve import CurveObserver
 from qdojo.training.observers.metrics import MetricsObserver
 from qdojo.training.observers.snapshots import SnapshotsObserver
 from qdojo.training.restoring import changes
-from qdojo.training.trainer import fork as forked
 from qdojo.training.trainer import proceed, start
 from qdojo.watch import has_screen
 
@@ -100,9 +102,13 @@ def train(
         config = config.model_copy(update={"weights": str(find(Path(root), config.weights).path.resolve())})
     if config.render == "human" and not has_screen():
         raise UsageError("render is 'human', but there is no screen to open a window on; leave it out.")
+    check_shards(config.shards)
+    open_devices(config.shards)
     environment = None if isinstance(env, str) else env
     parts = build(config, environment, network, loss)
     refuse_unread(config, parts)
+    # A resume needs this number for the same bits. One member alone leaves the choice to a run with other `seeds`.
+    config = config.model_copy(update={"shards": None if config.members == 1 else parts.loop.shards.count})
     with _shown(progress) as shown:
         return Run(start(config, parts, Path(root), _everyone(shown, observers)), environment, network)
 
@@ -137,9 +143,10 @@ def resume(
     observers: Sequence[Any] = (),
     progress: bool = True,
     steps: int | None = None,
+    shards: int | None = None,
     fork: bool = False,
 ) -> Run:
-    """Continue a run from its last checkpoint, bit for bit as if it had never stopped.
+    """Continue a run from its last checkpoint, bit for bit as if it had never stopped, also on fewer cores.
 
     Args:
         run: A run directory, the name of a run in `root`, the start of such a name, or `last`.
@@ -150,6 +157,7 @@ def resume(
         observers: As for `train`.
         progress: As for `train`.
         steps: New budget in environment steps per member, stored in the run; at least the steps already done.
+        shards: New number of cores (or GPUs) that share the members; the run then continues, but not bit for bit.
         fork: Continue in a new run directory if the config or library versions have changed since the checkpoint.
 
     Raises:
@@ -158,12 +166,8 @@ def resume(
     use_compilation_cache()
     check_observers(observers)
     found = Run(find(Path(root), str(run)), env, network)
-    if steps is not None and steps < 1:
-        raise UsageError(f"steps is {steps}, but it must be at least 1.")
-    changed: dict[str, Any] = {} if steps is None else {"steps": steps}
-    if not has_screen():
-        changed["render"] = "none"
-    config = found.config.model_copy(update=changed)
+    config, rewritten = changed(found.config, steps, shards)
+    open_devices(config.shards)
     loaded = checkpoint.load_latest(found.directory.checkpoints_path)
     done = int(loaded.meta["steps"])
     # A run may end slightly past its budget, at the end of a chunk; passing that same budget does not lower it.
@@ -179,10 +183,8 @@ def resume(
     parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     del loaded  # it maps files
-    # Only the new budget is stored: `render` changed only because there is no screen now.
-    rewritten = None if steps is None or fork else found.config.model_copy(update={"steps": steps})
     with _shown(progress) as shown:
-        proceed(directory, config, parts, _everyone(shown, observers), rewritten)
+        proceed(directory, config, parts, _everyone(shown, observers), None if fork else rewritten)
     return Run(directory, env, network)
 
 

@@ -20,11 +20,12 @@ from qdojo.build.opening import Opened, open_player, params_template
 from qdojo.build.player import seen_spaces
 from qdojo.build.stepping import build_evaluator
 from qdojo.config import Config, read_config
-from qdojo.envs.again import GIVEN, MadeAgain
+from qdojo.envs.again import MadeAgain
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.straying import straying
 from qdojo.errors import DamagedFile, UsageError
 from qdojo.export.html import check_page_target, written
+from qdojo.ids import GIVEN
 from qdojo.loops.evaluation import Watch, episode_bound, unwatched
 from qdojo.networks.keras import KERAS, model_from_json
 from qdojo.plots import curve_figure

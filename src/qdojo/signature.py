@@ -31,6 +31,7 @@ def train(
     seed: int = 0,
     seeds: int = 1,
     vary: Mapping[str, Sequence[float]] = {},
+    shards: int | None = None,
     steps: int = 100000,
     episodes: int | None = None,
     until_solved: bool = False,
@@ -144,6 +145,7 @@ def train(
         seed: Random seed of the first member; member k uses seed + k. Default: 0.
         seeds: Number of agents (members) trained in parallel, each with its own seed. Default: 1.
         vary: Settings in which members differ, with their values; `seeds` members are trained for each combination. Default: {}.
+        shards: Number of CPU cores (or GPUs) that share the members; 1: a single one. none: chosen by the size of the run. Default: None.
         steps: Training budget in environment steps per member. Default: 100000.
         episodes: Training budget in episodes per member; training ends when either budget is used up. Default: None.
         until_solved: Stop as soon as the greedy evaluation of every member reaches `solved_at`. Default: False.

@@ -27,7 +27,8 @@ def from_arrays(template: PyTree[Any], arrays: Mapping[str, Any], filled_up: tup
 
     Large arrays are only sliced, so they need not be NumPy arrays: their slices must be, as those of `segments.Rows`.
 
-    Arrays named in `filled_up` may have fewer rows than the template; missing rows are zeros. Raises UsageError if a
+    Arrays that the template's `sharding` splits over devices may have fewer members: the last one is repeated. Arrays
+    named in `filled_up` may have fewer rows than the template; missing rows are zeros. Raises UsageError if a
     name, a shape or a dtype differs from the template, as in the state of another config.
     """
     unknown = sorted(arrays.keys() - {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(template)})
@@ -41,27 +42,45 @@ def from_arrays(template: PyTree[Any], arrays: Mapping[str, Any], filled_up: tup
             shape = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
             needed = f"{like.dtype}{list(like.shape)}"
             raise UsageError(f"{name} is {shape} in the checkpoint, but this config needs {needed}.")
-        return np.array(found) if isinstance(like, np.ndarray) else _on_device(found, like.shape)
+        return np.array(found) if isinstance(like, np.ndarray) else _on_device(found, like)
 
     return jax.tree_util.tree_map_with_path(leaf, template)
 
 
 def _fits(found: Any, like: Any, may_be_short: bool) -> bool:
-    if found.dtype != like.dtype or found.shape == like.shape:
-        return bool(found.dtype == like.dtype)
-    shorter = found.ndim == len(like.shape) and found.shape[1:] == like.shape[1:] and len(found) < like.shape[0]
-    return may_be_short and shorter
+    if found.dtype != like.dtype or found.ndim != len(like.shape):
+        return False
+    short = ({0} if may_be_short else set()) | {_split_axis(like)}
+    axes = enumerate(zip(found.shape, like.shape, strict=True))
+    return all(has == wanted or (axis in short and has < wanted) for axis, (has, wanted) in axes)
 
 
-def _on_device(found: Any, shape: tuple[int, ...]) -> jax.Array:
-    """The array on the device, padded with rows of zeros to `shape`."""
-    if found.shape == shape and found.nbytes <= BLOCK_BYTES:
-        return jnp.array(found)
-    array = jnp.zeros(shape, found.dtype)
+def _split_axis(like: Any) -> int | None:
+    """The axis along which an array is split over devices, if it is."""
+    spec = getattr(getattr(like, "sharding", None), "spec", ())
+    return next((axis for axis, name in enumerate(spec) if name is not None), None)
+
+
+def _on_device(found: Any, like: Any) -> jax.Array:
+    """The array on its devices, padded with rows of zeros to the shape of `like`."""
+    shape, split = like.shape, _split_axis(like)
+    sharding = like.sharding if hasattr(getattr(like, "sharding", None), "spec") else None
+    if found.shape == shape and found.nbytes <= BLOCK_BYTES and split is None:
+        return jnp.array(found, device=sharding)
+    if split == 0:
+        return jax.device_put(_repeated(found, 0, shape[0]), sharding)
+    array = jnp.zeros(shape, found.dtype, device=sharding)
     rows = max(1, BLOCK_BYTES * len(found) // max(1, found.nbytes))
     for start in range(0, len(found), rows):
-        array = _written(array, np.ascontiguousarray(found[start : start + rows]), start)
+        block = np.ascontiguousarray(found[start : start + rows])
+        array = _written(array, block if split is None else _repeated(block, split, shape[split]), start)
     return array
+
+
+def _repeated(array: Any, axis: int, size: int) -> Any:
+    """An array whose last entry along `axis` is repeated up to `size` entries."""
+    there = array.shape[axis]
+    return array if there == size else np.take(array, np.minimum(np.arange(size), there - 1), axis)
 
 
 @partial(jax.jit, donate_argnums=0)

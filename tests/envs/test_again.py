@@ -6,10 +6,11 @@ import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.vector import SyncVectorEnv
 
-from qdojo.envs.again import GIVEN, MadeAgain, again
+from qdojo.envs.again import MadeAgain, again
 from qdojo.envs.describe import described, from_description
 from qdojo.envs.resolve import resolve
 from qdojo.errors import UsageError
+from qdojo.ids import GIVEN
 
 CARTPOLE = "CartPole-v1"
 

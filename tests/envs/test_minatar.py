@@ -5,12 +5,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes.minatar_reference import REAL
 
+import qdojo
 from qdojo.envs.native.minatar import MINATAR, MODULES, minatar
 from qdojo.envs.resolve import resolve
 
@@ -117,3 +119,56 @@ def test_one_action_in_ten_is_the_previous_one() -> None:
     after, _ = jax.vmap(lambda words: env.step(moving, jnp.int32(2), words))(noise)
     assert abs(np.mean(after.game.paddle == 3) - 0.1) < 0.02
     np.testing.assert_array_equal(after.last_action, np.where(after.game.paddle == 3, 1, 3))
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
+    """Breakout, trained for a short time."""
+    return qdojo.train(
+        "MinAtar/Breakout-v1",
+        root=tmp_path_factory.mktemp("runs"),
+        steps=12_000,
+        warmup_steps=1_000,
+        epsilon_decay_steps=4_000,
+        learning_rate_end=None,
+        eval_every_steps=None,
+        final_eval_episodes=100,
+    )
+
+
+def test_breakout_is_learned_in_a_few_thousand_steps(learner: qdojo.Run) -> None:
+    """Random play earns about 0.5, and a paddle that does not move less than 1."""
+    assert learner.config.torso == "minatar"
+    assert learner.result["eval"]["mean"][0] > 2.0
+
+
+def test_what_is_learned_plays_the_package_as_well(learner: qdojo.Run) -> None:
+    pytest.importorskip("minatar", reason="the package minatar is not installed")
+    env, policy, scores = gymnasium.make("MinAtar/Breakout-v1"), learner.policy(), []
+    for seed in range(60):
+        observation, _ = env.reset(seed=seed)
+        policy.reset()
+        over, score = False, 0.0
+        while not over:
+            observation, reward, over, _, _ = env.step(policy.act(observation.astype(np.uint8)))
+            score += reward
+        scores.append(score)
+    ours = learner.evaluate(300).returns[0]
+    spread = np.hypot(np.std(scores) / np.sqrt(len(scores)), np.std(ours) / np.sqrt(len(ours)))
+    assert abs(np.mean(scores) - np.mean(ours)) < 4 * spread
+
+
+def test_the_package_trains_on_the_host_loop(tmp_path: Path) -> None:
+    pytest.importorskip("minatar", reason="the package minatar is not installed")
+    spec = resolve("MinAtar/Breakout-v1")
+    assert (spec.native_id, spec.observation_space.dtype) == ("MinAtar/Breakout-v1", np.uint8)
+    run = qdojo.train(
+        "MinAtar/Breakout-v1",
+        loop="host",
+        root=tmp_path,
+        steps=400,
+        warmup_steps=100,
+        eval_every_steps=None,
+        final_eval_episodes=5,
+    )
+    assert run.result["eval"]["episodes"] == 5

@@ -13,6 +13,7 @@ from qdojo.agents.tutorial import capacity_rows as tutorial_rows
 from qdojo.build.images import smaller_images
 from qdojo.config import Config
 from qdojo.errors import UsageError
+from qdojo.loops.sharding import Shards
 from qdojo.loops.state import stored_shapes
 from qdojo.tape import priority, ring
 from qdojo.types import Agent
@@ -54,35 +55,56 @@ def needed_bytes(config: Config, rows: int, observation: Any, action_shape: tupl
     """Bytes that a run needs: its tape, and for each member the agent's state, copies of its weights and one batch.
 
     The state holds the weights, the target network's weights and the optimizer's moments. Four more copies of the
-    weights are counted: the best agent so far and the one that replaces it, the gradient, and the optimizer's step. A
-    batch holds two observations per example, as float32. Activations and compiled programs are not counted. Saving and
-    resuming copy no tape on the CPU: they write and read it in place, or in blocks.
+    weights are counted: the best agent so far and the one that replaces it, the gradient, and the optimizer's step.
+    Activations and compiled programs are not counted. Saving and resuming copy no tape on the CPU: they write and read
+    it in place, or in blocks.
     """
     memory = stored_shapes(agent)
     # Members that learn from a data set share its rows.
     members = config.members if config.dataset is None else 1
     tape = ring.size_in_bytes(rows, members, config.num_envs, observation, action_shape, memory)
     state = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)))
-    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
-    batch = 0 if config.agent == "pqn" else 2 * 4 * config.batch_size * config.frame_stack * numbers
     tree = priority.size_in_bytes(rows, config.num_envs) if config.prioritized else 0
-    learning = _bytes(state) - tree + 4 * _bytes(state.params) + batch
+    learning = _bytes(state) - tree + 4 * _bytes(state.params) + _batch_bytes(config, observation)
     return Needed(tape + config.members * tree, config.members * learning)
 
 
-def check_memory(config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent) -> None:
+def _batch_bytes(config: Config, observation: Any) -> int:
+    """Bytes of the examples of one update, two float32 observations each; of PQN the observations of a whole rollout
+    and its successor, as on the tape, and one minibatch as float32. Each observation is a stack of frames."""
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
+    if config.agent != "pqn":
+        return 2 * 4 * config.batch_size * config.frame_stack * numbers
+    rows = config.num_envs * (config.rows_per_cycle + 1)
+    return config.frame_stack * (rows * _bytes(observation) + 4 * math.ceil(rows / config.minibatches) * numbers)
+
+
+def check_memory(
+    config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent, shards: Shards
+) -> None:
     """Raises UsageError if a run does not fit into the free memory.
 
-    The tape and the agents are on the device. If the device has its own memory, a checkpoint needs a copy on the host.
+    The tape and the agents are on the devices, each of which has those of its own members, or all rows of a data set.
+    If devices have their own memory, a checkpoint needs a copy on the host.
     """
-    needed = needed_bytes(config, rows, observation, action_shape, agent)
-    on_device = free_on_device()
-    places = {"": free_bytes()} if on_device is None else {" on the device": on_device, " on the host": free_bytes()}
-    for where, free in places.items():
+    every = needed_bytes(config, rows, observation, action_shape, agent)
+    on_device, on_host = free_on_device(), free_bytes()
+    places = {"": (on_host, _of(every, config, shards.slots, shards.count))}
+    if on_device is not None:
+        where = " on each device" if shards.count > 1 else " on the device"
+        places = {where: (on_device, _of(every, config, shards.each, 1)), " on the host": (on_host, every)}
+    for where, (free, needed) in places.items():
         usable = free * MEMORY_SHARE
         if needed.tape + needed.learning <= usable:
             continue
         there = f"only {usable / 1e9:,.1f} of the {free / 1e9:,.1f} GB free{where} may be used"
+        if config.agent == "pqn":
+            raise UsageError(
+                f"A rollout of {config.collect_steps:,} steps and the network need "
+                f"{(needed.tape + needed.learning) / 1e9:,.1f} GB for {config.members} member(s), but {there}; use "
+                "fewer seeds, a smaller num_envs, collect_steps, frame_stack or hidden, or smaller observations "
+                "(resize images or convert them to greyscale)."
+            )
         if needed.learning > usable / 2 and needed.learning > needed.tape:
             raise UsageError(
                 f"The {weights(agent):,} weights of the network need {needed.learning / 1e9:,.1f} GB for "
@@ -98,6 +120,12 @@ def check_memory(config: Config, rows: int, observation: Any, action_shape: tupl
             f"{(needed.tape + needed.learning) / 1e9:,.1f} GB, but {there}; "
             f"use capacity_steps={max(fits, 1):,} or less{'' if smaller is None else f'; {smaller}'}."
         )
+
+
+def _of(every: Needed, config: Config, members: int, copies: int) -> Needed:
+    """The bytes for this number of the members, and of copies of a data set."""
+    tape = every.tape * copies if config.dataset is not None else every.tape * members // config.members
+    return Needed(tape, every.learning * members // config.members)
 
 
 def weights(agent: Agent) -> int:

@@ -16,7 +16,7 @@ from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.errors import DamagedFile
 from qdojo.loops.state import member_keys
 from qdojo.networks.keras import model_from_json, model_to_json
-from qdojo.processor import prepare
+from qdojo.processor import open_devices, prepare
 
 FORMAT = 1
 """Version of the description's format; a later qdojo may write a higher one."""
@@ -60,7 +60,9 @@ def open_player(config: Config, data: Mapping[str, Any] | None, env: Any = None,
         network = model_from_json(data["keras_model"])
     model = network_model(config, spaces, network)
     convolutions = torso_kind(config, spaces) != "dense"
-    prepare(config, seen_spaces(config, spaces).observation_shape, spaces.num_actions, convolutions)
+    open_devices(config.shards)
+    alone = config.model_copy(update={"shards": 1})  # a player does not learn
+    prepare(alone, seen_spaces(config, spaces).observation_shape, spaces.num_actions, convolutions, on_host=False)
     return Opened(spec, spaces, build_player(config, spaces, model), model)
 
 

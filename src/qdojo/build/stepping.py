@@ -15,6 +15,7 @@ from qdojo.errors import UsageError
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import Plays
 from qdojo.loops.host_evaluation import HostEvaluator, Vector
+from qdojo.loops.sharding import Shards
 from qdojo.loops.state import member_seeds
 
 EVALUATION_ENVS = 10
@@ -63,7 +64,8 @@ def build_evaluator(config: Config, spec: EnvSpec, spaces: Spaces, player: Plays
     """An evaluator that plays greedy episodes of all members, as the run's evaluations do, without training parts."""
     environment = device_environment(config, spec)
     if environment is not None:
-        return DeviceEvaluator(environment, player, config.seed, config.members, distinct_seeds=config.distinct_seeds)
+        whole = Shards(config.members)
+        return DeviceEvaluator(environment, player, config.seed, whole, distinct_seeds=config.distinct_seeds)
     return HostEvaluator(
         vector_opener(config, spec, spaces),
         player,

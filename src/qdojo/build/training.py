@@ -43,6 +43,7 @@ from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
+from qdojo.loops.sharding import Shards
 from qdojo.networks.network import Network
 from qdojo.processor import prepare
 from qdojo.tape import windows
@@ -106,10 +107,12 @@ def build(
             f"{back} is set, but copies of {spec.name} wait while others restart, which breaks sequences; "
             "give the vector environment AutoresetMode.NEXT_STEP."
         )
-    if device_environment(config, spec) is None:
+    on_host = device_environment(config, spec) is None
+    if on_host:
         try_out(spec, spaces)
     convolutions = torso_kind(config, spaces) != "dense"
-    prepare(config, seen_spaces(config, spaces).observation_shape, spaces.num_actions, convolutions)
+    shape = seen_spaces(config, spaces).observation_shape
+    shards = prepare(config, shape, spaces.num_actions, convolutions, on_host)
     model = network_model(config, spaces, network)
     player = build_player(config, spaces, model)
     begun = None if resumed else beginning(config, player.network)
@@ -123,7 +126,7 @@ def build(
         spaces=spaces,
         network=player.network,
         agent=agent,
-        loop=_loop(config, spec, spaces, agent, build_window(config).rows, numbers),
+        loop=_loop(config, spec, spaces, agent, numbers, shards),
         solved_at=solved_at,
         model=model,
         description=description(config, spec, spaces, model),
@@ -249,15 +252,14 @@ def build_agent(
     return replay_agent(network, loss, replay_numbers(config), structure, initial, player.actor, examined(loss))
 
 
-def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_rows: int, numbers: Any) -> Loop:
-    """The loop that steps the environment and learns. The first example needs `example_rows` rows of the tape;
-    `numbers` are each member's own, or None."""
+def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, numbers: Any, shards: int) -> Loop:
+    """The loop that steps the environment and learns. `numbers` are each member's own, or None."""
     environment = device_environment(config, spec)
     rows = capacity_rows(config)
     observation = _shown(spaces)
-    check_memory(config, rows, observation, spaces.action_shape, agent)
+    check_memory(config, rows, observation, spaces.action_shape, agent, Shards(config.members, shards))
     warmup = 0 if config.dataset is not None else math.ceil(config.warmup_steps / config.num_envs)
-    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(example_rows, warmup))
+    rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(build_window(config).rows, warmup))
     size: dict[str, Any] = {
         "seed": config.seed,
         "members": config.members,
@@ -267,6 +269,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, example_r
         "numbers": numbers,
         "distinct_seeds": config.distinct_seeds,
         "clip_rewards": bool(config.clip_rewards),
+        "shards": shards,
     }
     playing: DeviceLoop | HostLoop
     if environment is not None:

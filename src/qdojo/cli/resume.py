@@ -20,6 +20,10 @@ def resume(
     steps: Annotated[
         Count | None, Parameter(help="New training budget in environment steps; it is stored in the run.")
     ] = None,
+    shards: Annotated[
+        Count | None,
+        Parameter(help="New number of CPU cores (or GPUs) that share the members; the run is then no longer exact."),
+    ] = None,
     fork: Annotated[
         bool,
         Parameter(negative="", help="Continue as a new run, even if settings or library versions have changed."),
@@ -33,6 +37,8 @@ def resume(
     def work(progress: Progress) -> "Run":
         from qdojo import api
 
-        return api.resume(found.path, root=runs, observers=[progress], progress=False, steps=steps, fork=fork)
+        return api.resume(
+            found.path, root=runs, observers=[progress], progress=False, steps=steps, shards=shards, fork=fork
+        )
 
     return carry_out(work, as_json=json)

@@ -48,6 +48,8 @@ class RunSettings(Group):
     """Number of agents (members) trained in parallel, each with its own seed."""
     vary: dict[str, tuple[float, ...]] = {}
     """Settings in which members differ, with their values; `seeds` members are trained for each combination."""
+    shards: Positive | None = None
+    """Number of CPU cores (or GPUs) that share the members; 1: a single one. none: chosen by the size of the run."""
     steps: Positive = 100_000
     """Training budget in environment steps per member."""
     episodes: Annotated[Positive | None, goes_with(dataset=OFF)] = None

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from qdojo.ids import is_atari
+
 if TYPE_CHECKING:
     from qdojo.config.settings import Config
 
@@ -27,11 +29,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 """Settings of each protocol. A preset's settings and given ones take precedence."""
 _ATARI_ONLY = ("max_pooling", "sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
-
-
-def is_atari(env: str) -> bool:
-    """Return whether `env` is the id of an Atari game; the name of a given environment object is not."""
-    return env.startswith("ALE/") and not env.endswith(")")
 
 
 def by_protocol(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gymnasium.envs import registration
 from gymnasium.vector import VectorEnv
 
 from qdojo.errors import UsageError
+from qdojo.ids import GIVEN
 
 _OF_VECTORS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
 """Arguments of `gymnasium.make_vec` that it stores among the environment's own arguments."""
@@ -25,10 +26,6 @@ class Again(NamedTuple):
     """The id, if the object equals a registered environment; else a callable that makes a fresh copy."""
     num_envs: int | None
     """Number of copies in a vector; None for a single environment."""
-
-
-GIVEN = " (as it was given)"
-"""Suffix of the name of an environment that was given as an object, so that the name is never mistaken for an id."""
 
 
 class MadeAgain:

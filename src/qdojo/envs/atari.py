@@ -15,10 +15,8 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import UInt8
 
-from qdojo.envs.again import GIVEN
 from qdojo.envs.pictures import AreaResize
 
-PREFIX = "ALE/"
 FRAMES_PER_SECOND = 60
 NOOP = 0
 LIFE_LOST = "qdojo_life_lost"
@@ -53,11 +51,6 @@ class AtariRules:
     def max_steps(self) -> int:
         """Largest number of actions before an episode is truncated."""
         return math.ceil(self.max_frames / self.frame_skip)
-
-
-def is_game(env: str) -> bool:
-    """Return whether `env` is the id of an Atari game."""
-    return env.startswith(PREFIX) and not env.endswith(GIVEN)
 
 
 def rules_of(game: str, settings: Mapping[str, Any]) -> AtariRules:

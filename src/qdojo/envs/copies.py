@@ -282,12 +282,14 @@ class SyncCopies:
         """Step every copy once."""
         shown = blank_rows(self._spaces, len(self._copies))
         rewards, terminated, truncated = [], [], []
-        lost = np.zeros(len(self._copies), bool)
+        lost: np.ndarray | None = None
         for row, copy in enumerate(self._copies):
             shown[row], reward, is_terminated, is_truncated, info = copy.step(actions[row])
             if info:
                 if FAILURE in info:
                     raise CopyError(row, info[FAILURE])
+                if lost is None:
+                    lost = np.zeros(len(self._copies), bool)
                 lost[row] = True
             rewards.append(reward)
             terminated.append(is_terminated)

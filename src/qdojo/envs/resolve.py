@@ -12,19 +12,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from qdojo.envs import atari, atari_names
-from qdojo.envs.again import GIVEN, MadeAgain, again, spec_json
+from qdojo.envs.again import MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
 from qdojo.envs.native import own
-from qdojo.envs.native.minatar import NAMESPACE
+from qdojo.envs.native.minatar import MINATAR, NAMESPACE
+from qdojo.envs.native.minatar.package import AsImages, register_package
 from qdojo.envs.prepare import Preparation, prepared
 from qdojo.envs.spaces import MASK, MaskSource
 from qdojo.errors import UsageError
+from qdojo.ids import GIVEN, is_atari
 
 if TYPE_CHECKING:
     from qdojo.envs.contract import NativeEnvironment
@@ -77,7 +78,7 @@ def resolve(env: Any, preparation: Preparation | None = None) -> EnvSpec:
     """
     if isinstance(env, gym.Env | VectorEnv):
         env = again(env).env
-    if isinstance(env, str) and atari.is_game(env) and (preparation is None or preparation):
+    if isinstance(env, str) and is_atari(env) and (preparation is None or preparation):
         return _atari_spec(env, preparation or Preparation())
     spec = _resolve(env)
     return _prepared_spec(spec, preparation) if preparation else spec
@@ -151,6 +152,8 @@ def _resolve_name(env: str) -> EnvSpec:
             f"{env.removesuffix(GIVEN)} was given as an object whose spec cannot be stored in a file; pass it as env=."
         )
     module_name, colon, attribute = env.partition(":")
+    if env in MINATAR:
+        register_package()
     if not colon and env not in registration.registry and (shipped := own(env)) is not None:
         return _native_spec(env, shipped)
     if not colon:
@@ -226,8 +229,7 @@ def _make_registered(found: registration.EnvSpec, **kwargs: Any) -> gym.Env[Any,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env = gym.make(found, disable_env_checker=True, **kwargs)
-    # Networks treat uint8 observations as images, but not booleans.
-    return gym.wrappers.DtypeObservation(env, np.uint8) if found.namespace == NAMESPACE else env
+    return AsImages(env) if found.namespace == NAMESPACE else env
 
 
 def _try(name: str, make: Callable[..., Any], native_id: str | None) -> EnvSpec:

@@ -16,7 +16,7 @@ from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, LayerNo
 from qdojo.networks.noisy import means
 from qdojo.networks.prior import Prior
 from qdojo.networks.recurrent import LSTM, RecurrentMLP
-from qdojo.networks.torsos import Convolution, Convolutions, Impala, sides_and_channels, spectrally_normalized
+from qdojo.networks.torsos import TINY, Convolution, Convolutions, Impala, sides_and_channels
 from qdojo.observations import channels_first
 
 Layer = dict[str, Any]
@@ -72,7 +72,7 @@ def described(params: Any, form: Form, model: Any = None) -> tuple[dict[str, Any
     `model` is the Keras model with the trained weights, if the network is one. Raises UsageError if the network has a
     part that the page does not have.
     """
-    weights = Weights()
+    weights, params = Weights(), jax.tree.map(np.asarray, params)
     heads: list[dict[str, Any]]
     if model is not None:
         heads = [{"learned": {"features": [], "cell": None, "head": _keras(model, weights)}, "fixed": None}]
@@ -195,7 +195,10 @@ def _convolution(
     convolution: Convolution, shape: tuple[int, int, int], weights: Weights
 ) -> tuple[Layer, tuple[int, int, int]]:
     """The layer, and the shape of its output."""
-    kernel = spectrally_normalized(convolution.kernel) if convolution.spectral_norm else convolution.kernel
+    kernel = np.asarray(convolution.kernel)
+    if convolution.spectral_norm:
+        # Its largest singular value, to which the power iteration of `spectrally_normalized` converges.
+        kernel = kernel / max(float(np.linalg.norm(kernel.reshape(kernel.shape[0], -1), 2)), TINY)
     outputs, side = kernel.shape[:2]
     stride = convolution.stride
     pads = jax.lax.padtype_to_pads(shape[:2], (side, side), (stride, stride), convolution.padding)

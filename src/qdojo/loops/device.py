@@ -7,25 +7,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, learn
 from qdojo.loops.pausing import Partial, Pause, Stretches, check_partial, never, numbered, plan, regrouped
+from qdojo.loops.sharding import Shards
 from qdojo.loops.state import (
+    AXES,
     COLLECT,
     LEARN,
     NO_TALLY,
     START,
     Programs,
     TrainState,
+    by_rows,
     chunk_words,
     count,
     fresh_state,
     fresh_tally,
-    member_keys,
+    keys_of,
     renewed,
     streams,
 )
@@ -46,6 +49,7 @@ class DeviceLoop:
     """Trains a population on an environment written in JAX. `loops/host.py` handles all other environments."""
 
     name = "device"
+    log_axes = ChunkLog(2, 2, 2, 1, None)  # type: ignore[arg-type]
 
     def __init__(
         self,
@@ -61,25 +65,30 @@ class DeviceLoop:
         numbers: Any = None,
         distinct_seeds: int | None = None,
         clip_rewards: bool = False,
+        shards: int = 1,
     ) -> None:
         """A chunk has `cycles` cycles, and one report covers a chunk; `capacity_rows` is the length of the tape.
 
         `numbers` are the `agent.init` arguments of the members, `[member]`, if they differ; else None.
-        `clip_rewards` is as for `HostLoop`.
+        `clip_rewards` is as for `HostLoop`; `shards` is the largest number of devices that share the members.
         """
         self.environment, self.agent, self.rhythm = environment, agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles, self.clip_rewards = capacity_rows, cycles, clip_rewards
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
-        self.programs = Programs()
+        self.programs, self.shards, self.axes = Programs(), Shards(members, shards), AXES
         # `jit` lets the chunk and its log share one trace; with `inline=True` the program stays the same.
         self._traced_cycle = jax.jit(self._cycle, inline=True)
-        self.evaluator = DeviceEvaluator(environment, agent, seed, members, self.programs, distinct_seeds)
+        self.evaluator = DeviceEvaluator(environment, agent, seed, self.shards, self.programs, distinct_seeds)
+        over = self.shards.over
+        self._all_init, self._all_words = over(self._init, (), AXES), over(self._words, (None,), (2, 2))
+        self._all_chunk = over(self._chunk, (AXES, self.log_axes, (2, 2), None, None), (AXES, self.log_axes))
+        self._all_report = over(self._report, (0, None, self.log_axes), 0)
         self._stretches = Stretches(cycles, rhythm)
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self.programs.compiled("init", self._init)()._replace(tally=fresh_tally(self.members, self.envs))
+        return self.programs.compiled("init", self._all_init)()._replace(tally=fresh_tally(self.members, self.envs))
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
         """A saved state, unchanged, and no warning: everything on the device is restored exactly."""
@@ -95,11 +104,11 @@ class DeviceLoop:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
             log, cycle, seconds = self._opened(partial)
             first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
-            words = self.programs.compiled("words", self._words, arrays.clock.rows)(np.int32(first_row))
+            words = self.programs.compiled("words", self._all_words, arrays.clock.rows)(np.int32(first_row))
             while cycle < self.cycles:
                 stop = self._stretches.end(cycle, first_row)
                 arguments = (arrays, log, words, np.int32(cycle), np.int32(stop))
-                chunk = self.programs.compiled("chunk", self._chunk, *arguments, donate=(0, 1))
+                chunk = self.programs.compiled("chunk", self._all_chunk, *arguments, donate=(0, 1))
                 began = time.perf_counter()
                 arrays, log = jax.block_until_ready(chunk(*arguments))
                 took = time.perf_counter() - began
@@ -107,33 +116,31 @@ class DeviceLoop:
                 cycle, seconds = stop, seconds + took
                 if cycle < self.cycles and pause():
                     yield arrays._replace(tally=tally, partial=self._left(log, cycle, seconds)), None
-            metrics = self.programs.compiled("report", self._report, arrays.agents, arrays.clock, log)
-            means = jax.tree.map(np.asarray, metrics(arrays.agents, arrays.clock, log))
-            reward, applied, ended = (_by_rows(each) for each in (log.reward, log.applied, log.ended))
+            metrics = self.programs.compiled("report", self._all_report, arrays.agents, arrays.clock, log)
+            means = jax.tree.map(np.asarray, self.shards.cut(metrics(arrays.agents, arrays.clock, log), 0))
+            reward, applied, ended = map(by_rows, self.shards.cut(log, self.log_axes)[:3])
             tally, episodes = count(tally, reward, applied, ended, first_row)
             state = arrays._replace(tally=tally)
-            yield (
-                state,
-                Report(
-                    steps=int(arrays.clock.rows) * self.envs,
-                    updates=int(arrays.clock.updates),
-                    env_steps=tally.env_steps,
-                    episodes=episodes,
-                    metrics=means if np.any(log.learned) else {"epsilon": means["epsilon"]},
-                    seconds=seconds,
-                ),
+            report = Report(
+                steps=int(arrays.clock.rows) * self.envs,
+                updates=int(arrays.clock.updates),
+                env_steps=tally.env_steps,
+                episodes=episodes,
+                metrics=means if np.any(log.learned) else {"epsilon": means["epsilon"]},
+                seconds=seconds,
             )
+            yield state, report
 
     def _opened(self, partial: Partial | None) -> tuple[ChunkLog, int, float]:
         """The log of a chunk, the number of its completed cycles, and the seconds they took."""
-        log = self.programs.compiled("log", self._blank_log)()
+        log = self.programs.compiled("log", self.shards.over(self._blank_log, (), self.log_axes))()
         if not partial:
             return log, 0, 0.0
-        log = jax.tree.map(jnp.asarray, regrouped("log", partial, log))
+        log = jax.tree.map(jnp.asarray, self.shards.placed(regrouped("log", partial, log), self.log_axes))
         return log, int(partial["cycle"]), float(partial["seconds"])
 
     def _left(self, log: ChunkLog, cycle: int, seconds: float) -> Partial:
-        return numbered("log", log) | {
+        return numbered("log", self.shards.cut(log, self.log_axes)) | {
             f"{self.name} plan": plan(self.cycles, self.rhythm),
             "cycle": np.array(cycle),
             "seconds": np.array(seconds),
@@ -154,23 +161,23 @@ class DeviceLoop:
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state."""
-        return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
+        state = self.shards.described(jax.eval_shape(self._all_init), AXES)
+        return state._replace(tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
-        keys = member_keys(self.seed, self.members, self.distinct_seeds)
+        keys, numbers = keys_of(self.seed, self.shards.numbers(), self.distinct_seeds), self.shards.own(self.numbers)
         shape = (self.envs, self.environment.noise_words)
         words = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint32))(streams(keys, START))
         running = jax.vmap(jax.vmap(lambda noise: start(self.environment, noise)))(words)
         observation = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), running.observation)
-        state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation, numbers=self.numbers)
+        state = fresh_state(self.agent, keys, self.envs, self.capacity_rows, observation, numbers=numbers)
         return state._replace(environment=running)
 
     def _words(self, first_row: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
         """Random words for acting and for learning in a whole chunk, `[cycles, ...]` each."""
-        keys = member_keys(self.seed, self.members, self.distinct_seeds)
-        rows, updates = self.rhythm.rows, self.rhythm.updates
-        acting = (self.cycles, rows, self.envs, self.agent.act_words + self.environment.noise_words)
-        learning = (self.cycles, updates, self.agent.update_words)
+        keys = keys_of(self.seed, self.shards.numbers(), self.distinct_seeds)
+        acting = (self.cycles, self.rhythm.rows, self.envs, self.agent.act_words + self.environment.noise_words)
+        learning = (self.cycles, self.rhythm.updates, self.agent.update_words)
         return chunk_words(keys, COLLECT, first_row, acting), chunk_words(keys, LEARN, first_row, learning)
 
     def _chunk(
@@ -206,10 +213,9 @@ class DeviceLoop:
         return state, ChunkLog(block.reward, ~block.last, ended, metrics, learned)
 
     def _blank_log(self) -> ChunkLog:
-        rows, updates = self.rhythm.rows, self.rhythm.updates
         words = self.agent.act_words + self.environment.noise_words
-        acting = jax.ShapeDtypeStruct((rows, self.members, self.envs, words), jnp.uint32)
-        learning = jax.ShapeDtypeStruct((updates, self.members, self.agent.update_words), jnp.uint32)
+        acting = jax.ShapeDtypeStruct((self.rhythm.rows, self.shards.each, self.envs, words), jnp.uint32)
+        learning = jax.ShapeDtypeStruct((self.rhythm.updates, self.shards.each, self.agent.update_words), jnp.uint32)
         _, one = jax.eval_shape(self._traced_cycle, jax.eval_shape(self._init), acting, learning)
         return jax.tree.map(lambda leaf: jnp.zeros((self.cycles, *leaf.shape), leaf.dtype), one)
 
@@ -238,7 +244,3 @@ class DeviceLoop:
             return (moved, renewed(self.agent, after, running.over)), (written, moved.over)
 
         return jax.lax.scan(row, (state.environment, state.memory), noise)
-
-
-def _by_rows(x: Shaped[AnyArray, "cycles rows member env"]) -> Shaped[np.ndarray, "all_rows member env"]:
-    return np.asarray(x).reshape(-1, *x.shape[2:])

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Plays, Watch, unwatched
-from qdojo.loops.state import EVALUATE, Programs, best_action, member_keys, streams
+from qdojo.loops.sharding import Shards
+from qdojo.loops.state import EVALUATE, Programs, best_action, keys_of, streams
 from qdojo.types import Params
 
 FIRST_STRETCH_STEPS = 128
@@ -37,13 +38,13 @@ class DeviceEvaluator:
         environment: NativeEnvironment,
         player: Plays,
         seed: int,
-        members: int,
+        shards: Shards,
         programs: Programs | None = None,
         distinct_seeds: int | None = None,
     ) -> None:
-        """`seed` and `distinct_seeds` are as in `member_seeds`; `programs` are the compiled programs of the loop
-        that owns this evaluator, if any."""
-        self.environment, self.player, self.seed, self.members = environment, player, seed, members
+        """`seed` and `distinct_seeds` are as in `member_seeds`; `shards` splits the members;
+        `programs` are the compiled programs of the loop that owns this evaluator, if any."""
+        self.environment, self.player, self.seed, self.shards = environment, player, seed, shards
         self.programs, self.distinct_seeds = programs or Programs(), distinct_seeds
 
     def evaluate(
@@ -54,23 +55,24 @@ class DeviceEvaluator:
         The steps are taken in stretches that double until one takes long enough, and `watch` is called after each. The
         length of the stretches does not affect the result.
         """
-        begin = self.programs.compiled(
-            ("evaluation", episodes), lambda seed: self._evaluation(seed, episodes), jnp.uint32(seed)
-        )
-        rollout, words = begin(jnp.uint32(seed))
-        arguments = (params, rollout, words, jnp.int32(0))
-        play = self.programs.compiled(("play", episodes), self._play, *arguments, donate=(1,))
+        shards = self.shards
+        at_start = shards.over(lambda seed: self._evaluation(seed, episodes), (None,), (0, 0))
+        rollout, words = self.programs.compiled(("evaluation", episodes), at_start, np.uint32(seed))(np.uint32(seed))
+        params = shards.placed(params, 0)
+        arguments = (params, rollout, words, np.int32(0))
+        later = shards.over(self._play, (0, 0, 0, None), 0)
+        play = self.programs.compiled(("play", episodes), later, *arguments, donate=(1,))
         limit = self.environment.max_episode_steps
         end = bound if limit is None else min(bound, limit)
         step, stretch = 0, FIRST_STRETCH_STEPS
         while True:
             began = time.perf_counter()
             step = min(step + stretch, end)
-            rollout = play(params, rollout, words, jnp.int32(step))
-            over = np.asarray(rollout.running.over)
+            rollout = play(params, rollout, words, np.int32(step))
+            over = shards.cut(np.asarray(rollout.running.over), 0)
             watch(int(over.sum()), step)
             if over.all() or step == end:
-                return Played(np.asarray(rollout.score), ~over)
+                return Played(shards.cut(np.asarray(rollout.score), 0), ~over)
             if time.perf_counter() - began < STRETCH_SECONDS:
                 stretch *= 2
 
@@ -89,7 +91,7 @@ class DeviceEvaluator:
             return _Rollout(running, memory, jnp.zeros(episodes), jnp.int32(1)), words
 
         keys = jax.vmap(lambda key: jax.random.fold_in(key, seed))(
-            streams(member_keys(self.seed, self.members, self.distinct_seeds), EVALUATE)
+            streams(keys_of(self.seed, self.shards.numbers(), self.distinct_seeds), EVALUATE)
         )
         return jax.vmap(member)(keys)
 

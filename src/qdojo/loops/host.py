@@ -15,19 +15,23 @@ from qdojo.loops.host_evaluation import HostEvaluator, Vector, remembered, split
 from qdojo.loops.learning import Rhythm, learn
 from qdojo.loops.packing import Packed, Packing
 from qdojo.loops.pausing import Partial, Pause, check_partial, never, numbered, plan, regrouped
+from qdojo.loops.sharding import Shards
 from qdojo.loops.state import (
+    AXES,
     COLLECT,
     LEARN,
     Programs,
     TrainState,
     chunk_words,
     count,
+    fresh_memory,
     fresh_state,
     fresh_tally,
-    member_keys,
+    keys_of,
     member_seeds,
     renewed,
 )
+from qdojo.tape import ring
 from qdojo.types import Agent, Clock, Memory, Observation, Params, Report, Step
 
 OVERLAPPED_UPDATES = 16
@@ -57,19 +61,22 @@ class HostLoop:
         numbers: Any = None,
         distinct_seeds: int | None = None,
         clip_rewards: bool = False,
+        shards: int = 1,
     ) -> None:
         """`open_vector(member_seeds, envs)` opens environments. A chunk has `cycles` cycles; one report covers a chunk.
 
         `observation` has the shape and dtype of each array of one observation. `numbers` are the `agent.init` arguments
         of the members, `[member]`, if they differ; else None. With `clip_rewards`, agents learn from rewards clipped
-        to [-1, 1]; scores use unclipped rewards.
+        to [-1, 1]; scores use unclipped rewards. `shards` is the largest number of devices that share the members:
+        they learn on all of them and act on the first one.
         """
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm, self.numbers = agent, rhythm, numbers
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed, self.distinct_seeds, self.clip_rewards = seed, distinct_seeds, clip_rewards
-        self.programs = Programs()
+        self.programs, self.shards = Programs(), Shards(members, shards)
+        self.axes = AXES._replace(memory=None, environment=None)
         self.evaluator = HostEvaluator(
             open_vector,
             agent,
@@ -80,15 +87,22 @@ class HostLoop:
             programs=self.programs,
             distinct_seeds=distinct_seeds,
         )
-        self._packing = Packing(jax.eval_shape(self._init).agents)
+        over = self.shards.over
+        self._all_init = over(self._init, (), AXES)
+        self._packing = Packing(jax.eval_shape(self._all_init).agents)
+        self._all_pack, self._all_unpack = over(self._packing.pack, (0,), 0), over(self._packing.unpack, (0,), 0)
         self._vector: Any = None  # a Vector, from `init` or `reopened` to `close`
 
     def init(self) -> TrainState:
         """The state before the first step."""
         self._vector = self.open_vector(member_seeds(self.seed, self.members, self.distinct_seeds), self.envs)
         self._vector.reset()
-        state: TrainState = self.programs.compiled("init", self._init)()
-        return state._replace(tally=fresh_tally(self.members, self.envs), environment=self._vector.state())
+        state: TrainState = self.programs.compiled("init", self._all_init)()
+        return state._replace(
+            memory=self.shards.gathered(state.memory),
+            tally=fresh_tally(self.members, self.envs),
+            environment=self._vector.state(),
+        )
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
         """A saved state with its environments restored, and a warning if they could not all be restored exactly.
@@ -107,7 +121,7 @@ class HostLoop:
         )
         over = np.isin(np.arange(self.members * self.envs), lost).reshape(self.members, self.envs)
         memory = renewed(self.agent, state.memory, over)
-        return state._replace(memory=memory), warning
+        return state._replace(memory=memory, tape=self.shards.placed(state.tape, ring.AXES)), warning
 
     def run(self, state: TrainState, pause: Pause = never) -> Iterator[tuple[TrainState, Report | None]]:
         """Train without end; yields the state and a report after each chunk, and within a chunk the state alone
@@ -139,7 +153,7 @@ class HostLoop:
         self, params: Params, seed: int, episodes: int, bound: int = LEAST_BOUND_STEPS, watch: Watch = unwatched
     ) -> Played:
         """Greedy episodes: see `HostEvaluator.evaluate`."""
-        return self.evaluator.evaluate(params, seed, episodes, bound, watch)
+        return self.evaluator.evaluate(self.shards.gathered(params), seed, episodes, bound, watch)
 
     def close(self) -> None:
         """Close the training environments."""
@@ -153,24 +167,31 @@ class HostLoop:
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state. The environment's part is None, because it grows with its episodes."""
-        return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.members, self.envs))
+        state = self.shards.described(jax.eval_shape(self._all_init), AXES)
+        memory = jax.eval_shape(lambda: fresh_memory(self.agent, self.members, self.envs))
+        return state._replace(memory=memory, tally=fresh_tally(self.members, self.envs))
 
     def _init(self) -> TrainState:
-        keys = member_keys(self.seed, self.members, self.distinct_seeds)
+        keys = keys_of(self.seed, self.shards.numbers(), self.distinct_seeds)
         shapes = self.observation, self.action_shape
-        return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.numbers)
+        return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.shards.own(self.numbers))
 
     def _opened(self, state: TrainState, thread: ThreadPoolExecutor) -> "Work":
         """A new chunk, or the rest of an unfinished one."""
-        pack = self.programs.jitted("pack", self._packing.pack)
+        pack = self.programs.jitted("pack", self._all_pack)
         partial: Partial = state.partial or {}
         cycle = int(partial.get("cycle", 0))
         agents = acting = pack(state.agents)
         if "acting 0" in partial:
-            acting = pack(jax.tree.map(jnp.asarray, regrouped("acting", partial, state.agents)))
+            stored = self.shards.placed(regrouped("acting", partial, state.agents), 0)
+            acting = pack(jax.tree.map(jnp.asarray, stored))
         rows = [Rows(*row) for row in zip(*(partial[name] for name in ROW_NAMES), strict=True)] if partial else []
         sums = [
-            {name.removeprefix(SUM): each[i] for name, each in partial.items() if name.startswith(SUM)}
+            {
+                name.removeprefix(SUM): self.shards.filled(each[i], 0)
+                for name, each in partial.items()
+                if name.startswith(SUM)
+            }
             for i in range(cycle)
         ]
         block = []
@@ -182,15 +203,19 @@ class HostLoop:
         learned = list(partial.get("learned", ()))
         latest = (agents, state.tape, state.clock)
         updates = np.asarray(partial.get("updates", state.clock.updates))
+        playing = (acting, self.shards.gathered(acting))
         return Work(
-            state, first_row, updates, cycle, acting, latest, state.memory, rows, block, sums, learned, thread, clock
+            state, first_row, updates, cycle, *playing, latest, state.memory, rows, block, sums, learned, thread, clock
         )
 
     def _work(self, work: "Work", pause: Pause) -> Iterator[TrainState]:
         """Run the remaining cycles of a chunk; yields the state whenever `pause` asks for it."""
         first_row = np.array(work.first_row, np.int32)
-        words = self.programs.compiled("words", self._words, first_row)(first_row)
+        all_words = self.shards.over(self._words, (None,), (2, 2))
+        words = self.programs.compiled("words", all_words, first_row)(first_row)
         act_words, learn_words = (np.asarray(each) for each in words)
+        act_words = self.shards.cut(act_words, 2)
+        learn = self.shards.over(self._learn, (0, ring.AXES, None, 1, 1), (0, ring.AXES, None, 0, None))
         overlapping = self.rhythm.updates >= OVERLAPPED_UPDATES
         # Do not donate the agents if collection overlaps with learning: they are still acting.
         donated = (1,) if overlapping else (0, 1)
@@ -202,21 +227,25 @@ class HostLoop:
                     yield self._paused(work)
                     work.clock.start()
             work.settle()
-            arguments: tuple[Any, ...] = (*work.latest, jax.tree.map(stacked, *work.block), learn_words[cycle])
-            program = self.programs.compiled("learn", self._learn, *arguments, donate=donated)
+            block = self.shards.filled(jax.tree.map(stacked, *work.block), 1)
+            arguments: tuple[Any, ...] = (*work.latest, block, learn_words[cycle])
+            program = self.programs.compiled("learn", learn, *arguments, donate=donated)
             if overlapping:
-                work.acting = work.latest[0]
+                self._act_with(work, work.latest[0])
                 work.learning = work.thread.submit(program, *arguments)
             else:
                 work.learns(program(*arguments))
-                work.acting = work.latest[0]
+                self._act_with(work, work.latest[0])
             work.block, work.cycle = [], cycle + 1
         work.settle()
+
+    def _act_with(self, work: "Work", packed: Packed) -> None:
+        work.acting, work.gathered = packed, self.shards.gathered(packed)
 
     def _state(self, work: "Work") -> TrainState:
         """The state of the run, with the tally from before the chunk."""
         packed, tape, clock = work.latest
-        agents = self.programs.jitted("unpack", self._packing.unpack)(packed)
+        agents = self.programs.jitted("unpack", self._all_unpack)(packed)
         return work.before._replace(
             agents=agents, memory=work.memory, tape=tape, clock=clock, environment=self._vector.state(), partial=None
         )
@@ -227,17 +256,18 @@ class HostLoop:
         partial["updates"], partial["seconds"] = work.updates, np.array(work.clock.seconds())
         partial |= dict(zip(ROW_NAMES, jax.tree.map(stacked, *work.rows), strict=True))
         if work.cycle:
-            partial |= {SUM + name: each for name, each in jax.tree.map(stacked, *work.sums).items()}
+            sums = self.shards.cut(jax.tree.map(stacked, *work.sums), 1)
+            partial |= {SUM + name: each for name, each in sums.items()}
             partial["learned"] = np.stack(work.learned)
         if work.block:
             partial |= numbered("block", jax.tree.map(stacked, *work.block))
         if work.acting is not work.latest[0]:
-            unpack = self.programs.jitted("unpack", self._packing.unpack)
-            partial |= numbered("acting", unpack(work.acting))
+            unpack = self.programs.jitted("unpack", self._all_unpack)
+            partial |= numbered("acting", self.shards.cut(unpack(work.acting), 0))
         return self._state(work)._replace(partial=partial)
 
     def _words(self, rows: Int[Array, ""]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
-        keys = member_keys(self.seed, self.members, self.distinct_seeds)
+        keys = keys_of(self.seed, self.shards.numbers(), self.distinct_seeds)
         collecting = (self.cycles, self.rhythm.rows, self.envs, self.agent.act_words)
         learning = (self.cycles, self.rhythm.updates, self.agent.update_words)
         return chunk_words(keys, COLLECT, rows, collecting), chunk_words(keys, LEARN, rows, learning)
@@ -261,7 +291,7 @@ class HostLoop:
         position = np.array(work.first_row + work.cycle * self.rhythm.rows, np.int32)
         now = Clock(position, work.updates)  # type: ignore[arg-type]
         seen, carried = split(vector.observation, shape), work.memory
-        chosen, thought = self.programs.jitted("act", self._act)(work.acting, seen, carried, noise, now)
+        chosen, thought = self.programs.jitted("act", self._act)(work.gathered, seen, carried, noise, now)
         action = np.asarray(chosen)
         after = vector.step(action.reshape(-1, *self.action_shape))
         last = ~after.applied.reshape(shape)
@@ -272,9 +302,10 @@ class HostLoop:
         work.rows.append(Rows(reward, ~last, terminated | after.truncated.reshape(shape)))
 
     def _means(self, state: TrainState, sums: list[Any], learned: int) -> dict[str, np.ndarray]:
-        explored = self.programs.jitted("exploration", jax.vmap(self.agent.exploration, in_axes=(0, None)))
-        means = {"epsilon": np.asarray(explored(state.agents, state.clock))}
+        explore = self.shards.over(jax.vmap(self.agent.exploration, in_axes=(0, None)), (0, None), 0)
+        explored = self.programs.jitted("exploration", explore)(state.agents, state.clock)
+        means = {"epsilon": self.shards.cut(np.asarray(explored), 0)}
         if learned:
-            total = jax.tree.map(lambda *x: np.sum(x, axis=0), *sums)
+            total = self.shards.cut(jax.tree.map(lambda *x: np.sum(x, axis=0), *sums), 0)
             means |= {name: value / (learned * self.rhythm.updates) for name, value in total.items()}
         return means

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from qdojo.loops.packing import Packed
 from qdojo.loops.pausing import numbered, regrouped
@@ -61,6 +61,8 @@ class Work:
     cycle: int
     acting: Packed
     """The agents that collect rows; if learning overlaps, the ones from before it."""
+    gathered: dict[str, Shaped[Array, "acting ..."]]
+    """The same on one device, without repeated members."""
     latest: tuple[Packed, Any, Clock]
     """Agents, tape and clock after the last finished learning phase."""
     memory: Memory

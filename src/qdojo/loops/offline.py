@@ -16,7 +16,7 @@ from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.host import HostLoop
 from qdojo.loops.learning import MemberMetrics, improve
 from qdojo.loops.pausing import Partial, Pause, Stretches, check_partial, never, numbered, plan, regrouped
-from qdojo.loops.state import LEARN, NO_TALLY, TrainState, chunk_words, fresh_state, fresh_tally, member_keys
+from qdojo.loops.state import AXES, LEARN, NO_TALLY, TrainState, chunk_words, fresh_state, fresh_tally, keys_of
 from qdojo.tape import ring
 from qdojo.types import AnyArray, Clock, Params, Report, Step
 
@@ -42,7 +42,14 @@ class OfflineLoop:
         self.inner, self.read = inner, read
         # The tape is full of data before the first update.
         self.rhythm = inner.rhythm._replace(warmup_rows=0)
-        self.programs = inner.programs
+        self.programs, self.shards = inner.programs, inner.shards
+        # Each device has a copy of the rows, which all members read.
+        self.axes = AXES._replace(tape=ring.READERS)
+        self._like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inner.template().tape.like
+        )
+        over = self.shards.over
+        self._all_init, self._all_words = over(self._init, (), self.axes), over(self._words, (None,), 2)
         # A chunk and its sums share one trace, as in `DeviceLoop`.
         self._improve = jax.jit(functools.partial(improve, inner.agent, self.rhythm), inline=True)
         self._stretches = Stretches(inner.cycles, self.rhythm)
@@ -58,8 +65,9 @@ class OfflineLoop:
         if rows > most:
             raise UsageError(f"dataset holds {rows:,} rows, but at most {most:,} fit; set capacity_steps={rows}.")
         block = jax.tree.map(lambda leaf: leaf[:, None, None], data)
-        state: TrainState = self.programs.compiled("offline init", self._init)()
-        filled = self.programs.compiled("offline fill", ring.write, state.tape, block, donate=(0,))(state.tape, block)
+        state: TrainState = self.programs.compiled("offline init", self._all_init)()
+        write = self.shards.over(ring.write, (ring.READERS, None), ring.READERS)
+        filled = self.programs.compiled("offline fill", write, state.tape, block, donate=(0,))(state.tape, block)
         tally = fresh_tally(self.inner.members, 1)
         largest = np.full_like(tally.largest_reward, np.abs(data.reward).max())
         return state._replace(tape=filled, tally=tally._replace(largest_reward=largest))
@@ -79,11 +87,12 @@ class OfflineLoop:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
             sums, cycle, seconds = self._opened(partial)
             first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
-            words = self.programs.compiled("offline words", self._words, arrays.clock.rows)(np.int32(first_row))
+            words = self.programs.compiled("offline words", self._all_words, arrays.clock.rows)(np.int32(first_row))
+            over = self.shards.over(self._chunk, (self.axes, 1, 2, None, None), (self.axes, 1))
             while cycle < cycles:
                 stop = self._stretches.end(cycle, first_row)
                 arguments = (arrays, sums, words, np.int32(cycle), np.int32(stop))
-                chunk = self.programs.compiled("offline chunk", self._chunk, *arguments, donate=(0, 1))
+                chunk = self.programs.compiled("offline chunk", over, *arguments, donate=(0, 1))
                 began = time.perf_counter()
                 arrays, sums = jax.block_until_ready(chunk(*arguments))
                 took = time.perf_counter() - began
@@ -91,8 +100,8 @@ class OfflineLoop:
                 cycle, seconds = stop, seconds + took
                 if cycle < cycles and pause():
                     yield arrays._replace(tally=tally, partial=self._left(sums, cycle, seconds)), None
-            report = self.programs.compiled("offline report", self._report, sums)
-            metrics = jax.tree.map(np.asarray, report(sums))
+            report = self.programs.compiled("offline report", self.shards.over(self._report, (1,), 0), sums)
+            metrics = jax.tree.map(np.asarray, self.shards.cut(report(sums), 0))
             state = arrays._replace(tally=tally)
             yield (
                 state,
@@ -108,14 +117,14 @@ class OfflineLoop:
 
     def _opened(self, partial: Partial | None) -> tuple[Sums, int, float]:
         """The summed metrics of a chunk's cycles, the number of completed cycles, and the seconds they took."""
-        sums = self.programs.compiled("offline sums", self._blank_sums)()
+        sums = self.programs.compiled("offline sums", self.shards.over(self._blank_sums, (), 1))()
         if not partial:
             return sums, 0, 0.0
-        sums = jax.tree.map(jnp.asarray, regrouped("sums", partial, sums))
+        sums = jax.tree.map(jnp.asarray, self.shards.placed(regrouped("sums", partial, sums), 1))
         return sums, int(partial["cycle"]), float(partial["seconds"])
 
     def _left(self, sums: Sums, cycle: int, seconds: float) -> Partial:
-        return numbered("sums", sums) | {
+        return numbered("sums", self.shards.cut(sums, 1)) | {
             f"{self.name} plan": plan(self.inner.cycles, self.rhythm),
             "cycle": np.array(cycle),
             "seconds": np.array(seconds),
@@ -137,26 +146,23 @@ class OfflineLoop:
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state."""
-        return jax.eval_shape(self._init)._replace(tally=fresh_tally(self.inner.members, 1))
+        state = self.shards.described(jax.eval_shape(self._all_init), self.axes)
+        return state._replace(tally=fresh_tally(self.inner.members, 1))
 
     def _init(self) -> TrainState:
-        inner, like = self.inner, self.inner.template().tape.like
-        observation, action = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (like.observation, like.action)
-        )
-        keys = member_keys(inner.seed, inner.members, inner.distinct_seeds)
-        state = fresh_state(inner.agent, keys, 1, inner.capacity_rows, observation, action.shape, inner.numbers)
+        inner, observation, action = self.inner, self._like.observation, self._like.action
+        keys = keys_of(inner.seed, self.shards.numbers(), inner.distinct_seeds)
+        numbers = self.shards.own(inner.numbers)
+        state = fresh_state(inner.agent, keys, 1, inner.capacity_rows, observation, action.shape, numbers)
         # All members read a single copy of the rows, stored as member 0.
-        shared = state.tape._replace(
-            words=state.tape.words[:, :1], member=jnp.zeros(inner.members, state.tape.member.dtype)
-        )
+        shared = state.tape._replace(words=state.tape.words[:, :1], member=jnp.zeros_like(state.tape.member))
         return state._replace(tape=shared, environment=())
 
     def _words(self, first_row: Int[Array, ""]) -> UInt32[Array, "..."]:
         """Random words for a whole chunk, `[cycles, updates, member, words]`."""
         inner = self.inner
         shape = (inner.cycles, self.rhythm.updates, inner.agent.update_words)
-        return chunk_words(member_keys(inner.seed, inner.members, inner.distinct_seeds), LEARN, first_row, shape)
+        return chunk_words(keys_of(inner.seed, self.shards.numbers(), inner.distinct_seeds), LEARN, first_row, shape)
 
     def _chunk(
         self,
@@ -178,7 +184,7 @@ class OfflineLoop:
 
     def _blank_sums(self) -> Sums:
         inner, state = self.inner, jax.eval_shape(self._init)
-        words = jax.ShapeDtypeStruct((self.rhythm.updates, inner.members, inner.agent.update_words), jnp.uint32)
+        words = jax.ShapeDtypeStruct((self.rhythm.updates, self.shards.each, inner.agent.update_words), jnp.uint32)
         one = jax.eval_shape(self._improve, state.agents, state.tape, state.clock, words)[2]
         return jax.tree.map(lambda leaf: jnp.zeros((inner.cycles, *leaf.shape), leaf.dtype), one)
 

@@ -37,6 +37,7 @@ class Packing:
         starts = dict.fromkeys(packed, 0)
         for shape, place in zip(self._shapes, self._places, strict=True):
             size = math.prod(shape[1:])
-            leaves.append(packed[place][:, starts[place] : starts[place] + size].reshape(shape))
+            part = packed[place][:, starts[place] : starts[place] + size]
+            leaves.append(part.reshape(len(part), *shape[1:]))
             starts[place] += size
         return jax.tree.unflatten(self._structure, leaves)

@@ -40,6 +40,15 @@ class TrainState(NamedTuple):
     """Data of a chunk that was interrupted between two reports, else None: see `pausing.py`."""
 
 
+AXES = TrainState(
+    agents=0,
+    memory=0,
+    tape=ring.AXES,
+    environment=0,
+    clock=None,  # type: ignore[arg-type]
+    tally=None,  # type: ignore[arg-type]
+)
+"""Member axes of the state in compiled code, as `Shards` reads them."""
 NO_TALLY: Any = None
 """Replaces the tally in compiled code, because the tally is kept on the host."""
 
@@ -51,7 +60,11 @@ def member_seeds(seed: int, members: int, distinct: int | None = None) -> list[i
 
 def member_keys(seed: int, members: int, distinct: int | None = None) -> Array:
     """One key per member, equal to that of a single agent with the member's seed: see `member_seeds`."""
-    numbers = jnp.arange(members, dtype=jnp.uint32)
+    return keys_of(seed, jnp.arange(members, dtype=jnp.uint32), distinct)
+
+
+def keys_of(seed: int, numbers: UInt32[Array, "member"], distinct: int | None = None) -> Array:
+    """The keys of the members with these numbers."""
     return jax.vmap(jax.random.key)(seed + (numbers if distinct is None else numbers % distinct))
 
 
@@ -143,6 +156,11 @@ def fresh_tally(members: int, envs: int) -> Tally:
         longest=np.zeros(members, np.int64),
         largest_reward=np.zeros(members),
     )
+
+
+def by_rows(x: Shaped[AnyArray, "cycles rows member env"]) -> Shaped[np.ndarray, "all_rows member env"]:
+    """The rows of a chunk's cycles as one axis, on the host."""
+    return np.asarray(x).reshape(-1, *x.shape[2:])
 
 
 def count(

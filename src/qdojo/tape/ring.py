@@ -53,6 +53,8 @@ class Tape(NamedTuple):
 
 READERS = Tape(words=None, like=None, written=None, member=0)  # type: ignore[arg-type]
 """`vmap` axes of the tape in a function of one member: the rows are shared, and `member` is mapped."""
+AXES = READERS._replace(words=1)  # type: ignore[arg-type]
+"""Member axes of a tape whose members have rows of their own."""
 
 
 def empty(

@@ -30,6 +30,8 @@ class Diagnosing:
     def __init__(self, config: Config, parts: Parts) -> None:
         assert parts.agent.diagnosis is not None
         self._config, self._diagnosis, self._programs = config, parts.agent.diagnosis, parts.loop.programs
+        self._shards, axes = parts.loop.shards, (0, parts.loop.axes.tape, 0, None)
+        self._all_examine = self._shards.over(self._examine, axes, 0)
         steps = config.epochs * config.minibatches if config.agent == "pqn" else 1
         updates = config.cycles_per_report * config.updates_per_cycle * steps
         self.every = math.ceil(EVERY_UPDATES / max(updates, 1))
@@ -41,8 +43,9 @@ class Diagnosing:
         if number % self.every or report.updates == 0:
             return report
         began, compiled = time.perf_counter(), self._programs.compile_seconds
-        arguments = (state.agents, state.tape, self._words(int(state.clock.rows)), state.clock)
-        program = self._programs.compiled("diagnose", self._examine, *arguments)
+        words = self._shards.filled(self._words(int(state.clock.rows)), 0)
+        arguments = (state.agents, state.tape, words, state.clock)
+        program = self._programs.compiled("diagnose", self._all_examine, *arguments)
         numbers = jax.tree.map(np.asarray, program(*arguments))
         of_members = [
             self._diagnosis.told({name: np.asarray(each[member]) for name, each in numbers.items()})

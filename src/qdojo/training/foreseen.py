@@ -1,5 +1,7 @@
 """Warnings that a user should read before a run begins. Errors are raised where the settings are read."""
 
+from typing import Any
+
 from qdojo.build.memory import told_of_size
 from qdojo.build.training import Parts
 from qdojo.config import Config
@@ -29,3 +31,11 @@ def foreseen(config: Config, parts: Parts) -> list[str]:
     if size := told_of_size(parts.agent, parts.spaces.observation_shape):
         told.append(size)
     return told
+
+
+def told_of_shards(config: Config, meta: dict[str, Any]) -> str | None:
+    """A notice if other shards than before a checkpoint share the members, else None."""
+    then, now = meta["config"].get("shards") or 1, config.shards or 1
+    if then == now:
+        return None
+    return f"shards was {then}, is {now}: members round differently, so the run continues, but no longer bit for bit."

@@ -29,10 +29,14 @@ FREE = {
     "checkpoint_every_seconds",
     "final_eval_episodes",
     "render",
+    "shards",
 }
-"""Settings that may change between a checkpoint and a resume, because they do not affect past training."""
+"""Settings that may change between a checkpoint and a resume. All but `shards`, of which
+`foreseen.py` tells, do not affect the bits of the training to come either."""
 WORDS = "state/tape/words"
 """Name of the tape's rows in a checkpoint."""
+READERS = "state/tape/member"
+"""Name of `Tape.member` in a checkpoint, which depends on the devices that share the members now."""
 TOLD_BYTES = 10**9
 """A run whose checkpoints take more than this on disk says so before it begins."""
 ENVIRONMENT = "state/environment/"
@@ -46,27 +50,29 @@ class Progress(NamedTuple):
     best: Best
 
 
-def saved(progress: Progress) -> tuple[snapshot.Arrays, segments.Ring | None]:
+def saved(progress: Progress, loop: Loop) -> tuple[snapshot.Arrays, segments.Ring | None]:
     """The arrays of a checkpoint, and the rows of the tape if it is so large that they are stored in segments.
 
     Rows that were never written are zeros, and not saved.
     """
     tape = progress.state.tape
     words = tape.words
-    if not segments.is_large(words.shape):
-        arrays = snapshot.to_arrays(progress)
-        return arrays | {WORDS: arrays[WORDS][: int(tape.size)]}, None
-    others = progress._replace(state=progress.state._replace(tape=tape._replace(words=None)))
-    return snapshot.to_arrays(others), ring_of(words, int(tape.written))
+    is_large = segments.is_large(words.shape)
+    state = progress.state._replace(tape=tape._replace(words=None)) if is_large else progress.state
+    arrays = snapshot.to_arrays(progress._replace(state=loop.shards.cut(state, loop.axes)))
+    if is_large:
+        return arrays, ring_of(words, int(tape.written), loop.shards.members)
+    return arrays | {WORDS: arrays[WORDS][: int(tape.size)]}, None
 
 
-def ring_of(words: jax.Array, written: int) -> segments.Ring:
-    """The rows of a tape, which are moved from the device to the host one block at a time."""
+def ring_of(words: jax.Array, written: int, members: int) -> segments.Ring:
+    """The rows of a tape, which are moved from the devices to the host one block at a time."""
+    time, stored, *row = words.shape
 
     def read(start: int, count: int) -> np.ndarray:
-        return np.asarray(_rows(words, start, count))
+        return np.asarray(_rows(words, start, count))[:, :members]
 
-    return segments.Ring(WORDS, words.shape, written, read)
+    return segments.Ring(WORDS, (time, min(stored, members), *row), written, read)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -79,8 +85,9 @@ def restored(loop: Loop, arrays: checkpoint.Arrays) -> Progress:
     template = loop.template()
     # Checkpoints of earlier versions lack these fields of the tally.
     tally = {f"state/tally/{name}": np.zeros_like(getattr(template.tally, name)) for name in LATER_TALLY}
-    arrays = tally | arrays
-    expected = Progress(template, best_template(template))
+    readers = loop.shards.readers(template.tape.words.shape[1]).astype(template.tape.member.dtype)
+    arrays = tally | arrays | {READERS: readers}
+    expected = Progress(template, best_template(template, loop.shards.members))
     # The arrays of host environments grow with their episodes, and those of an unfinished chunk with its rows, so the
     # template cannot check them.
     environment = None
@@ -123,9 +130,12 @@ def with_settings_of(config: Config, parts: Parts, arrays: checkpoint.Arrays) ->
     return restored(parts.loop, changed)
 
 
-def best_template(template: TrainState) -> Best:
+def best_template(template: TrainState, members: int) -> Best:
     """Shapes and dtypes of the best agents."""
-    return jax.eval_shape(none_best, template.agents.params)
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), template.agents.params
+    )
+    return jax.eval_shape(none_best, params)
 
 
 def disk_bytes(config: Config, template: TrainState) -> int:
@@ -139,7 +149,7 @@ def disk_bytes(config: Config, template: TrainState) -> int:
     rows = 0 if config.dataset is not None else min(capacity, math.ceil(config.steps / config.num_envs))
     words = template.tape.words
     tape = rows * segments.row_bytes(words.shape)
-    best = _bytes(best_template(template))
+    best = _bytes(best_template(template, config.members))
     each = _bytes(template.agents) + _bytes(template.memory) + best
     snapshot_bytes = _bytes(template.agents.params)
     most = history.most_kept(snapshot_bytes)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from qdojo.loops.state import where
-from qdojo.types import Params
+from qdojo.types import AnyArray, Params
 
 Play = Callable[[Params], Float[np.ndarray, "member"]]
 """(params) -> mean score of each member, always on the same starts."""
@@ -21,10 +21,10 @@ class Best(NamedTuple):
 
     score: Float[Array, "member"]
     episodes: Int[Array, "member"]
-    params: PyTree[Shaped[Array, "member ..."]]
+    params: PyTree[Shaped[AnyArray, "member ..."]]
 
 
-def none_best(params: PyTree[Shaped[Array, "member ..."]]) -> Best:
+def none_best(params: PyTree[Shaped[AnyArray, "member ..."]]) -> Best:
     """The initial value before any evaluation, which every first evaluation beats."""
     members = jax.tree.leaves(params)[0].shape[0]
     return Best(jnp.full(members, -jnp.inf), jnp.zeros(members, jnp.int32), params)

@@ -23,13 +23,13 @@ from qdojo.runs.metrics import set_damaged_aside
 from qdojo.runs.segments import Listing
 from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.training.diagnosing import Diagnosing
-from qdojo.training.foreseen import foreseen
+from qdojo.training.foreseen import foreseen, told_of_shards
 from qdojo.training.judging import FINAL_SEED, Judge
 from qdojo.training.observers import Observers, Started
-from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, told_of_disk, with_settings_of
+from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, told_of_disk
 from qdojo.training.selection import Best, delivered, none_best
 from qdojo.training.stopping import CutOff, Interrupted, stop_requests
-from qdojo.types import Report
+from qdojo.types import Params, Report
 
 PAUSE_SECONDS = 1.0
 """The loop yields within a chunk that takes longer than this, so that a due checkpoint is written."""
@@ -46,34 +46,12 @@ def start(config: Config, parts: Parts, root: Path, observers: Observers) -> Run
         observers.tell("compiling")
         try:
             state = parts.loop.init()
-            best = jax.tree.map(jnp.copy, none_best(state.agents.params))
+            best = jax.tree.map(jnp.copy, none_best(parts.loop.shards.cut(state.agents.params, 0)))
             Trainer(run, config, parts, observers).train(state, best)
         except BaseException:
             if not checkpoint.exists(run.checkpoints_path):
                 shutil.rmtree(run.path)  # nothing exists yet that could be resumed
             raise
-    return run
-
-
-def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) -> RunDirectory:
-    """A new run directory under `root` that continues from a checkpoint with other settings.
-
-    It is complete when this returns, and removed if this fails. Raises UsageError if the settings require a state of
-    another shape or another loop, or the disk is too full.
-    """
-    progress = with_settings_of(config, parts, source.arrays)
-    best = delivered(progress.best, progress.state.agents.params)
-    meta = source.meta | checkpoint_meta(config)
-    told_of_disk(config, parts.loop, root)
-    run = create(root, config.env, config.preset, config.to_toml())
-    try:
-        save_delivered(run, best, meta, parts)
-        arrays, ring = saved(progress)
-        tape = checkpoint.append(run.checkpoints_path, ring, None)
-        checkpoint.save(run.checkpoints_path, source.path.name, arrays, meta, tape)
-    except BaseException:
-        shutil.rmtree(run.path)
-        raise
     return run
 
 
@@ -93,8 +71,8 @@ def proceed(
         tape = loaded.tape
         if tape is not None and state.tape is not progress.state.tape:
             tape = tape.without_newest()  # this row now ends the lost episodes
-        if warning:
-            observers.tell("warned", warning)
+        for told in filter(None, (warning, told_of_shards(config, loaded.meta))):
+            observers.tell("warned", told)
         if damage := set_damaged_aside(run.metrics_path):
             observers.tell("warned", damage)
         if rewritten is not None:
@@ -148,14 +126,14 @@ class Trainer:
 
     def train(self, state: TrainState, best: Best) -> None:
         """Run to the end and record how the run ended. On Ctrl-C or SIGTERM, save it first; then raise Interrupted."""
-        self._learned = jax.tree.map(np.asarray, state.agents.params) if self.parts.exports else None
+        self._learned = jax.tree.map(np.asarray, self._params(state)) if self.parts.exports else None
         self._end("interrupted")
         with stop_requests() as self._stop:
             longest = int(state.tally.longest.max())
             self._judge = Judge(self.config, self.parts, self.observers, self._stop, best, longest)
             try:
                 if self._steps == 0:
-                    self.observers.tell("learned", 0, state.agents.params)
+                    self.observers.tell("learned", 0, self._params(state))
                     self._save(state)
                 state = self._until_done(state)
                 self._save(state)
@@ -185,14 +163,14 @@ class Trainer:
                 self._save_if_due(state)
                 continue
             if self.parts.exports:
-                self._learned = jax.tree.map(np.asarray, state.agents.params)
+                self._learned = jax.tree.map(np.asarray, self._params(state))
             self._check(report, state)
             report = self._diagnosing.added(report, state)
             self._train_seconds += report.seconds
             before, self._steps = self._steps, report.steps
             self._judge.longest = int(state.tally.longest.max())
             self.observers.tell("reported", report)
-            self.observers.tell("learned", report.steps, state.agents.params)
+            self.observers.tell("learned", report.steps, self._params(state))
             every, spent = self.config.eval_every_steps, self._budget_spent(state)
             # The last agent is often the best, so the end is evaluated even if it is not a multiple of the interval.
             ending = spent or self.observers.stopped_by is not None
@@ -223,7 +201,7 @@ class Trainer:
 
     def _evaluate(self, state: TrainState) -> bool:
         """Evaluate the agents now. Returns whether that was completed rather than cut off by a stop request."""
-        self._unjudged = self._judge.judge(self._steps, state.agents.params) is None
+        self._unjudged = self._judge.judge(self._steps, self._params(state)) is None
         return not self._unjudged
 
     def _check(self, report: Report, state: TrainState) -> None:
@@ -244,7 +222,7 @@ class Trainer:
         )
 
     def _save(self, state: TrainState) -> None:
-        arrays, ring = saved(Progress(state, self._judge.best))
+        arrays, ring = saved(Progress(state, self._judge.best), self.loop)
         # A loss can be finite while the gradient, or Adam's squared gradient, is not.
         for name, array in arrays.items():
             if name.startswith("state/agents/") and not np.isfinite(array).all():
@@ -305,8 +283,11 @@ class Trainer:
             "solved": None if threshold is None else solved(played, threshold).tolist(),
         } | ({} if stopped_by is None else {"stopped_by": stopped_by})
 
+    def _params(self, state: TrainState) -> Params:
+        return self.loop.shards.cut(state.agents.params, 0)
+
     def _delivered(self, state: TrainState) -> Best:
-        return delivered(self._judge.best, state.agents.params)
+        return delivered(self._judge.best, self._params(state))
 
     def _export(self) -> None:
         """Write the files that the agent declares, as of the last report. A failure only gives a warning."""

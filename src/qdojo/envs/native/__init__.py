@@ -5,6 +5,7 @@ Importing this table does not import jax; looking up an environment does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -40,9 +41,40 @@ NATIVE: dict[str, Callable[[], NativeEnvironment]] = {
 """Gymnasium id -> function that imports the JAX environment that equals it step for step."""
 
 
+SIZES = range(2, 101)
+"""Sizes of deep seas and lengths of memory chains."""
+
+
+def _deep_sea(size: int) -> NativeEnvironment:
+    from qdojo.envs.native.deep_sea import deep_sea
+
+    return deep_sea(size)
+
+
+def _memory_chain(length: int) -> NativeEnvironment:
+    from qdojo.envs.native.memory_chain import memory_chain
+
+    return memory_chain(length)
+
+
+def _catch() -> NativeEnvironment:
+    from qdojo.envs.native.catch import CATCH
+
+    return CATCH
+
+
+SIZED: dict[str, Callable[[int], NativeEnvironment]] = {"DeepSea": _deep_sea, "MemoryChain": _memory_chain}
+"""Name in an id of the form `qdojo/DeepSea10-v0` -> function that returns the environment of that size."""
+
+
 def own(env_id: str) -> NativeEnvironment | None:
     """Return the JAX environment with this id that needs no Gymnasium environment, or None if there is none."""
-    return minatar(env_id) if env_id in MINATAR else None
+    if env_id in MINATAR:
+        return minatar(env_id)
+    if env_id == "qdojo/Catch-v0":
+        return _catch()
+    sized = re.fullmatch(rf"qdojo/({'|'.join(SIZED)})([1-9]\d{{0,2}})-v0", env_id)
+    return SIZED[sized[1]](int(sized[2])) if sized and int(sized[2]) in SIZES else None
 
 
 def native(env_id: str) -> NativeEnvironment | None:

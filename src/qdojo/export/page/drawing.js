@@ -103,3 +103,6 @@ function short(value) {
   const size = Math.abs(value);
   return value.toFixed(size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3).replace("-", "−");
 }
+
+/** A return: whole numbers as they are. */
+const scoreText = (value) => (Number.isInteger(value) ? String(value).replace("-", "−") : short(value));

@@ -28,7 +28,7 @@ class Film {
   list(select) {
     const chosen = this.episodes.indexOf(this.episode);
     select.replaceChildren(...this.episodes.map(({ which, score }, i) => {
-      const text = t("episode_name", { which: t(which), score: short(score) });
+      const text = t("episode_name", { which: t(which), score: scoreText(score) });
       return Object.assign(element("option", "", text), { value: i });
     }));
     select.value = chosen;

@@ -101,13 +101,16 @@ class Live {
     const between = environment.blend || ((from, to, share) => map(to, (value, i) => from[i] + (value - from[i]) * share));
     const shown = blend < 1 ? between(this.before, this.state, blend) : this.state;
     environment.draw(pen, width, height, shown, { colors, action: this.over ? null : this.action, ended: this.over === "ended" });
+    if (Math.abs(this.shove) < 0.1) return;
+    const [x, y] = environment.grip(shown, width, height), long = 0.12 * width * Math.max(-1.5, Math.min(1.5, this.shove));
+    arrow(pen, x - long - Math.sign(long) * 14, y, long, 0, colors.limit, 7);
   }
 }
 
 /** Undiscounted returns of greedy episodes with the environment's time limit, played at once. */
 function* measured(environment, network, episodes, seed) {
+  const random = randomOf(seed);
   for (let episode = 0; episode < episodes; episode++) {
-    const random = randomOf(seed + 7919 * (episode + 1));
     let state = environment.reset(random), memory = freshMemory(network), score = 0;
     for (let step = 0; step < environment.limit; step++) {
       const thought = think(network, environment.observe(state), memory);

@@ -207,15 +207,19 @@ function cosine(coefficients, x) {
   return coefficients.reduce((value, coefficient) => value * square + coefficient, 0);
 }
 
+/** What a quantile network makes of a fraction: relu(W cos(pi k fraction) + b). */
+function phiOf(network, part, fraction) {
+  const cosines = Float32Array.from({ length: network.cosines }, (_, k) => cosine(network.coefficients, k * fraction));
+  return LAYERS.relu(null, LAYERS.dense(part.embedding, cosines));
+}
+
 /** The outputs of one network's head: Q-values, or for every action the numbers of its distribution. */
 function outputsOf(network, part, features, middles, seen) {
   if (network.form !== "implicit") return through(part.head, features, seen);
-  const x = through(part.psi, features, seen), all = [];
-  middles.forEach((fraction, i) => {
-    const cosines = Float32Array.from({ length: network.cosines }, (_, k) => cosine(network.coefficients, k * fraction));
-    const phi = LAYERS.dense(part.embedding, cosines);
-    all.push(through(part.head, map(x, (value, k) => value * Math.max(phi[k], 0)), i === 0 ? seen : undefined));
-  });
+  const x = through(part.psi, features, seen);
+  const phis = part.proposal ? middles.map((fraction) => phiOf(network, part, fraction))
+    : (part.phis ||= middles.map((fraction) => phiOf(network, part, fraction)));
+  const all = phis.map((phi, i) => through(part.head, map(x, (value, k) => value * phi[k]), i === 0 ? seen : undefined));
   // [fraction][action] to [action][fraction]
   return Float32Array.from({ length: all.length * all[0].length }, (_, k) => all[k % all.length][Math.floor(k / all.length)]);
 }

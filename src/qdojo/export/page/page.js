@@ -35,7 +35,14 @@ const partNames = () => player.parts().map(({ name }, i) => (film ? name || t("p
 const bars = new Bars($("bars"), actionNames(), colors);
 const parts = new Parts($("parts"), player.parts());
 const outcomesRange = new Range();
-const landscape = film ? null : new Landscape($("landscape"));
+const landscape = film ? null : new Landscape($("landscape"), landscapeSize());
+
+/** Cells along a side of the landscape: fewer for a network that takes long. */
+function landscapeSize() {
+  const began = performance.now();
+  for (let i = 0; i < 20; i++) think(delivered, player.observation, player.memory);
+  return performance.now() - began > 10 ? 24 : 44;
+}
 
 // Texts. ---------------------------------------------------------------------------------------------------------------
 
@@ -50,7 +57,7 @@ function speak(chosen) {
   write($("made"), t("made", { version: DATA.version }));
   $("languages").setAttribute("aria-label", t("language"));
   const { mean, low, high, episodes } = DATA.score || {};
-  const told = DATA.score && { mean: short(mean), low: short(low), high: short(high), n: episodes };
+  const told = DATA.score && { mean: scoreText(mean), low: scoreText(low), high: scoreText(high), n: episodes };
   write($("score"), told ? t(low === null ? "score_plain" : "score_text", told) : "–");
   write($("run"), DATA.run);
   write($("steps"), DATA.steps.toLocaleString(language));
@@ -94,7 +101,7 @@ function labels() {
 
 function statusText() {
   const key = { null: "status", ended: "status_ended", limit: "status_limit" }[player.over];
-  return t(key, { steps: player.steps, score: short(player.score) });
+  return t(key, { steps: player.steps, score: scoreText(player.score) });
 }
 
 const announce = (text) => write($("news"), text);
@@ -334,7 +341,7 @@ function measure() {
       return;
     }
     const [low, high] = intervalOf(scores), mean = scores.reduce((a, b) => a + b, 0) / scores.length;
-    write($("measured"), t("measured", { mean: short(mean), low: short(low), high: short(high) }));
+    write($("measured"), t("measured", { mean: scoreText(mean), low: scoreText(low), high: scoreText(high) }));
     $("measure").disabled = false;
   };
   go();

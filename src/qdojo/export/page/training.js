@@ -3,7 +3,7 @@
 
 /** A few round numbers between two. */
 function ticks(low, high) {
-  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const every = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
   const first = Math.floor(low / every + 1e-9);
   return Array.from({ length: Math.ceil(high / every - 1e-9) - first + 1 }, (_, i) => (first + i) * every);

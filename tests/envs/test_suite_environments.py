@@ -1,0 +1,93 @@
+"""Deep sea, memory chain and catch, step for step by their rules. `test_minatar.py` has the games of MinAtar."""
+
+import itertools
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qdojo.envs.contract import NativeEnvironment
+from qdojo.envs.native import own
+from qdojo.envs.native.deep_sea import deep_sea
+from qdojo.envs.resolve import resolve
+from qdojo.errors import UsageError
+
+
+@cache
+def stepped(env: NativeEnvironment) -> Callable[..., Any]:
+    return jax.jit(env.step)
+
+
+def episode(env: NativeEnvironment, actions: list[int], noise: jax.Array) -> tuple[list[np.ndarray], list[float]]:
+    """Observations and rewards of one episode, which must end with the last action and not before."""
+    state, first = env.reset(noise)
+    shown, rewards = [np.asarray(first)], []
+    for at, action in enumerate(actions):
+        state, moved = stepped(env)(state, jnp.int32(action), noise)
+        shown.append(np.asarray(moved.observation))
+        rewards.append(float(moved.reward))
+        assert bool(moved.terminated) is (at == len(actions) - 1)
+        assert not moved.truncated
+    return shown, rewards
+
+
+def test_one_path_in_a_deep_sea_pays() -> None:
+    """All 32 sequences of five actions: one returns 0.99, and the others lose 0.002 for each step to the right."""
+    size, nothing = 5, jnp.zeros(0, jnp.uint32)
+    mapping = np.random.RandomState(42).binomial(1, 0.5, (size, size))
+    env, found = own("qdojo/DeepSea5-v0"), 0
+    for actions in itertools.product((0, 1), repeat=size):
+        shown, rewards = episode(env, list(actions), nothing)
+        column, expected = 0, []
+        for row, action in enumerate(actions):
+            np.testing.assert_array_equal(np.argwhere(shown[row]), [[row, column]])
+            right = action == mapping[row, column]
+            expected.append((1.0 if right and column == size - 1 else 0.0) - (0.002 if right else 0.0))
+            column = min(max(column + (1 if right else -1), 0), size - 1)
+        np.testing.assert_allclose(rewards, expected, atol=1e-6)
+        assert not shown[-1].any()
+        found += abs(sum(rewards) - 0.99) < 1e-5
+    assert found == 1
+
+
+def test_seeds_of_a_deep_sea_differ_in_its_actions() -> None:
+    nothing = jnp.zeros(0, jnp.uint32)
+    paths = {tuple(np.sign(episode(deep_sea(8, seed), [1] * 8, nothing)[1])) for seed in range(4)}
+    assert len(paths) > 1
+
+
+@pytest.mark.parametrize("bit", [0, 1])
+@pytest.mark.parametrize("answer", [0, 1])
+def test_a_memory_chain_asks_for_the_bit_that_it_showed(bit: int, answer: int) -> None:
+    shown, rewards = episode(own("qdojo/MemoryChain4-v0"), [1 - answer] * 3 + [answer], jnp.array([bit], jnp.uint32))
+    np.testing.assert_allclose(np.stack(shown)[:, 0], [1.0, 0.75, 0.5, 0.25, 0.0])
+    np.testing.assert_array_equal(np.stack(shown)[:, 2], [2 * bit - 1, 0, 0, 0, 0])
+    assert rewards == [0.0, 0.0, 0.0, 1.0 if bit == answer else -1.0]
+
+
+@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("action", range(3))
+def test_catch_pays_for_the_paddle_under_the_ball(column: int, action: int) -> None:
+    shown, rewards = episode(own("qdojo/Catch-v0"), [action] * 9, jnp.array([column], jnp.uint32))
+    ends = (0, 2, 4)[action]
+    for row, board in enumerate(shown):
+        paddle = min(max(2 + (action - 1) * row, 0), 4)
+        cells = {(row, column), (9, paddle)}
+        assert {tuple(cell) for cell in np.argwhere(board).tolist()} == cells
+    assert rewards == [0.0] * 8 + [1.0 if column == ends else -1.0]
+
+
+@pytest.mark.parametrize("name", ["DeepSea10", "MemoryChain20", "Catch"])
+def test_ids_resolve(name: str) -> None:
+    spec = resolve(f"qdojo/{name}-v0")
+    assert spec.name == spec.native.name == f"qdojo/{name}-v0"
+
+
+@pytest.mark.parametrize("name", ["qdojo/DeepSea-v0", "qdojo/DeepSea1-v0", "qdojo/DeepSea101-v0", "qdojo/Catch5-v0"])
+def test_other_sizes_do_not_exist(name: str) -> None:
+    with pytest.raises(UsageError, match="no environment called"):
+        resolve(name)
