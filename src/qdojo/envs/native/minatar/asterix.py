@@ -13,20 +13,18 @@ from qdojo.envs.native.minatar.game import (
     DOWN,
     LEFT,
     NOTHING,
-    PLACES,
     RIGHT,
     SIDE,
     UP,
     Game,
+    Marks,
     Moved,
     Number,
     Words,
-    board_of_rows,
-    cell,
-    channels,
     direction,
     half,
     inside,
+    marked,
     sideways,
     third,
 )
@@ -40,6 +38,7 @@ RAMP_STEPS = 100
 SPAWN_STEPS = 10
 MOVE_STEPS = 5
 MIDDLE = 5
+PLAYER, ENEMY, TRAIL, GOLD = range(4)
 
 
 class Asterix(NamedTuple):
@@ -130,10 +129,12 @@ def _ramped(state: Asterix) -> Asterix:
 
 def show(state: Asterix) -> UInt8[Array, "10 10 4"]:
     """The player, the enemies, the previous cell of each enemy or piece of gold, and the gold."""
-    there = state.there[:, None] & (state.at[:, None] == PLACES)
-    trail = state.there[:, None] & ((state.at - direction(state.to_right))[:, None] == PLACES)
-    gold = state.gold[:, None]
-    return channels(cell(state.y, state.x), *(board_of_rows(rows) for rows in (there & ~gold, trail, there & gold)))
+    return marked(
+        len(GAME.channels),
+        Marks(True, state.y, state.x, PLAYER),
+        Marks(state.there, ROWS, state.at, jnp.where(state.gold, GOLD, ENEMY)),
+        Marks(state.there, ROWS, state.at - direction(state.to_right), TRAIL),
+    )
 
 
 GAME = Game(

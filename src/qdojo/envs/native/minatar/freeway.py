@@ -12,23 +12,23 @@ from jaxtyping import Array, Int, UInt8
 from qdojo.envs.native.minatar.game import (
     DOWN,
     NOTHING,
-    PLACES,
     SIDE,
     UP,
     Game,
+    Marks,
     Moved,
     Number,
     Words,
-    board_of_rows,
-    cell,
-    channels,
     half,
+    marked,
 )
 from qdojo.noise import integer
 
 LANES = 8
 ROWS = jnp.arange(1, LANES + 1)
 """Row of each lane."""
+PLAYER, CAR = range(2)
+"""Channels; those after `CAR` show the trails, by speed."""
 COLUMN = 4
 """Column of the player."""
 BOTTOM = SIDE - 1
@@ -98,11 +98,12 @@ def play(state: Freeway, action: Number, words: Words) -> Moved:
 
 def show(state: Freeway) -> UInt8[Array, "10 10 7"]:
     """The player, the cars, and behind each car a trail in the channel of its speed."""
-    cars = state.x[:, None] == PLACES
-    behind = _wrapped(state.x - jnp.sign(state.speed))[:, None] == PLACES
-    speed = jnp.abs(state.speed)[:, None]
-    trails = [board_of_rows(behind & (speed == steps)) for steps in range(1, SLOWEST + 1)]
-    return channels(cell(state.row, jnp.int32(COLUMN)), board_of_rows(cars), *trails)
+    return marked(
+        len(GAME.channels),
+        Marks(True, state.row, jnp.int32(COLUMN), PLAYER),
+        Marks(True, ROWS, state.x, CAR),
+        Marks(True, ROWS, _wrapped(state.x - jnp.sign(state.speed)), CAR + jnp.abs(state.speed)),
+    )
 
 
 GAME = Game(

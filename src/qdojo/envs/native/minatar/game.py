@@ -103,9 +103,21 @@ def channels(*boards: Board) -> UInt8[Array, "10 10 channels"]:
     return jnp.stack(boards, axis=-1).astype(jnp.uint8)
 
 
-def board_of_rows(rows: Bool[Array, "8 10"]) -> Board:
-    """A board with these rows between an empty first and last one."""
-    return jnp.pad(rows, ((1, 1), (0, 0)))
+class Marks(NamedTuple):
+    """Things to show in an observation; those that are not there, or outside the board, are not shown."""
+
+    there: Bool[Array, "*things"] | bool
+    y: Int[Array, "*things"]
+    x: Int[Array, "*things"]
+    channel: Int[Array, "*things"] | int
+
+
+def marked(channels: int, *marks: Marks) -> UInt8[Array, "10 10 channels"]:
+    """An observation with these things. For few of them this is much faster on CPUs than `channels`."""
+    size = SIDE * SIDE * channels
+    cells = [jnp.where(m.there & inside(m.x), (m.y * SIDE + m.x) * channels + m.channel, size) for m in marks]
+    places = jnp.concatenate([jnp.ravel(cell) for cell in cells])
+    return jnp.zeros(size, jnp.uint8).at[places].set(1, mode="drop").reshape(SIDE, SIDE, channels)
 
 
 def sideways(at: Number, action: Number) -> Number:

@@ -21,6 +21,7 @@ from qdojo.envs.native.minatar.game import (
     SIDE,
     UP,
     Game,
+    Marks,
     Moved,
     Number,
     Words,
@@ -28,6 +29,7 @@ from qdojo.envs.native.minatar.game import (
     direction,
     half,
     inside,
+    marked,
     sideways,
     third,
 )
@@ -307,29 +309,22 @@ def show(state: Seaquest) -> UInt8[Array, "10 10 10"]:
     """The ten channels in the order of `GAME.channels`."""
     enemies, divers, bullets = state.enemies, state.divers, state.bullets
     back = state.x - direction(state.to_right)
-    player = [_cells(True, state.y, state.x, FRONT), _cells(True, state.y, back, BACK)]
-    swimming = [_cells(enemies.there, enemies.y, enemies.x, jnp.where(enemies.armed, SUBMARINE, FISH))]
-    swimming += [_cells(divers.there, divers.y, divers.x, DIVER), _cells(bullets.there, bullets.y, bullets.x, BULLET)]
-    trails = [
-        _cells(things.there, things.y, things.x - direction(things.to_right), TRAIL) for things in (enemies, divers)
-    ]
-    gauge = jnp.maximum(state.oxygen, 0) * 10 // OXYGEN_STEPS
-    bottom = jnp.full(SIDE, SIDE - 1)
-    gauges = [
-        _cells(gauge > PLACES, bottom, PLACES, OXYGEN),
-        _cells((SIDE - 1 - state.divers_on_board <= PLACES) & (SIDE - 1 > PLACES), bottom, PLACES, RESCUED),
-    ]
-    marked = jnp.concatenate([jnp.ravel(cells) for cells in (*player, *swimming, *trails, *gauges)])
-    board = jnp.zeros(SIDE * SIDE * CHANNELS, jnp.uint8).at[marked].set(1, mode="drop").reshape(SIDE, SIDE, CHANNELS)
-    shots = jnp.any(state.shots, axis=0)[..., None] & (jnp.arange(CHANNELS) == SHOT)
-    return board | shots.astype(jnp.uint8)
-
-
-def _cells(
-    there: Bool[Array, "*things"] | bool, y: Int[Array, "*things"], x: Int[Array, "*things"], channel: Array | int
-) -> Int[Array, "*things"]:
-    """Flat index of each cell in an observation; beyond its end for those that are not there or outside."""
-    return jnp.where(there & inside(x), (y * SIDE + x) * CHANNELS + channel, SIDE * SIDE * CHANNELS)
+    board = marked(
+        CHANNELS,
+        Marks(True, state.y, state.x, FRONT),
+        Marks(True, state.y, back, BACK),
+        Marks(enemies.there, enemies.y, enemies.x, jnp.where(enemies.armed, SUBMARINE, FISH)),
+        Marks(divers.there, divers.y, divers.x, DIVER),
+        Marks(bullets.there, bullets.y, bullets.x, BULLET),
+        *(Marks(some.there, some.y, some.x - direction(some.to_right), TRAIL) for some in (enemies, divers)),
+    )
+    oxygen = jnp.maximum(state.oxygen, 0) * 10 // OXYGEN_STEPS > PLACES
+    rescued = (SIDE - 1 - state.divers_on_board <= PLACES) & (SIDE - 1 > PLACES)
+    numbers = jnp.arange(CHANNELS)
+    gauges = (oxygen[:, None] & (numbers == OXYGEN)) | (rescued[:, None] & (numbers == RESCUED))
+    at_bottom = (PLACES == SIDE - 1)[:, None, None] & gauges
+    shots = jnp.any(state.shots, axis=0)[..., None] & (numbers == SHOT)
+    return board | (at_bottom | shots).astype(jnp.uint8)
 
 
 GAME = Game(
