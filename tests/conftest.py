@@ -24,9 +24,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-# Two devices are there for the tests of shards. All other tests train on one, also in the processes that they start.
+# Two devices are there for the tests of shards. All other tests train on one.
 jax.config.update("jax_num_cpu_devices", 2)
-os.environ["QDOJO_SHARDS"] = "1"
 
 FAST = (
     *("bellman/test_losses.py", "bellman/test_returns.py", "bellman/test_targets.py", "tape/test_windows.py"),
