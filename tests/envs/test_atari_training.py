@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 import qdojo
 from qdojo.runs import checkpoint
@@ -45,21 +44,20 @@ class Killed:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(game: str, root: str, *observers: Any) -> qdojo.Run:
-    return qdojo.train(f"ALE/{game}-v5", root=root, observers=observers, **SETTINGS)
+def train(root: str, *observers: Any) -> qdojo.Run:
+    return qdojo.train("ALE/Breakout-v5", root=root, observers=observers, **SETTINGS)
 
 
-@pytest.mark.parametrize("game", ["Pong", "Breakout"])
-def test_a_game_is_trained_on_killed_and_continued(game: str, tmp_path: Path) -> None:
+def test_a_game_is_trained_on_killed_and_continued(tmp_path: Path) -> None:
     here = Path(__file__).parent
-    program = f"from test_atari_training import *; train({game!r}, {str(tmp_path / 'killed')!r}, Killed())"
+    program = f"from test_atari_training import *; train({str(tmp_path / 'killed')!r}, Killed())"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     (left,) = list_runs(tmp_path / "killed")
     saved = checkpoint.load_latest(left.checkpoints_path)
     assert 0 < saved.meta["steps"] < SETTINGS["steps"]
-    whole, resumed = train(game, str(tmp_path / "whole")), qdojo.resume(left.path, progress=False)
+    whole, resumed = train(str(tmp_path / "whole")), qdojo.resume(left.path, progress=False)
     ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path).arrays for run in (resumed, whole))
     assert ours.keys() == theirs.keys()
     for name, array in theirs.items():
