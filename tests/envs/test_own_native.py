@@ -247,7 +247,7 @@ def _changed(**fields: Any) -> Any:
     ("fields", "words"),
     [
         ({"num_actions": 0}, "num_actions is 0, but it must be an int of at least 1."),
-        ({"max_episode_steps": None}, "max_episode_steps is None, but it must be an int of at least 1."),
+        ({"max_episode_steps": 0.5}, "max_episode_steps is 0.5, but it must be an int of at least 1."),
         ({"observation_dtype": "float64"}, "observation_dtype is 'float64'; use one of float32, uint8, int32."),
         (
             {"observation_dtype": "float32"},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qdojo.envs.contract import NativeEnvironment
-from qdojo.envs.native import own
+from qdojo.envs.native import shipped
 from qdojo.envs.native.deep_sea import deep_sea
 from qdojo.envs.resolve import resolve
 from qdojo.errors import UsageError
@@ -39,7 +39,7 @@ def test_one_path_in_a_deep_sea_pays() -> None:
     """All 32 sequences of five actions: one returns 0.99, and the others lose 0.002 for each step to the right."""
     size, nothing = 5, jnp.zeros(0, jnp.uint32)
     mapping = np.random.RandomState(42).binomial(1, 0.5, (size, size))
-    env, found = own("qdojo/DeepSea5-v0"), 0
+    env, found = shipped("qdojo/DeepSea5-v0"), 0
     for actions in itertools.product((0, 1), repeat=size):
         shown, rewards = episode(env, list(actions), nothing)
         column, expected = 0, []
@@ -63,7 +63,9 @@ def test_seeds_of_a_deep_sea_differ_in_its_actions() -> None:
 @pytest.mark.parametrize("bit", [0, 1])
 @pytest.mark.parametrize("answer", [0, 1])
 def test_a_memory_chain_asks_for_the_bit_that_it_showed(bit: int, answer: int) -> None:
-    shown, rewards = episode(own("qdojo/MemoryChain4-v0"), [1 - answer] * 3 + [answer], jnp.array([bit], jnp.uint32))
+    shown, rewards = episode(
+        shipped("qdojo/MemoryChain4-v0"), [1 - answer] * 3 + [answer], jnp.array([bit], jnp.uint32)
+    )
     np.testing.assert_allclose(np.stack(shown)[:, 0], [1.0, 0.75, 0.5, 0.25, 0.0])
     np.testing.assert_array_equal(np.stack(shown)[:, 2], [2 * bit - 1, 0, 0, 0, 0])
     assert rewards == [0.0, 0.0, 0.0, 1.0 if bit == answer else -1.0]
@@ -72,7 +74,7 @@ def test_a_memory_chain_asks_for_the_bit_that_it_showed(bit: int, answer: int) -
 @pytest.mark.parametrize("column", range(5))
 @pytest.mark.parametrize("action", range(3))
 def test_catch_pays_for_the_paddle_under_the_ball(column: int, action: int) -> None:
-    shown, rewards = episode(own("qdojo/Catch-v0"), [action] * 9, jnp.array([column], jnp.uint32))
+    shown, rewards = episode(shipped("qdojo/Catch-v0"), [action] * 9, jnp.array([column], jnp.uint32))
     ends = (0, 2, 4)[action]
     for row, board in enumerate(shown):
         paddle = min(max(2 + (action - 1) * row, 0), 4)

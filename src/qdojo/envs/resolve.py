@@ -19,7 +19,7 @@ from qdojo.envs import atari, atari_names
 from qdojo.envs.again import MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
-from qdojo.envs.native import own
+from qdojo.envs.native import shipped
 from qdojo.envs.native.minatar import MINATAR, NAMESPACE
 from qdojo.envs.native.minatar.package import AsImages, register_package
 from qdojo.envs.prepare import Preparation, prepared
@@ -154,8 +154,8 @@ def _resolve_name(env: str) -> EnvSpec:
     module_name, colon, attribute = env.partition(":")
     if env in MINATAR:
         register_package()
-    if not colon and env not in registration.registry and (shipped := own(env)) is not None:
-        return _native_spec(env, shipped)
+    if not colon and env not in registration.registry and (ours := shipped(env)) is not None:
+        return _native_spec(env, ours)
     if not colon:
         found = _find_id(env)
         return _try(found.id, functools.partial(_make_registered, found), found.id)

@@ -76,6 +76,11 @@ def steps(directory: Path) -> list[int]:
     return sorted(found)
 
 
+def size_in_bytes(directory: Path, step: int) -> int:
+    """Bytes of the parameters of all members in the snapshot at `step`. Raises DamagedFile if it cannot be read."""
+    return sum(array.nbytes for array in _read(path_of(directory, step)).values())
+
+
 def write(directory: Path, step: int, arrays: Mapping[str, Shaped[np.ndarray, "member ..."]]) -> None:
     """Write the parameters of all members, whose names begin with `PARAMS`; a kill leaves a whole file or none, but a
     power failure may leave an empty one.
@@ -116,11 +121,9 @@ def snapshots(directory: Path, member: int = 0) -> list[Snapshot]:
     for step in steps(directory):
         path = path_of(directory, step)
         try:
-            arrays = load_file(path)
+            arrays = _read(path)
         except FileNotFoundError:
             continue  # a run that is being written has just deleted it
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise DamagedFile(f"{path} cannot be read as a snapshot: {error}.") from error
         if not arrays or any(array.ndim == 0 for array in arrays.values()):
             raise DamagedFile(f"{path} holds no parameters of members.")
         members = min(len(array) for array in arrays.values())
@@ -128,6 +131,15 @@ def snapshots(directory: Path, member: int = 0) -> list[Snapshot]:
             raise UsageError(f"member is {member}, but {path} has members 0 to {members - 1}.")
         found.append(Snapshot(step, {name.removeprefix(PARAMS): array[member] for name, array in arrays.items()}))
     return found
+
+
+def _read(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DamagedFile(f"{path} cannot be read as a snapshot: {error}.") from error
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:

@@ -67,7 +67,7 @@ SIZED: dict[str, Callable[[int], NativeEnvironment]] = {"DeepSea": _deep_sea, "M
 """Name in an id of the form `qdojo/DeepSea10-v0` -> function that returns the environment of that size."""
 
 
-def own(env_id: str) -> NativeEnvironment | None:
+def shipped(env_id: str) -> NativeEnvironment | None:
     """Return the JAX environment with this id that needs no Gymnasium environment, or None if there is none."""
     if env_id in MINATAR:
         return minatar(env_id)
@@ -80,4 +80,4 @@ def own(env_id: str) -> NativeEnvironment | None:
 def native(env_id: str) -> NativeEnvironment | None:
     """Return the JAX version of a Gymnasium id, or None if there is none."""
     load = NATIVE.get(env_id)
-    return load() if load is not None else own(env_id)
+    return load() if load is not None else shipped(env_id)

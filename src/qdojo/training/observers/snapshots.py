@@ -36,7 +36,10 @@ class SnapshotsObserver:
         self._run, self._every = started.run, started.config.steps_per_report
         history.truncate(self._run.path, started.at_step)
         self._saved = self._saving = self._at = started.at_step // self._every
-        self._written = set(history.steps(self._run.path))
+        written = history.steps(self._run.path)
+        self._written = set(written)
+        if written:  # a run that has nothing left to learn hears of no parameters
+            self._most = history.most_kept(history.size_in_bytes(self._run.path, written[0]))
 
     def learned(self, step: int, params: Params) -> None:
         self._at, self._saved = step // self._every, self._saving
