@@ -271,10 +271,10 @@ class Traced(Programs):
         super().__init__()
         self.found: dict[Any, str] = {}
 
-    def compiled(self, name: Any, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> Any:
+    def compiled(self, name: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if name not in self.found:
             self.found[name] = str(jax.make_jaxpr(function)(*args))
-        return super().compiled(name, function, *args, donate=donate)
+        return super().compiled(name, function, *args, **options)
 
 
 @pytest.mark.parametrize("kind", ["device", "offline"])

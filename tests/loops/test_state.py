@@ -141,3 +141,27 @@ def test_a_program_is_compiled_once_and_its_time_is_counted() -> None:
         assert programs.compiled("double", double, jnp.float32(2.0))(jnp.float32(2.0)) == 4.0
     assert len(traced) == 1
     assert programs.compile_seconds > 0.0
+
+
+@pytest.mark.parametrize("flags", ["", "--xla_backend_optimization_level=0"])
+def test_a_program_is_compiled_quickly_to_the_same_bits_unless_flags_say_how(
+    flags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `words` and `init` of the loops are: random bits, and initial weights."""
+    compile_, asked = jax.stages.Lowered.compile, []
+
+    def spied(lowered: Any, options: Any = None) -> Any:
+        asked.append(options)
+        return compile_(lowered, options)
+
+    def weights(key: Any) -> Any:
+        return chunk_words(key, COLLECT, jnp.int32(0), (5, 3, 4)), small_network(2).init(jax.random.key(0))
+
+    keys = member_keys(0, 2)
+    best = jax.jit(weights).lower(keys).compile({"xla_backend_optimization_level": "2"})(keys)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", spied)
+    program = Programs().compiled("weights", weights, keys, quickly=True)
+    assert asked == [None if flags else {"xla_backend_optimization_level": "1"}]
+    if not flags:
+        jax.tree.map(np.testing.assert_array_equal, program(keys), best)

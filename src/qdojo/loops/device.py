@@ -88,7 +88,9 @@ class DeviceLoop:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        return self.programs.compiled("init", self._all_init)()._replace(tally=fresh_tally(self.members, self.envs))
+        return self.programs.compiled("init", self._all_init, quickly=True)()._replace(
+            tally=fresh_tally(self.members, self.envs)
+        )
 
     def reopened(self, state: TrainState) -> tuple[TrainState, str | None]:
         """A saved state, unchanged, and no warning: everything on the device is restored exactly."""
@@ -104,7 +106,9 @@ class DeviceLoop:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
             log, cycle, seconds = self._opened(partial)
             first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
-            words = self.programs.compiled("words", self._all_words, arrays.clock.rows)(np.int32(first_row))
+            words = self.programs.compiled("words", self._all_words, arrays.clock.rows, quickly=True)(
+                np.int32(first_row)
+            )
             while cycle < self.cycles:
                 stop = self._stretches.end(cycle, first_row)
                 arguments = (arrays, log, words, np.int32(cycle), np.int32(stop))

@@ -57,7 +57,8 @@ class DeviceEvaluator:
         """
         shards = self.shards
         at_start = shards.over(lambda seed: self._evaluation(seed, episodes), (None,), (0, 0))
-        rollout, words = self.programs.compiled(("evaluation", episodes), at_start, np.uint32(seed))(np.uint32(seed))
+        begin = self.programs.compiled(("evaluation", episodes), at_start, np.uint32(seed), quickly=True)
+        rollout, words = begin(np.uint32(seed))
         params = shards.placed(params, 0)
         arguments = (params, rollout, words, np.int32(0))
         later = shards.over(self._play, (0, 0, 0, None), 0)

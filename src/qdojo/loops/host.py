@@ -97,7 +97,7 @@ class HostLoop:
         """The state before the first step."""
         self._vector = self.open_vector(member_seeds(self.seed, self.members, self.distinct_seeds), self.envs)
         self._vector.reset()
-        state: TrainState = self.programs.compiled("init", self._all_init)()
+        state: TrainState = self.programs.compiled("init", self._all_init, quickly=True)()
         return state._replace(
             memory=self.shards.gathered(state.memory),
             tally=fresh_tally(self.members, self.envs),
@@ -212,7 +212,7 @@ class HostLoop:
         """Run the remaining cycles of a chunk; yields the state whenever `pause` asks for it."""
         first_row = np.array(work.first_row, np.int32)
         all_words = self.shards.over(self._words, (None,), (2, 2))
-        words = self.programs.compiled("words", all_words, first_row)(first_row)
+        words = self.programs.compiled("words", all_words, first_row, quickly=True)(first_row)
         act_words, learn_words = (np.asarray(each) for each in words)
         act_words = self.shards.cut(act_words, 2)
         learn = self.shards.over(self._learn, (0, ring.AXES, None, 1, 1), (0, ring.AXES, None, 0, None))

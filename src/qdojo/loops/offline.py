@@ -65,7 +65,7 @@ class OfflineLoop:
         if rows > most:
             raise UsageError(f"dataset holds {rows:,} rows, but at most {most:,} fit; set capacity_steps={rows}.")
         block = jax.tree.map(lambda leaf: leaf[:, None, None], data)
-        state: TrainState = self.programs.compiled("offline init", self._all_init)()
+        state: TrainState = self.programs.compiled("offline init", self._all_init, quickly=True)()
         write = self.shards.over(ring.write, (ring.READERS, None), ring.READERS)
         filled = self.programs.compiled("offline fill", write, state.tape, block, donate=(0,))(state.tape, block)
         tally = fresh_tally(self.inner.members, 1)
@@ -87,7 +87,9 @@ class OfflineLoop:
             arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
             sums, cycle, seconds = self._opened(partial)
             first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
-            words = self.programs.compiled("offline words", self._all_words, arrays.clock.rows)(np.int32(first_row))
+            words = self.programs.compiled("offline words", self._all_words, arrays.clock.rows, quickly=True)(
+                np.int32(first_row)
+            )
             over = self.shards.over(self._chunk, (self.axes, 1, 2, None, None), (self.axes, 1))
             while cycle < cycles:
                 stop = self._stretches.end(cycle, first_row)

@@ -1,5 +1,6 @@
 """The training state as one record, and the functions on it that the loops share."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -206,6 +207,10 @@ def count(
     )
 
 
+LEVEL = "xla_backend_optimization_level"
+QUICK: dict[str, str | bool] = {LEVEL: "1"}
+
+
 class Programs:
     """A cache of compiled functions by name; `compile_seconds` is the time spent on compiling them."""
 
@@ -213,11 +218,19 @@ class Programs:
         self.compile_seconds = 0.0
         self._made: dict[Any, Callable[..., Any]] = {}
 
-    def compiled(self, name: Any, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()) -> Any:
-        """`function` compiled once for these arguments; `donate` lists the indices of donated arguments."""
+    def compiled(
+        self, name: Any, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = (), quickly: bool = False
+    ) -> Any:
+        """`function` compiled once for these arguments; `donate` lists the indices of donated arguments.
+
+        `quickly` optimises less: half the time to compile for programs that mostly draw random numbers, and the same
+        bits at about the same speed.
+        """
         if name not in self._made:
             began = time.perf_counter()
-            self._made[name] = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+            options = QUICK if quickly and LEVEL not in os.environ.get("XLA_FLAGS", "") else None
+            lowered = jax.jit(function, donate_argnums=donate).lower(*args)
+            self._made[name] = lowered.compile(options)
             self.compile_seconds += time.perf_counter() - began
         return self._made[name]
 

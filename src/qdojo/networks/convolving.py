@@ -74,6 +74,6 @@ def _blocks(x: Float[Array, "height width channels"], side: int) -> Float[Array,
     height, width, channels = x.shape
     rows, columns = math.ceil(height / side), math.ceil(width / side)
     x = jnp.pad(x, ((0, rows * side - height), (0, columns * side - width), (0, 0)))
-    # XLA's CPU backend copies whole rows of blocks for this, but would compute the index of each element of a transpose.
+    # XLA's CPU backend copies whole rows for this; of a transpose, it would compute the place of each element.
     x = x.reshape(rows, side, columns, side * channels)
     return jnp.concatenate([x[:, i] for i in range(side)], axis=-1)

@@ -45,7 +45,7 @@ class Diagnosing:
         began, compiled = time.perf_counter(), self._programs.compile_seconds
         words = self._shards.filled(self._words(int(state.clock.rows)), 0)
         arguments = (state.agents, state.tape, words, state.clock)
-        program = self._programs.compiled("diagnose", self._all_examine, *arguments)
+        program = self._programs.compiled("diagnose", self._all_examine, *arguments, quickly=True)
         numbers = jax.tree.map(np.asarray, program(*arguments))
         of_members = [
             self._diagnosis.told({name: np.asarray(each[member]) for name, each in numbers.items()})
