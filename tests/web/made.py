@@ -85,6 +85,7 @@ def data_of(**changes: Any) -> dict[str, Any]:
     told, weights = network()
     return {
         "version": "0", "env": "CartPole-v1", "preset": "default", "run": "a-run", "environment": "CartPole-v1",
+        "rules": {}, "bound": 10_000,
         "network": told, "weights": packed(weights), "weight_count": weights.size, "snapshots": [],
         "delivered_step": 100, "steps": 100,
         "score": {"mean": 20.0, "low": 18.0, "high": 22.0, "episodes": 100}, "command": "qdojo train CartPole-v1",
