@@ -49,6 +49,7 @@ def test_what_was_dropped_never_comes_back_and_at_most_so_many_stay(most: int) -
         now = history.kept(newest, most)
         assert len(now) <= most
         assert now - before <= {newest}
+        assert (newest in now) == history.is_kept(newest, most)
         before = now
     # Runs of any length keep at least half of what fits, or a quarter if few fit.
     assert min(len(history.kept(newest, 64)) for newest in range(64, 100_000, 61)) >= 32

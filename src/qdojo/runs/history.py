@@ -58,11 +58,21 @@ def kept(newest: int, most: int) -> set[int]:
     """
     if most == 0:
         return set()
-    early, stride = most // EARLY_SHARE, 1
-    while newest // stride + 1 + min(early, stride.bit_length() - 1) > most:
-        stride *= 2
-    between = {stride >> i for i in range(1, early + 1)} - {0}
+    stride = _stride(newest, most)
+    between = {stride >> i for i in range(1, most // EARLY_SHARE + 1)} - {0}
     return {*range(0, newest + 1, stride), *(number for number in between if number <= newest)}
+
+
+def is_kept(newest: int, most: int) -> bool:
+    """Whether `newest` is one of `kept(newest, most)`, in less time."""
+    return most > 0 and newest % _stride(newest, most) == 0
+
+
+def _stride(newest: int, most: int) -> int:
+    stride = 1
+    while newest // stride + 1 + min(most // EARLY_SHARE, stride.bit_length() - 1) > most:
+        stride *= 2
+    return stride
 
 
 def path_of(directory: Path, step: int) -> Path:
