@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from web.made import disturbed
+from probes.weights import weights
 
 from qdojo.agent_page import form_of
 from qdojo.build.player import build_player, network_model
@@ -83,7 +83,14 @@ def player_of(observation: spaces.Space[Any], action: spaces.Space[Any], setting
 def described_player(*given: Any, key: int) -> tuple[dict[str, Any], np.ndarray]:
     """Layers and weights of the untrained agent that `player_of` gives."""
     config, shapes, player = player_of(*given)
-    return described(player.network.init(jax.random.key(key)), form_of(config, shapes))
+    return described(weights(player.network, key), form_of(config, shapes))
+
+
+def filled(network: Any) -> Any:
+    """Parameters of a network, none of which is as it is at first; a variance is positive."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: abs(leaf) if "variance" in jax.tree_util.keystr(path) else leaf, weights(network)
+    )
 
 
 def computed(kind: str, anywhere: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +98,7 @@ def computed(kind: str, anywhere: Any) -> tuple[np.ndarray, np.ndarray]:
     observation, action, settings = KINDS[kind]
     sizes = {} if "network" in settings else SMALL
     config, shapes, player = player_of(observation, action, sizes | settings)
-    params = disturbed(player.network.init(jax.random.key(1)))
+    params = filled(player.network)
     observation.seed(0)
     seen = np.stack([shapes.encoder(observation.sample()) for _ in range(COUNT)])
 
@@ -106,10 +113,10 @@ def computed(kind: str, anywhere: Any) -> tuple[np.ndarray, np.ndarray]:
 
     expected = np.asarray(jax.jit(all_steps)(jnp.asarray(seen)))
     keras = None if config.network == "mlp" else keras_model(params, (4,), lambda: tutorial_network((4,), 3))
-    network, weights = described(params, form_of(config, shapes), keras)
+    network, values = described(params, form_of(config, shapes), keras)
     legal = shapes.legal.ravel().tolist() if shapes.masked else None
     flat = seen.reshape(COUNT, -1).astype(np.float32)
-    found = anywhere.evaluate(RUN, [network, packed(weights), packed(flat), flat.shape[1], legal])
+    found = anywhere.evaluate(RUN, [network, packed(values), packed(flat), flat.shape[1], legal])
     return np.array(found, np.float32).reshape(expected.shape), expected
 
 
