@@ -16,8 +16,8 @@ from qdojo.training.diagnosing import Diagnosing
 from qdojo.training.observers import Started
 from qdojo.training.observers.snapshots import SnapshotsObserver
 
-REPORTS = 16
-"""Least number of reports per measurement. All of them are kept as snapshots, as the first 64 of a run are."""
+REPORTS = 64
+"""Least number of reports per measurement: the first 64 of a run, all of which are kept as snapshots."""
 AGENTS: dict[str, dict[str, Any]] = {
     "dqn 24-24, an update in 10 steps": {
         "preset": "dqn",

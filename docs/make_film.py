@@ -36,6 +36,12 @@ PLAYED = """([strength, pushes, steps]) => {
   return player.over === null && Math.abs(player.state[0]) < 1.8;
 }"""
 PLAYED_A_WHILE = "for (let step = 0; step < 150; step++) { if (step === 147) player.push(1); player.advance(); }"
+BREAKOUT = {"steps": 3_000, "warmup_steps": 500, "eval_every_steps": None}
+"""Settings of the agent in the picture of Breakout, which has just begun to learn."""
+BREAKOUT_PLAYED = """for (let seed = 0; player.steps < 30; seed++) {
+  player.restart(seed);
+  for (let step = 0; step < 30; step++) player.advance();
+}"""
 LAYOUT = """
 body { max-width: none; margin: 0; padding: 12px; background: var(--card); }
 header, footer, .controls, #hint, #training-card, #about-card, #inside-card, #sees, .card h2, #landscape-note,
@@ -128,6 +134,9 @@ def main() -> None:
         still(browser, page, "agent-page-phone.png", 390, "dark", PLAYED_A_WHILE)
         lake = qdojo.train("FrozenLake-v1", steps=6_000, root=folder, progress=False).page(Path(folder) / "lake.html")
         still(browser, lake, "agent-film.png", 1360, "light", "player.seek(4)")
+        bricks = qdojo.train("MinAtar/Breakout-v1", root=folder, progress=False, **BREAKOUT)
+        page = bricks.page(Path(folder) / "bricks.html")
+        still(browser, page, "agent-minatar.png", 1360, "dark", BREAKOUT_PLAYED)
         browser.close()
 
 

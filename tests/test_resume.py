@@ -26,7 +26,7 @@ from qdojo.envs.contract import NativeEnvironment, Transition
 from qdojo.errors import EnvironmentFailure, QdojoError, UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
-from qdojo.runs import checkpoint
+from qdojo.runs import checkpoint, history
 from qdojo.runs.directory import RunDirectory, list_runs, read_result, status
 from qdojo.runs.metrics import set_damaged_aside
 from qdojo.training.judging import FINAL_SEED
@@ -108,8 +108,13 @@ def rows_of(run: Run) -> dict[str, list[tuple[Any, ...]]]:
     return tables
 
 
-def snapshots_of(run: Run) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (run.path / "snapshots").iterdir()}
+def snapshots_of(run: Run) -> dict[tuple[int, int, str], bytes]:
+    return {
+        (member, step, name): array.tobytes()
+        for member in range(run.config.members)
+        for step, weights in history.snapshots(run.path, member)
+        for name, array in weights.items()
+    }
 
 
 def assert_same(a: Run, b: Run, but: str = "") -> None:

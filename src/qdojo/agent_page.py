@@ -11,10 +11,11 @@ import numpy as np
 from qdojo.build.named import takes_spaces
 from qdojo.build.player import seen_spaces, support
 from qdojo.config import Config, make_config, preset_tables
+from qdojo.envs.native import sized
 from qdojo.envs.spaces import Spaces
 from qdojo.errors import QdojoError, UsageError
 from qdojo.export.forward import Form, described
-from qdojo.export.html import DRAWN, packed, page, rounded
+from qdojo.export.html import packed, page, rounded, scripts_of
 from qdojo.ids import GIVEN
 from qdojo.plots import population_curve
 from qdojo.recorded import film
@@ -39,10 +40,11 @@ def agent_page(run: "Run", member: int | None = None) -> bytes:
     page shows recorded episodes, and says why. Raises UsageError or EnvironmentFailure if none can be recorded.
     """
     policy = run.policy(member)
-    environment = run.opened.spec.native_id
+    spec = run.opened.spec
+    environment = run.config.env if spec.is_native else spec.native_id
     told: dict[str, Any] = {"network": None, "weights": "", "snapshots": [], "film": None}
     try:
-        if environment not in DRAWN:
+        if not scripts_of(environment):
             raise UsageError("the page cannot simulate this environment")
         network, weights = described_network(run, policy)
         told |= {"network": network, "weights": packed(weights), "weight_count": weights.size}
@@ -57,6 +59,8 @@ def agent_page(run: "Run", member: int | None = None) -> bytes:
             "preset": run.config.preset,
             "run": printable(run.directory.name),
             "environment": environment,
+            "rules": rules(environment),
+            "bound": run.bound_steps,
             "delivered_step": _steps(run),
             "steps": _steps(run),
             "command": command(run.config),
@@ -65,6 +69,16 @@ def agent_page(run: "Run", member: int | None = None) -> bytes:
             **_training(run, policy.member),
         }
     )
+
+
+def rules(environment: str | None) -> dict[str, Any]:
+    """What the page's script must know of an environment beyond its id."""
+    kind, size = sized(environment or "") or ("", 0)
+    if kind != "DeepSea":
+        return {"size": size} if size else {}
+    from qdojo.envs.native.deep_sea import going_right
+
+    return {"size": size, "right": "".join(map(str, going_right(size).ravel()))}
 
 
 def described_network(run: "Run", policy: "Policy") -> tuple[dict[str, Any], np.ndarray]:

@@ -10,34 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes.minatar_records import IDS, RECORDS, recorded, words
 from probes.minatar_reference import REAL
 
 import qdojo
-from qdojo.envs.native.minatar import MINATAR, MODULES, minatar
+from qdojo.envs.native.minatar import MINATAR, minatar
 from qdojo.envs.resolve import resolve
 
-FOLDER = Path(__file__).parent.parent / "fixtures" / "minatar"
-IDS = {module: name for name, module in MODULES.items()}
-RECORDS = sorted(path.stem for path in FOLDER.glob("*.npz"))
 MINIMAL = {"asterix": 5, "breakout": 3, "freeway": 3, "seaquest": 6, "space_invaders": 4}
-
-
-@cache
-def recorded(record: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """A record, and its observations `[step, 10, 10, channels]`."""
-    with np.load(FOLDER / f"{record}.npz") as file:
-        rows = dict(file)
-    shape = minatar(f"MinAtar/{IDS[record.rpartition('_')[0]]}-v0").observation_shape
-    bits = np.bitwise_xor.accumulate(rows["changes"], axis=0)
-    shown = np.unpackbits(bits, axis=1)[:, : np.prod(shape)].reshape(-1, *shape)
-    return rows, shown
-
-
-def words(game: str, draws: np.ndarray) -> np.ndarray:
-    """The random words that lead to the recorded draws: of a real number only the side of its threshold counts."""
-    real = np.zeros(len(draws), bool)
-    real[[0, *(1 + column for column in REAL[game])]] = True
-    return np.where(real, draws.T * np.uint32(0x01010101), draws.T).astype(np.uint32)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import qdojo
 from qdojo.config import make_config
@@ -48,6 +49,7 @@ def test_what_was_dropped_never_comes_back_and_at_most_so_many_stay(most: int) -
         now = history.kept(newest, most)
         assert len(now) <= most
         assert now - before <= {newest}
+        assert (newest in now) == history.is_kept(newest, most)
         before = now
     # Runs of any length keep at least half of what fits, or a quarter if few fit.
     assert min(len(history.kept(newest, 64)) for newest in range(64, 100_000, 61)) >= 32
@@ -62,23 +64,33 @@ def test_large_networks_keep_fewer_and_the_largest_none() -> None:
 
 def test_one_member_is_read_and_bad_files_are_named(tmp_path: Path) -> None:
     assert history.snapshots(tmp_path) == []
-    for step in (0, 40):
-        history.write(tmp_path, step, {"params/a/weight": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32) + step})
-    assert [path.name for path in sorted((tmp_path / "snapshots").iterdir())] == [
-        "step-000000000000.safetensors",
-        "step-000000000040.safetensors",
-    ]
-    first, second = history.snapshots(tmp_path, 1)
-    assert (first.step, second.step) == (0, 40)
-    np.testing.assert_array_equal(second.weights["a/weight"], [43.0, 44.0])
+    each = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    history.write(history.path_of(tmp_path, 0), [0, 20], {"params/a/weight": np.stack([each, each + 20])})
+    # As an earlier version wrote it.
+    save_file({"params/a/weight": each + 40}, history.path_of(tmp_path, 40))
+    first, second, third = history.snapshots(tmp_path, 1)
+    assert (first.step, second.step, third.step) == (0, 20, 40) == tuple(history.steps(tmp_path))
+    assert history.size_in_bytes(tmp_path) == each.nbytes
+    for step, snapshot in ((20, second), (40, third)):
+        np.testing.assert_array_equal(snapshot.weights["a/weight"], [3.0 + step, 4.0 + step])
     with pytest.raises(UsageError, match=r"member is 2, but .* has members 0 to 1"):
         history.snapshots(tmp_path, 2)
     # As a power failure may leave it.
     history.path_of(tmp_path, 80).write_bytes(b"")
-    assert [snapshot.step for snapshot in history.snapshots(tmp_path)] == [0, 40]
+    assert [snapshot.step for snapshot in history.snapshots(tmp_path)] == [0, 20, 40]
     history.path_of(tmp_path, 40).write_bytes(b"\x10" * 20)
-    with pytest.raises(DamagedFile, match=r"step-000000000040\.safetensors cannot be read as a snapshot"):
+    with pytest.raises(DamagedFile, match=r"step-000000000040\.safetensors cannot be read as snapshots"):
         history.snapshots(tmp_path)
+
+
+def test_a_pack_is_written_again_without_what_is_deleted(tmp_path: Path) -> None:
+    for first in (0, 30):
+        steps = [first, first + 10, first + 20]
+        history.write(history.path_of(tmp_path, first), steps, {"params/a": np.array([[[float(s)]] for s in steps])})
+    history.delete(tmp_path, {0, 20, 30, 40, 50})
+    (only,) = history.snapshots(tmp_path)
+    assert (only.step, only.weights["a"].item()) == (10, 10.0)
+    assert list((tmp_path / "snapshots").iterdir()) == [history.path_of(tmp_path, 0)]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +100,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(history, "save_file", full)
     with pytest.raises(OSError, match="No space"):
-        history.write(tmp_path, 0, {"params/a": np.zeros((1, 2))})
+        history.write(history.path_of(tmp_path, 0), [0], {"params/a": np.zeros((1, 1, 2))})
     assert list((tmp_path / "snapshots").iterdir()) == []
 
 
@@ -115,26 +127,29 @@ class Simulated:
         self.observer.saving()
         return self
 
-    def finish(self) -> dict[str, bytes]:
+    def finish(self) -> dict[int, float]:
         self.observer.saving()
         self.observer.finished(self.run, {})
-        return self.files()
+        return self.kept()
 
-    def files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (self.run.path / "snapshots").iterdir()}
+    def kept(self) -> dict[int, float]:
+        return {step: weights["w"].item() for step, weights in history.snapshots(self.run.path, 1)}
 
 
-def test_a_killed_run_has_all_that_its_checkpoint_needs_and_ends_with_the_same_files(tmp_path: Path) -> None:
+def test_a_killed_run_has_all_that_its_checkpoint_needs_and_ends_with_the_same_ones(tmp_path: Path) -> None:
     """Killed at report 70, when every second of the first 64 was no longer wanted; the checkpoint is of report 60."""
     whole = Simulated(tmp_path / "a")
-    at_60 = whole.learn(60).save().files()
+    at_60 = whole.learn(60).save().kept()
+    assert at_60 == {step: step for step in range(0, 601, 10)}
+    assert len(list((tmp_path / "a" / "snapshots").iterdir())) == 1
     whole.learn(10)
-    assert len(whole.files()) <= 128
+    assert len(whole.kept()) <= 128
     shutil.copytree(tmp_path / "a", tmp_path / "killed")
     (tmp_path / "killed" / "snapshots" / ".tmp-step-000000000710.safetensors").write_bytes(b"half")
     resumed = Simulated(tmp_path / "killed", 600)
-    assert resumed.files() == at_60
-    assert whole.learn(3).finish() == resumed.learn(13).finish()
+    assert resumed.kept() == at_60
+    assert whole.learn(3).finish() == resumed.learn(13).finish() == {10: 10.0} | {n: n for n in range(0, 731, 20)}
+    assert not list((tmp_path / "killed" / "snapshots").glob(".tmp-*"))
 
 
 def test_many_bytes_are_written_before_the_next_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

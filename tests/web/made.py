@@ -6,10 +6,10 @@ import io
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+from probes.weights import weights
 
 from qdojo.export.forward import Form, described
 from qdojo.export.html import packed, rounded
@@ -17,27 +17,13 @@ from qdojo.networks.inputs import Design
 from qdojo.networks.mlp import mlp
 
 FORM = Form("q", (4,), (4,), 1, 2, 1)
-
-
-def disturbed(params: Any, seed: int = 0) -> Any:
-    """Parameters in which nothing is left as it began: not the scales of LayerNorm, not the statistics."""
-    rng = np.random.default_rng(seed)
-
-    def moved(leaf: Any) -> Any:
-        values = np.asarray(leaf)
-        if values.dtype != np.float32:
-            return leaf
-        return jnp.asarray(
-            values * (1 + 0.3 * rng.normal(size=values.shape)) + 0.02 * rng.normal(size=values.shape), values.dtype
-        )
-
-    return jax.tree.map(moved, params)
+MADE = mlp(Design((4,), 2, (16, 16), False))
 
 
 @functools.cache
 def network() -> tuple[dict[str, Any], np.ndarray]:
     """A dense network that balances CartPole: it pushes to where the pole leans and turns."""
-    params = mlp(Design((4,), 2, (16, 16), False)).init(jax.random.key(0))
+    params = weights(MADE)
     first, second = (np.array(hidden.linear.weight) for hidden in params.hidden)
     first[:2] = np.outer([1, -1], [0.05, 0.1, 1, 0.25])
     second[:2] = np.eye(2, 16)
@@ -57,7 +43,7 @@ def _arrays(params: Any) -> list[Any]:
 
 def snapshots_of() -> list[dict[str, Any]]:
     """An untrained agent, and the delivered one at step 50, both rounded."""
-    _, untrained = described(mlp(Design((4,), 2, (16, 16), False)).init(jax.random.key(5)), FORM)
+    _, untrained = described(weights(MADE, 5), FORM)
     return [{"step": 0, "weights": rounded(untrained)}, {"step": 50, "weights": rounded(network()[1])}]
 
 
@@ -82,10 +68,11 @@ def film_of() -> dict[str, Any]:
 
 def data_of(**changes: Any) -> dict[str, Any]:
     """What `page` takes."""
-    told, weights = network()
+    told, values = network()
     return {
         "version": "0", "env": "CartPole-v1", "preset": "default", "run": "a-run", "environment": "CartPole-v1",
-        "network": told, "weights": packed(weights), "weight_count": weights.size, "snapshots": [],
+        "rules": {}, "bound": 10_000,
+        "network": told, "weights": packed(values), "weight_count": values.size, "snapshots": [],
         "delivered_step": 100, "steps": 100,
         "score": {"mean": 20.0, "low": 18.0, "high": 22.0, "episodes": 100}, "command": "qdojo train CartPole-v1",
         "settings": [["steps", "100"]], "film": None, "curve": {"steps": [0, 50, 100], "values": [10, 15, 20]},

@@ -9,12 +9,12 @@ import pytest
 from web.made import data_of
 
 from qdojo.envs.native import NATIVE
-from qdojo.export.html import DRAWN, page
+from qdojo.export.html import page
 
 STEPS = 500
 
-WALK = """([name, start, actions]) => {
-  const environment = ENVIRONMENTS[name], alone = [], together = [];
+WALK = """([start, actions]) => {
+  const alone = [], together = [];
   let state = Float32Array.from(start[0]), over = false;
   actions.forEach((action, i) => {
     const next = environment.step(Float32Array.from(start[i]), action);
@@ -26,7 +26,7 @@ WALK = """([name, start, actions]) => {
 }"""
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", NATIVE)
 def test_the_physics_are_ours(name: str, opened: Any) -> None:
     """Episodes of random actions, restarted where they end; the page takes the same steps from the same states."""
     env = NATIVE[name]()
@@ -45,7 +45,7 @@ def test_the_physics_are_ours(name: str, opened: Any) -> None:
 
     first, _ = env.reset(words[0])
     _, (before, after, moved) = jax.jit(lambda: jax.lax.scan(walk, first, (jnp.asarray(actions), words)))()
-    asked = [name, np.asarray(before).tolist(), actions.tolist()]
+    asked = [np.asarray(before).tolist(), actions.tolist()]
     alone, _, observed = opened(page(data_of(environment=name))).evaluate(WALK, asked)
     alone = np.array(alone)
     np.testing.assert_allclose(alone[:, :-2], after, rtol=1e-4, atol=2e-6)
@@ -68,6 +68,6 @@ def test_an_episode_of_500_steps_is_the_same(opened: Any) -> None:
         return after, after.body
 
     _, bodies = jax.jit(lambda: jax.lax.scan(walk, first, jnp.asarray(actions)))()
-    asked = ["MountainCar-v0", [np.asarray(first.body).tolist()] * STEPS, actions.tolist()]
+    asked = [[np.asarray(first.body).tolist()] * STEPS, actions.tolist()]
     _, together, _ = opened(page(data_of(environment="MountainCar-v0"))).evaluate(WALK, asked)
     np.testing.assert_allclose(together, bodies, atol=1e-4)

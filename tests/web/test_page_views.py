@@ -63,7 +63,7 @@ def test_an_episode_is_its_seed(live: Any) -> None:
 def test_a_push_disturbs_the_state(way: str, live: Any) -> None:
     before = state(live, "[...player.state]")
     if way == "button":
-        live.locator("#right").click()
+        live.locator("#act-1").click()
     elif way == "key":
         live.locator("#stage").focus()
         live.keyboard.press("ArrowRight")
@@ -84,7 +84,7 @@ def test_a_push_disturbs_the_state(way: str, live: Any) -> None:
 
 def test_one_takes_over_the_action(live: Any) -> None:
     live.locator("input[value=you]").check()
-    for button, action in (("#left", 0), ("#right", 1)):
+    for button, action in (("#act-0", 0), ("#act-1", 1)):
         live.locator(button).click()
         live.locator("#step").click()
         assert state(live, "player.history.at(-1).action") == action
@@ -155,7 +155,20 @@ def test_the_keyboard_alone_reaches_every_control(live: Any) -> None:
     for _ in range(30):
         live.keyboard.press("Tab")
         reached.add(live.evaluate("document.activeElement.id || document.activeElement.name || ''"))
-    wanted = {"stage", "play", "step", "restart", "speed", "seed", "limit", "left", "right", "across", "up", "timeline"}
+    wanted = {
+        "stage",
+        "play",
+        "step",
+        "restart",
+        "speed",
+        "seed",
+        "limit",
+        "act-0",
+        "act-1",
+        "across",
+        "up",
+        "timeline",
+    }
     assert wanted | {"measure", "who"} <= reached
 
 
@@ -193,7 +206,7 @@ def test_a_film_is_scrubbed(opened: Any) -> None:
     tab.locator("#episode").select_option("1")
     assert state(tab, "player.at") == 0
     assert not tab.locator("#landscape-card").is_visible()
-    assert not tab.locator("#left").is_visible()
+    assert not tab.locator("#steering").is_visible()
 
 
 CONTRASTS = [
@@ -205,7 +218,7 @@ CONTRASTS = [
     ("on-strong", "strong"),
 ]
 SHAPES = [
-    *((f"action-{i}", "card") for i in range(8)),
+    *((f"action-{i}", ground) for i in range(8) for ground in ("card", "stage")),
     ("limit", "stage"),
     ("accent", "stage"),
     ("edge", "card"),

@@ -17,8 +17,22 @@ from qdojo.errors import QdojoError, UsageError
 from qdojo.runs.directory import write_atomically
 
 FOLDER = Path(__file__).parent / "page"
-DRAWN = {"CartPole-v1": "cartpole.js", "Acrobot-v1": "acrobot.js", "MountainCar-v0": "mountain_car.js"}
-"""Gymnasium id -> file that steps and draws the environment in the page."""
+SUITE = ("cells.js",)
+MINATAR = ("cells.js", "minatar.js")
+PLAYED = {
+    "CartPole-v1": ("cartpole.js",),
+    "Acrobot-v1": ("acrobot.js",),
+    "MountainCar-v0": ("mountain_car.js",),
+    "qdojo/Catch-v0": (*SUITE, "catch.js"),
+    r"qdojo/DeepSea\d+-v0": (*SUITE, "deep_sea.js"),
+    r"qdojo/MemoryChain\d+-v0": (*SUITE, "memory_chain.js"),
+    "MinAtar/Asterix-v[01]": (*MINATAR, "asterix.js"),
+    "MinAtar/Breakout-v[01]": (*MINATAR, "breakout.js"),
+    "MinAtar/Freeway-v[01]": (*MINATAR, "freeway.js"),
+    "MinAtar/Seaquest-v[01]": (*MINATAR, "seaquest.js"),
+    "MinAtar/SpaceInvaders-v[01]": (*MINATAR, "space_invaders.js"),
+}
+"""Regular expression of ids -> files that step and draw these environments in the page."""
 FIRST = ("strings.js", "drawing.js", "network.js")
 LAST = ("live.js", "film.js", "mind.js", "landscape.js", "training.js", "page.js")
 """Scripts before and after the environment's own, in the order in which they run."""
@@ -27,10 +41,10 @@ LAST = ("live.js", "film.js", "mind.js", "landscape.js", "training.js", "page.js
 def page(data: Mapping[str, Any]) -> bytes:
     """The whole page for this data, as UTF-8. Only its own scripts and styles run, by their hashes; it fetches nothing.
 
-    `data["environment"]` names the script that is needed to play, a key of `DRAWN`, or is None for a film.
+    `data["environment"]` is an id for which `scripts_of` has scripts, or None for a film.
     """
-    drawn = [] if data["environment"] is None else [DRAWN[data["environment"]]]
-    scripts = [_code(name) for name in (*FIRST, *drawn, *LAST)]
+    own = scripts_of(data["environment"])
+    scripts = [_code(name) for name in (*FIRST, *own, *LAST)]
     style = _code("page.css")
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src {_hash(style)}; img-src data:; "
@@ -45,6 +59,11 @@ def page(data: Mapping[str, Any]) -> bytes:
     }
     # One pass, so that braces in a part are never taken for another part.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("page.html")).encode()
+
+
+def scripts_of(env_id: str | None) -> tuple[str, ...]:
+    """Files that step and draw the environment with this id; none if the page cannot."""
+    return next((files for ids, files in PLAYED.items() if re.fullmatch(ids, env_id or "")), ())
 
 
 def inert(data: Any) -> str:

@@ -1,13 +1,15 @@
 """Snapshots of a run: the weights of its agents at some reports, from the untrained agent to the last one. The latest
 state of training is in `checkpoint.py`.
 
+Snapshots that are written together share a file, a pack: a file for each would cost a small and fast agent much time.
+
 Reports are numbered from 0, the untrained agents. Which of them are kept is a function of the number of the latest
 report alone, so a resumed run keeps the same ones.
 """
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +24,12 @@ FOLDER = "snapshots"
 MOST = 64
 """Maximum number of snapshots that a run keeps."""
 MOST_BYTES = 256 * 2**20
-"""Maximum size in bytes of the snapshots that a run keeps. Between two checkpoints there may be twice as much."""
+"""Maximum size in bytes of the snapshots that a run keeps. Between two checkpoints there may be twice as much, and one
+pack while it is written again."""
 EARLY_SHARE = 4
 """Of at most n snapshots, up to n // EARLY_SHARE are early ones, between the evenly spaced ones."""
+STEPS = "steps"
+"""Name of the array of steps in a pack."""
 PARAMS = "params/"
 """Prefix of the names in a file, which are those of the delivered agents in `checkpoints/best`."""
 
@@ -53,56 +58,66 @@ def kept(newest: int, most: int) -> set[int]:
     """
     if most == 0:
         return set()
-    early, stride = most // EARLY_SHARE, 1
-    while newest // stride + 1 + min(early, stride.bit_length() - 1) > most:
-        stride *= 2
-    between = {stride >> i for i in range(1, early + 1)} - {0}
+    stride = _stride(newest, most)
+    between = {stride >> i for i in range(1, most // EARLY_SHARE + 1)} - {0}
     return {*range(0, newest + 1, stride), *(number for number in between if number <= newest)}
 
 
+def is_kept(newest: int, most: int) -> bool:
+    """Whether `newest` is one of `kept(newest, most)`, in less time."""
+    return most > 0 and newest % _stride(newest, most) == 0
+
+
+def _stride(newest: int, most: int) -> int:
+    stride = 1
+    while newest // stride + 1 + min(most // EARLY_SHARE, stride.bit_length() - 1) > most:
+        stride *= 2
+    return stride
+
+
 def path_of(directory: Path, step: int) -> Path:
-    """Path of the snapshot of all members at `step` in a run directory."""
+    """Path of the pack in a run directory whose first snapshot was that at `step`."""
     return directory / FOLDER / f"step-{step:012d}.safetensors"
 
 
 def steps(directory: Path) -> list[int]:
-    """Steps of all snapshots in a run directory, in ascending order."""
-    found = []
-    for path in _files(directory, "step-*.safetensors"):
-        name = path.name.removeprefix("step-").split(".")[0]
-        with contextlib.suppress(FileNotFoundError):  # a run that is being written has just deleted it
-            if name.isdecimal() and path.stat().st_size:
-                found.append(int(name))
-    return sorted(found)
+    """Steps of all snapshots in a run directory, in ascending order. Raises DamagedFile if a pack cannot be read."""
+    return sorted(step for _, steps, _ in _packs(directory) for step in steps)
 
 
-def size_in_bytes(directory: Path, step: int) -> int:
-    """Bytes of the parameters of all members in the snapshot at `step`. Raises DamagedFile if it cannot be read."""
-    return sum(array.nbytes for array in _read(path_of(directory, step)).values())
+def size_in_bytes(directory: Path) -> int:
+    """Bytes of the parameters of all members in a snapshot; 0 if there is none. Raises DamagedFile if a pack cannot be
+    read."""
+    sizes = (sum(array[0].nbytes for array in arrays.values()) for _, _, arrays in _packs(directory))
+    return next(sizes, 0)
 
 
-def write(directory: Path, step: int, arrays: Mapping[str, Shaped[np.ndarray, "member ..."]]) -> None:
-    """Write the parameters of all members, whose names begin with `PARAMS`; a kill leaves a whole file or none, but a
-    power failure may leave an empty one.
+def write(pack: Path, steps: Sequence[int], arrays: Mapping[str, Shaped[np.ndarray, "snapshot member ..."]]) -> None:
+    """Write the snapshots at these steps, with names that begin with `PARAMS`, into a pack; a kill leaves a whole file
+    or none, but a power failure may leave an empty one.
 
     Raises OSError if it cannot be written.
     """
-    target = path_of(directory, step)
-    target.parent.mkdir(exist_ok=True)
-    aside = target.with_name(f".tmp-{target.name}")
+    pack.parent.mkdir(exist_ok=True)
+    aside = pack.with_name(f".tmp-{pack.name}")
     try:
-        save_file({name: np.array(array, order="C", copy=None) for name, array in arrays.items()}, aside)
-        os.replace(aside, target)  # noqa: PTH105
+        whole = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
+        save_file(whole | {STEPS: np.array(steps, np.int64)}, aside)
+        os.replace(aside, pack)  # noqa: PTH105
     except SafetensorError as error:
-        raise OSError(f"{target} cannot be written: {error}") from error
+        raise OSError(f"{pack} cannot be written: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def delete(directory: Path, unwanted: Iterable[int]) -> None:
-    """Delete the snapshots at these steps."""
-    for step in unwanted:
-        path_of(directory, step).unlink(missing_ok=True)
+def delete(directory: Path, unwanted: Container[int]) -> None:
+    """Delete the snapshots at these steps: packs that hold others too are written again without them."""
+    for pack, steps, arrays in _packs(directory):
+        left = [at for at, step in enumerate(steps) if step not in unwanted]
+        if not left:
+            pack.unlink(missing_ok=True)
+        elif len(left) < len(steps):
+            write(pack, [steps[at] for at in left], {name: array[left] for name, array in arrays.items()})
 
 
 def truncate(directory: Path, after_step: int) -> None:
@@ -115,31 +130,36 @@ def truncate(directory: Path, after_step: int) -> None:
 def snapshots(directory: Path, member: int = 0) -> list[Snapshot]:
     """The snapshots of one member of the run in `directory`, in the order of their steps; empty if it has kept none.
 
-    Raises UsageError if the run has no such member, DamagedFile if a snapshot cannot be read.
+    Raises UsageError if the run has no such member, DamagedFile if a pack cannot be read.
     """
     found = []
-    for step in steps(directory):
-        path = path_of(directory, step)
+    for pack, steps, arrays in _packs(directory):
+        members = min(array.shape[1] for array in arrays.values())
+        if not 0 <= member < members:
+            raise UsageError(f"member is {member}, but {pack} has members 0 to {members - 1}.")
+        for at, step in enumerate(steps):
+            weights = {name.removeprefix(PARAMS): array[at, member] for name, array in arrays.items()}
+            found.append(Snapshot(step, weights))
+    return sorted(found, key=lambda snapshot: snapshot.step)
+
+
+def _packs(directory: Path) -> Iterator[tuple[Path, list[int], dict[str, Shaped[np.ndarray, "snapshot member ..."]]]]:
+    """Path, steps and parameters of each pack that is not empty."""
+    for pack in _files(directory, "step-*.safetensors"):
         try:
-            arrays = _read(path)
+            if not pack.stat().st_size:
+                continue  # as a power failure may leave it
+            arrays = load_file(pack)
+            # Files of earlier versions hold the one snapshot that their name tells.
+            arrays = arrays if STEPS in arrays else {name: array[None] for name, array in arrays.items()}
+            steps = arrays.pop(STEPS, np.array([int(pack.stem.removeprefix("step-"))])).tolist()
         except FileNotFoundError:
             continue  # a run that is being written has just deleted it
-        if not arrays or any(array.ndim == 0 for array in arrays.values()):
-            raise DamagedFile(f"{path} holds no parameters of members.")
-        members = min(len(array) for array in arrays.values())
-        if not 0 <= member < members:
-            raise UsageError(f"member is {member}, but {path} has members 0 to {members - 1}.")
-        found.append(Snapshot(step, {name.removeprefix(PARAMS): array[member] for name, array in arrays.items()}))
-    return found
-
-
-def _read(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DamagedFile(f"{path} cannot be read as a snapshot: {error}.") from error
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise DamagedFile(f"{pack} cannot be read as snapshots: {error}.") from error
+        if not arrays or any(array.ndim < 2 for array in arrays.values()):
+            raise DamagedFile(f"{pack} holds no parameters of members.")
+        yield pack, steps, arrays
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:

@@ -73,8 +73,14 @@ def shipped(env_id: str) -> NativeEnvironment | None:
         return minatar(env_id)
     if env_id == "qdojo/Catch-v0":
         return _catch()
-    sized = re.fullmatch(rf"qdojo/({'|'.join(SIZED)})([1-9]\d{{0,2}})-v0", env_id)
-    return SIZED[sized[1]](int(sized[2])) if sized and int(sized[2]) in SIZES else None
+    found = sized(env_id)
+    return SIZED[found[0]](found[1]) if found else None
+
+
+def sized(env_id: str) -> tuple[str, int] | None:
+    """Return the name and the size in an id of the form of `SIZED`; None for other ids."""
+    found = re.fullmatch(rf"qdojo/({'|'.join(SIZED)})([1-9]\d{{0,2}})-v0", env_id)
+    return (found[1], int(found[2])) if found and int(found[2]) in SIZES else None
 
 
 def native(env_id: str) -> NativeEnvironment | None:

@@ -25,6 +25,11 @@ class DeepSea(NamedTuple):
     column: Int[Array, ""]
 
 
+def going_right(size: int, mapping_seed: int = MAPPING_SEED) -> Int[np.ndarray, "size size"]:
+    """The action, 0 or 1, that goes right in each cell."""
+    return np.random.RandomState(mapping_seed).binomial(1, 0.5, (size, size))
+
+
 def deep_sea(size: int, mapping_seed: int = MAPPING_SEED, name: str | None = None) -> NativeEnvironment:
     """The deep sea of `size` rows and columns; an episode has `size` steps.
 
@@ -32,7 +37,7 @@ def deep_sea(size: int, mapping_seed: int = MAPPING_SEED, name: str | None = Non
     0.99: a treasure of 1, less a cost of 0.01 / size for each step to the right. `mapping_seed` decides which action
     goes right in which cell.
     """
-    right = jnp.asarray(np.random.RandomState(mapping_seed).binomial(1, 0.5, (size, size)), jnp.int32)
+    right = jnp.asarray(going_right(size, mapping_seed), jnp.int32)
     places = jnp.arange(size)
 
     def show(state: DeepSea) -> Float[Array, "size size"]:

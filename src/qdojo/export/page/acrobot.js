@@ -1,12 +1,13 @@
 // Acrobot-v1: its physics, equal to qdojo's step for step, and how it is drawn.
 "use strict";
 
-ENVIRONMENTS["Acrobot-v1"] = {
+const ENVIRONMENT = {
   rate: 15,
   limit: 500,
   endless: false,
   actions: ["clockwise", "none", "counter"],
-  steer: [0, 1, 2],
+  keys: ["ArrowLeft", null, "ArrowRight"],
+  idle: 1,
   parts: [
     { name: "cos_1", low: -1, high: 1 },
     { name: "sin_1", low: -1, high: 1 },

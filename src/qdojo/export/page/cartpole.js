@@ -1,12 +1,12 @@
 // CartPole-v1: its physics, equal to qdojo's step for step, and how it is drawn.
 "use strict";
 
-ENVIRONMENTS["CartPole-v1"] = {
+const ENVIRONMENT = {
   rate: 50,
   limit: 500,
   endless: true,
   actions: ["left", "right"],
-  steer: [0, 1],
+  keys: ["ArrowLeft", "ArrowRight"],
   parts: [
     { name: "position", unit: "m", low: -2.4, high: 2.4 },
     { name: "velocity", unit: "m/s", low: -3, high: 3 },

@@ -1,8 +1,8 @@
 // Shapes on a canvas, colours of the theme, and small charts, shared by all parts of the page.
 "use strict";
 
-/** Environments that the page can step, by Gymnasium id; each is in a file of its own. */
-const ENVIRONMENTS = {};
+/** What the page shows. Unless it is a film, one more script has the ENVIRONMENT: its rules, and how it is drawn. */
+const DATA = JSON.parse(document.getElementById("data").textContent);
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", "Noto Sans KR", "Noto Sans CJK KR", sans-serif';
 

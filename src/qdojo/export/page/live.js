@@ -18,7 +18,7 @@ class Live {
     this.network = network;
     this.limited = !environment.endless;
     this.you = false;
-    this.yourAction = 0;
+    this.yours = environment.idle ?? 0;
     this.restart(0);
   }
 
@@ -47,6 +47,8 @@ class Live {
     this.steps = this.score = 0;
     this.over = null;
     this.shove = 0;
+    this.taken = null;
+    this.held = this.used = false;
     this.history = [];
     this.path = [];
     this.consider();
@@ -65,7 +67,22 @@ class Live {
     this.observation = this.environment.observe(this.state);
     this.thought = think(this.network, this.observation, this.memory);
     [this.choice] = greedy(this.thought.q, this.network.actions);
-    this.action = this.you ? this.yourAction : this.choice;
+    this.action = this.taken ?? (this.you ? this.yours : this.choice);
+  }
+
+  /** Take the next action, and those until `release`, whoever acts. */
+  press(action) {
+    this.taken = action;
+    this.held = true;
+    this.used = false;
+    if (this.environment.idle === undefined) this.yours = action;
+    this.consider();
+  }
+
+  release() {
+    this.held = false;
+    if (this.used) this.taken = null;
+    this.consider();
   }
 
   /** Disturb the state; the agent answers what it sees then. */
@@ -79,18 +96,19 @@ class Live {
 
   advance() {
     if (this.over) return;
-    this.action = this.you ? this.yourAction : this.choice;
-    this.history.push({ q: this.thought.q, action: this.action, pushed: false });
+    this.history.push({ q: this.thought.q, action: this.action, pushed: this.taken !== null && !this.you });
     if (this.history.length > 240) this.history.shift();
     this.path.push(this.state);
     if (this.path.length > 150) this.path.shift();
     this.before = this.state;
-    const { state, reward, terminated } = this.environment.step(this.state, this.action);
+    const { state, reward, terminated } = this.environment.step(this.state, this.action, this.random);
     this.memory = this.thought.memory;
     this.state = state;
     this.steps += 1;
     this.score += reward;
     this.shove *= 0.9;
+    this.used = true;
+    if (!this.held) this.taken = null;
     if (terminated) this.over = "ended";
     else if (this.limited && this.steps >= this.environment.limit) this.over = "limit";
     this.consider();
@@ -107,14 +125,14 @@ class Live {
   }
 }
 
-/** Undiscounted returns of greedy episodes with the environment's time limit, played at once. */
+/** Undiscounted returns of greedy episodes, played at once: as long as the environment's time limit or qdojo's bound. */
 function* measured(environment, network, episodes, seed) {
-  const random = randomOf(seed);
+  const random = randomOf(seed), limit = Math.min(environment.limit, DATA.bound);
   for (let episode = 0; episode < episodes; episode++) {
     let state = environment.reset(random), memory = freshMemory(network), score = 0;
-    for (let step = 0; step < environment.limit; step++) {
+    for (let step = 0; step < limit; step++) {
       const thought = think(network, environment.observe(state), memory);
-      const moved = environment.step(state, greedy(thought.q, network.actions)[0]);
+      const moved = environment.step(state, greedy(thought.q, network.actions)[0], random);
       memory = thought.memory;
       state = moved.state;
       score += moved.reward;

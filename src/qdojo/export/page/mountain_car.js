@@ -1,12 +1,13 @@
 // MountainCar-v0: its physics, equal to qdojo's step for step, and how it is drawn.
 "use strict";
 
-ENVIRONMENTS["MountainCar-v0"] = {
+const ENVIRONMENT = {
   rate: 30,
   limit: 200,
   endless: false,
   actions: ["left", "none", "right"],
-  steer: [0, 1, 2],
+  keys: ["ArrowLeft", null, "ArrowRight"],
+  idle: 1,
   parts: [
     { name: "position", low: -1.2, high: 0.6 },
     { name: "velocity", low: -0.07, high: 0.07 },

@@ -1,7 +1,6 @@
 // The page: its parts, its controls, and the loop that plays and draws.
 "use strict";
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 
 function element(tag, name, text) {
@@ -23,7 +22,7 @@ let playing = !calm.matches, speed = 1, owed = 0, waiting = 0;
 // The agent, its environment, and the snapshots of its training. -------------------------------------------------------
 
 const film = DATA.film !== null;
-const environment = film ? null : ENVIRONMENTS[DATA.environment];
+const environment = film ? null : ENVIRONMENT;
 const delivered = DATA.network && networkOf(DATA.network, weightsOf(DATA.weights));
 const snapshots = DATA.snapshots.map(({ step, weights }) => ({ step, network: () => networkOf(DATA.network, roundedWeightsOf(weights, DATA.weight_count)) }));
 snapshots.push({ step: DATA.delivered_step, network: () => delivered });
@@ -35,7 +34,15 @@ const partNames = () => player.parts().map(({ name }, i) => (film ? name || t("p
 const bars = new Bars($("bars"), actionNames(), colors);
 const parts = new Parts($("parts"), player.parts());
 const outcomesRange = new Range();
-const landscape = film ? null : new Landscape($("landscape"), landscapeSize());
+
+/** A button for each action that has a key or, where nothing can be pushed, for each action. */
+const SIGNS = { ArrowLeft: "◀", ArrowUp: "▲", ArrowRight: "▶", ArrowDown: "▼", " ": "␣" };
+const steers = (film ? [] : environment.keys).flatMap((key, action) => {
+  if (!key && environment.push) return [];
+  const button = Object.assign(element("button"), { type: "button", id: `act-${action}` });
+  return [{ button, action, sign: key ? SIGNS[key] : "·" }];
+});
+const landscape = film || !environment.landscape ? null : new Landscape($("landscape"), landscapeSize());
 
 /** Cells along a side of the landscape: fewer for a network that takes long. */
 function landscapeSize() {
@@ -78,8 +85,9 @@ function speak(chosen) {
     player.list($("episode"));
   } else {
     write($("limit-text"), t("limit", { n: environment.limit }));
+    write($("marks"), t(environment.push ? "pushed_note" : "taken_note"));
     const states = environment.states || environment.parts;
-    for (const id of ["across", "up"]) {
+    for (const id of landscape ? ["across", "up"] : []) {
       const before = $(id).value;
       $(id).replaceChildren(...states.map(({ name }, i) => Object.assign(element("option", "", named(name)), { value: i })));
       $(id).value = before === "" ? environment.landscape[id === "across" ? 0 : 1] : before;
@@ -87,16 +95,20 @@ function speak(chosen) {
   }
   write($("trace-name"), t(film ? "trace_film" : "trace"));
   labels();
+  drawLegend();
   redraw();
 }
 
 function labels() {
   write($("play"), t(playing ? "pause" : "play"));
   if (film) return;
-  const you = player.you;
-  write($("left"), `◀ ${t(you ? "steer_left" : "push_left")}`);
-  write($("right"), `${t(you ? "steer_right" : "push_right")} ▶`);
-  write($("hint"), t(you ? "hint_you" : "hint_agent"));
+  const pushing = environment.push && !player.you, names = pushing ? { 0: t("push_left"), [environment.keys.length - 1]: t("push_right") } : actionNames();
+  for (const { button, action, sign } of steers) write(button, `${sign} ${names[action]}`);
+  write($("hint"), t(player.you ? "hint_you" : pushing ? "hint_agent" : "hint_take"));
+}
+
+function drawLegend() {
+  if (environment && environment.legend) environment.legend($("legend"), colors);
 }
 
 function statusText() {
@@ -251,7 +263,11 @@ if (film) {
   });
 } else {
   $("limit").checked = player.limited;
-  landscape.axes(...environment.landscape);
+  $("limit").parentElement.hidden = environment.limit === Infinity;
+  $("landscape-card").hidden = !landscape;
+  $("legend").hidden = !environment.legend;
+  document.body.classList.toggle("cells", !environment.push);
+  if (landscape) landscape.axes(...environment.landscape);
   on("limit", "change", () => (player.limited = $("limit").checked));
   on("seed", "change", () => $("restart").click());
   for (const id of ["across", "up"]) {
@@ -262,7 +278,7 @@ if (film) {
   }
   document.querySelectorAll('input[name="who"]').forEach((node) => node.addEventListener("change", () => {
     player.you = node.value === "you" && node.checked;
-    player.yourAction = player.choice;
+    player.yours = environment.idle ?? player.choice;
     player.consider();
     labels();
     redraw();
@@ -284,33 +300,37 @@ if (film) {
   steering();
 }
 
-function nudge(way) {
-  if (player.you) {
-    player.yourAction = environment.steer[way < 0 ? 0 : environment.steer.length - 1];
-    player.consider();
-  } else {
+/** A key or button: it pushes to a side, or, where nothing can be pushed or you act, it takes the action. */
+function press(action) {
+  if (player.you || !environment.push) player.press(action);
+  else {
+    const way = action === 0 ? -1 : 1;
     player.push(way);
     announce(t(way < 0 ? "push_left" : "push_right"));
   }
   changed();
 }
 
-function release() {
-  if (player.you && environment.steer.length === 3) player.yourAction = environment.steer[1];
-}
-
 function steering() {
-  for (const [id, way] of [["left", -1], ["right", 1]]) {
-    on(id, "click", () => nudge(way));
-    on(id, "pointerup", release);
+  for (const { button, action } of steers) {
+    $("steering").append(button);
+    button.addEventListener("pointerdown", () => press(action));
+    for (const end of ["pointerup", "pointerleave", "pointercancel"]) button.addEventListener(end, () => player.release());
+    button.addEventListener("click", ({ detail }) => {
+      if (detail) return; // not by a pointer
+      press(action);
+      player.release();
+    });
   }
   document.addEventListener("keydown", (event) => {
-    const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key], { tagName } = event.target;
-    if (!way || tagName === "INPUT" || tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
+    const action = environment.keys.indexOf(event.key), { tagName } = event.target;
+    if (action < 0 || ["INPUT", "SELECT"].includes(tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " " && ["BUTTON", "SUMMARY"].includes(tagName)) return;
     event.preventDefault();
-    if (!event.repeat) nudge(way);
+    if (!event.repeat) press(action);
   });
-  document.addEventListener("keyup", ({ key }) => (key === "ArrowLeft" || key === "ArrowRight") && release());
+  document.addEventListener("keyup", ({ key }) => environment.keys.includes(key) && player.release());
+  if (!environment.push) return;
   on("stage", "pointerdown", (event) => {
     const { clientWidth, clientHeight } = $("stage"), from = environment.grip(player.state, clientWidth, clientHeight);
     dragged = { from, to: [event.offsetX, event.offsetY] };
@@ -360,6 +380,7 @@ function intervalOf(values) {
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   colors = themeColors();
+  drawLegend();
   changed();
 });
 addEventListener("resize", changed);
