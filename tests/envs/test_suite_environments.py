@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import qdojo
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.native import shipped
 from qdojo.envs.native.deep_sea import deep_sea
@@ -33,6 +35,14 @@ def episode(env: NativeEnvironment, actions: list[int], noise: jax.Array) -> tup
         assert bool(moved.terminated) is (at == len(actions) - 1)
         assert not moved.truncated
     return shown, rewards
+
+
+def test_another_sea_is_not_loaded_as_the_suites(tmp_path: Path) -> None:
+    """Its agent would be scored in a sea that it never saw."""
+    sea = deep_sea(4, 7)
+    run = qdojo.train(sea, steps=40, warmup_steps=8, eval_every_steps=None, final_eval_episodes=1, root=tmp_path)
+    with pytest.raises(UsageError, match=r"deep_sea\(4, 7\)"):
+        qdojo.evaluate(run.path, episodes=1)
 
 
 def test_one_path_in_a_deep_sea_pays() -> None:

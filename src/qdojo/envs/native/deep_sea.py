@@ -30,12 +30,12 @@ def going_right(size: int, mapping_seed: int = MAPPING_SEED) -> Int[np.ndarray, 
     return np.random.RandomState(mapping_seed).binomial(1, 0.5, (size, size))
 
 
-def deep_sea(size: int, mapping_seed: int = MAPPING_SEED, name: str | None = None) -> NativeEnvironment:
+def deep_sea(size: int, mapping_seed: int = MAPPING_SEED) -> NativeEnvironment:
     """The deep sea of `size` rows and columns; an episode has `size` steps.
 
     The observation is float32 [size, size] with a 1 at the diver, and zeros after the last step. The best return is
     0.99: a treasure of 1, less a cost of 0.01 / size for each step to the right. `mapping_seed` decides which action
-    goes right in which cell.
+    goes right in which cell; the id of the suite belongs to the default alone.
     """
     right = jnp.asarray(going_right(size, mapping_seed), jnp.int32)
     places = jnp.arange(size)
@@ -55,7 +55,7 @@ def deep_sea(size: int, mapping_seed: int = MAPPING_SEED, name: str | None = Non
         return after, Transition(show(after), reward, after.row == size, jnp.asarray(False))
 
     return NativeEnvironment(
-        name=name or f"qdojo/DeepSea{size}-v0",
+        name=f"qdojo/DeepSea{size}-v0" if mapping_seed == MAPPING_SEED else f"deep_sea({size}, {mapping_seed})",
         observation_shape=(size, size),
         num_actions=2,
         noise_words=0,
