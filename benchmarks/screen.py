@@ -69,24 +69,31 @@ def updates(
 
 def row_h(repeats: int) -> Iterable[Row]:
     """One update of DQN with the network of Mnih et al. (2015) and batch size 32, compared with PyTorch."""
-    ours, four, small = updates(), updates(members=4), updates(torso="der")
+    ours, four, small, halved = (
+        updates(),
+        updates(members=4),
+        updates(torso="der"),
+        updates(torso="der", shape=(42, 42)),
+    )
     products = convolving.by_products
     try:
         convolving.by_products = convolving.by_xla
         with_xla = updates()
     finally:
         convolving.by_products = products
-    one, peer, members, xla, der = [], [], [], [], []
+    one, peer, members, xla, der, der_halved = [], [], [], [], [], []
     for _ in range(repeats):
         one.append(ours())
         peer.append(min(json_of("-m", "benchmarks.screen_peers", "update", "--threads", str(n)) for n in (1, 2)))
         members.append(four() / ours())
         xla.append(with_xla() / ours())
         der.append(small() / ours())
+        der_halved.append(halved() / ours())
     yield Row("h", "update on frames, Nature, batch 32", one, "ms", "1.3 x torch", 1.3 * statistics.median(peer))
     yield Row("h", "  the same with XLA's convolution, over ours", xla, "times", "aim", 15.0, less=False)
     yield Row("h", "  four members over one", members, "times", "limit", 2.2)
     yield Row("h", "  the `der` torso over Nature", der, "times", "to see", float("inf"))
+    yield Row("h", "  the same on images of 42 x 42", der_halved, "times", "to see", float("inf"))
 
 
 def row_i(repeats: int) -> Iterable[Row]:

@@ -16,7 +16,7 @@ from qdojo.types import Clock, Report
 
 DIAGNOSE = int.from_bytes(b"diagnose")
 """Name of the stream of random words."""
-EVERY_UPDATES = 1_000
+EVERY_UPDATES = 2_000
 """Diagnoses are at least this many gradient steps apart, so that they take less than 2 % of the time of training."""
 
 
