@@ -20,6 +20,7 @@ from qdojo.export.html import page
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+PARTS = ("sizes", "errors", "scores")
 AGENTS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {},
     "Acrobot-v1": {},
@@ -54,6 +55,7 @@ def opened(browser: Any, path: Path) -> Any:
 
 
 def told_size(name: str, path: Path) -> str:
+    """The line of one page's size."""
     return f"size   {name:30} {path.stat().st_size:10,} bytes"
 
 
@@ -81,8 +83,10 @@ def scores(browser: Any, path: Path, name: str) -> str:
 def main() -> None:
     """Measure the named parts and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="sizes,errors,scores", help="what to measure")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
     parts = parser.parse_args().parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; --help lists all")
     with tempfile.TemporaryDirectory() as name, browser() as running:
         folder, asked = Path(name), {"sizes", "scores"} & set(parts)
         for env, settings in AGENTS.items() if asked else ():

@@ -93,6 +93,18 @@ def test_a_pack_is_written_again_without_what_is_deleted(tmp_path: Path) -> None
     assert list((tmp_path / "snapshots").iterdir()) == [history.path_of(tmp_path, 0)]
 
 
+def test_only_packs_that_are_written_again_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack may have 64 MiB."""
+    for first in (0, 20, 40):
+        history.write(history.path_of(tmp_path, first), [first, first + 10], {"params/a": np.zeros((2, 1, 1))})
+    read, load = [], history.load_file
+    monkeypatch.setattr(history, "load_file", lambda pack: (read.append(pack), load(pack))[1])
+    assert history.steps(tmp_path) == [0, 10, 20, 30, 40, 50]
+    history.delete(tmp_path, {0, 40, 50})
+    assert read == [history.path_of(tmp_path, 0)]
+    assert history.steps(tmp_path) == [10, 20, 30]
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(arrays: Any, path: Path) -> None:
         path.write_bytes(b"half")

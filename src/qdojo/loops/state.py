@@ -209,6 +209,7 @@ def count(
 
 LEVEL = "xla_backend_optimization_level"
 QUICK: dict[str, str | bool] = {LEVEL: "1"}
+"""Options of XLA for programs that are compiled quickly; a level in XLA_FLAGS goes before it."""
 
 
 class Programs:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from qdojo.errors import DamagedFile, UsageError
@@ -82,13 +82,13 @@ def path_of(directory: Path, step: int) -> Path:
 
 def steps(directory: Path) -> list[int]:
     """Steps of all snapshots in a run directory, in ascending order. Raises DamagedFile if a pack cannot be read."""
-    return sorted(step for _, steps, _ in _packs(directory) for step in steps)
+    return sorted(step for _, steps in _packs(directory) for step in steps)
 
 
 def size_in_bytes(directory: Path) -> int:
     """Bytes of the parameters of all members in a snapshot; 0 if there is none. Raises DamagedFile if a pack cannot be
     read."""
-    sizes = (sum(array[0].nbytes for array in arrays.values()) for _, _, arrays in _packs(directory))
+    sizes = (sum(array[0].nbytes for array in _parameters(pack).values()) for pack, _ in _packs(directory))
     return next(sizes, 0)
 
 
@@ -112,12 +112,13 @@ def write(pack: Path, steps: Sequence[int], arrays: Mapping[str, Shaped[np.ndarr
 
 def delete(directory: Path, unwanted: Container[int]) -> None:
     """Delete the snapshots at these steps: packs that hold others too are written again without them."""
-    for pack, steps, arrays in _packs(directory):
+    for pack, steps in _packs(directory):
         left = [at for at, step in enumerate(steps) if step not in unwanted]
         if not left:
             pack.unlink(missing_ok=True)
         elif len(left) < len(steps):
-            write(pack, [steps[at] for at in left], {name: array[left] for name, array in arrays.items()})
+            arrays = {name: array[left] for name, array in _parameters(pack).items()}
+            write(pack, [steps[at] for at in left], arrays)
 
 
 def truncate(directory: Path, after_step: int) -> None:
@@ -133,7 +134,11 @@ def snapshots(directory: Path, member: int = 0) -> list[Snapshot]:
     Raises UsageError if the run has no such member, DamagedFile if a pack cannot be read.
     """
     found = []
-    for pack, steps, arrays in _packs(directory):
+    for pack, steps in _packs(directory):
+        try:
+            arrays = _parameters(pack)
+        except FileNotFoundError:
+            continue  # a run that is being written has just deleted it
         members = min(array.shape[1] for array in arrays.values())
         if not 0 <= member < members:
             raise UsageError(f"member is {member}, but {pack} has members 0 to {members - 1}.")
@@ -143,23 +148,45 @@ def snapshots(directory: Path, member: int = 0) -> list[Snapshot]:
     return sorted(found, key=lambda snapshot: snapshot.step)
 
 
-def _packs(directory: Path) -> Iterator[tuple[Path, list[int], dict[str, Shaped[np.ndarray, "snapshot member ..."]]]]:
-    """Path, steps and parameters of each pack that is not empty."""
+def _packs(directory: Path) -> Iterator[tuple[Path, list[int]]]:
+    """Path and steps of each pack that is not empty. Its parameters, which may be many, are not read."""
     for pack in _files(directory, "step-*.safetensors"):
         try:
             if not pack.stat().st_size:
                 continue  # as a power failure may leave it
-            arrays = load_file(pack)
-            # Files of earlier versions hold the one snapshot that their name tells.
-            arrays = arrays if STEPS in arrays else {name: array[None] for name, array in arrays.items()}
-            steps = arrays.pop(STEPS, np.array([int(pack.stem.removeprefix("step-"))])).tolist()
+            with _read(pack), safe_open(pack, framework="np") as file:
+                held = file.get_tensor(STEPS).tolist() if STEPS in file.keys() else [_first_step(pack)]  # noqa: SIM118
         except FileNotFoundError:
             continue  # a run that is being written has just deleted it
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise DamagedFile(f"{pack} cannot be read as snapshots: {error}.") from error
-        if not arrays or any(array.ndim < 2 for array in arrays.values()):
-            raise DamagedFile(f"{pack} holds no parameters of members.")
-        yield pack, steps, arrays
+        yield pack, held
+
+
+def _first_step(pack: Path) -> int:
+    """The step in its name: files of earlier versions hold this one snapshot alone."""
+    return int(pack.stem.removeprefix("step-"))
+
+
+def _parameters(pack: Path) -> dict[str, Shaped[np.ndarray, "snapshot member ..."]]:
+    with _read(pack):
+        arrays = load_file(pack)
+    if STEPS in arrays:
+        del arrays[STEPS]
+    else:
+        arrays = {name: array[None] for name, array in arrays.items()}
+    if not arrays or any(array.ndim < 2 for array in arrays.values()):
+        raise DamagedFile(f"{pack} holds no parameters of members.")
+    return arrays
+
+
+@contextlib.contextmanager
+def _read(pack: Path) -> Iterator[None]:
+    """Raise DamagedFile if the pack cannot be read, but FileNotFoundError if it is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DamagedFile(f"{pack} cannot be read as snapshots: {error}.") from error
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:

@@ -19,7 +19,7 @@ class MemoryChain(NamedTuple):
     bit: Int[Array, ""]
 
 
-def memory_chain(length: int, name: str | None = None) -> NativeEnvironment:
+def memory_chain(length: int) -> NativeEnvironment:
     """A chain of `length` steps. The last action pays 1 if it equals the bit, and -1 otherwise; all others pay 0.
 
     The observation is float32 [3]: the share of the time that is left, a query, which is always 0 as there is only one
@@ -41,7 +41,7 @@ def memory_chain(length: int, name: str | None = None) -> NativeEnvironment:
         return after, Transition(show(after), reward, over, jnp.asarray(False))
 
     return NativeEnvironment(
-        name=name or f"qdojo/MemoryChain{length}-v0",
+        name=f"qdojo/MemoryChain{length}-v0",
         observation_shape=(3,),
         num_actions=2,
         noise_words=1,
