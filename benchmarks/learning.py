@@ -54,7 +54,8 @@ STUDIES |= {
 
 
 STUDIES |= {
-    f"minatar-{name.lower()}": Study(f"MinAtar/{name}-v1", 5, {}, "default agent, 1,000,000 steps") for name in MODULES
+    f"minatar-{name.lower()}": Study(f"MinAtar/{name}-v1", 5, {"preset": "pqn"}, "pqn, 5,000,000 steps")
+    for name in MODULES
 }
 STUDIES["minatar-breakout-short"] = Study(
     "MinAtar/Breakout-v1",

@@ -24,6 +24,10 @@ from qdojo.tape.ring import Tape, newest, take
 from qdojo.types import Actor, Agent, Clock, Diagnosis, Metrics, Observation, Params, Words
 
 
+AT_ONCE = 256
+"""Observations that a learning phase values at once: the layers of more of them leave a processor's cache."""
+
+
 class PqnHyper(NamedTuple):
     """Numeric settings. They are part of the state rather than compiled in, so members may differ in them."""
 
@@ -195,7 +199,8 @@ def read(network: Network, params: Params, tape: Tape, rollout: int, hyper: PqnH
     if frames > 1:
         stacks = jax.vmap(jax.vmap(windows.seen, in_axes=(None, 0, 0, None)), in_axes=(None, 0, 0, None))
         observation = stacks(tape, jnp.minimum(age, tape.size - 1), env, frames)
-    q = jax.vmap(jax.vmap(network.apply, in_axes=(None, 0)), in_axes=(None, 0))(params, observation)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), observation)
+    q = jax.lax.map(lambda seen: network.apply(params, seen), flat, batch_size=AT_ONCE)
     # The branches of a MultiDiscrete action share one value, their mean (Tavakoli et al., 2018, equation 6).
     value = jnp.mean(jax.vmap(greedy_value)(q.reshape(-1, q.shape[-1])).reshape(*age.shape, -1), axis=-1)
     target = jax.vmap(lambda_return, in_axes=(1, 1, 1, 1, None), out_axes=1)(
