@@ -27,7 +27,7 @@ from qdojo.build.beginning import Beginning, beginning
 from qdojo.build.declared import Check, Export, checks, exports
 from qdojo.build.diagnosing import diagnosed, examined
 from qdojo.build.images import check_images
-from qdojo.build.memory import capacity_rows, check_memory
+from qdojo.build.memory import at_once, capacity_rows, check_memory
 from qdojo.build.named import named
 from qdojo.build.numbers import member_numbers, pqn_numbers, replay_numbers
 from qdojo.build.opening import description
@@ -273,7 +273,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, numbers: 
     }
     playing: DeviceLoop | HostLoop
     if environment is not None:
-        playing = DeviceLoop(environment, agent, rhythm, **size)
+        playing = DeviceLoop(environment, agent, rhythm, at_once=at_once(config, observation, agent), **size)
     else:
         playing = HostLoop(
             vector_opener(config, spec, spaces),

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
+from qdojo.loops.blocks import WHOLE, Blocks
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, learn
@@ -32,6 +33,7 @@ from qdojo.loops.state import (
     renewed,
     streams,
 )
+from qdojo.tape import ring
 from qdojo.types import Agent, AnyArray, Clock, Params, Report, Step
 
 
@@ -43,6 +45,10 @@ class ChunkLog(NamedTuple):
     ended: Bool[AnyArray, "*cycles rows member env"]
     metrics: dict[str, Float[Array, "*cycles member"]]
     learned: Bool[Array, "*cycles"]
+
+
+BLOCK_AXES = AXES._replace(tape=ring.AXES._replace(words=WHOLE))  # type: ignore[arg-type]
+"""Member axes of the state, as `Blocks` reads them. The tape is not cut, which would copy it."""
 
 
 class DeviceLoop:
@@ -66,17 +72,20 @@ class DeviceLoop:
         distinct_seeds: int | None = None,
         clip_rewards: bool = False,
         shards: int = 1,
+        at_once: int | None = None,
     ) -> None:
         """A chunk has `cycles` cycles, and one report covers a chunk; `capacity_rows` is the length of the tape.
 
         `numbers` are the `agent.init` arguments of the members, `[member]`, if they differ; else None.
-        `clip_rewards` is as for `HostLoop`; `shards` is the largest number of devices that share the members.
+        `clip_rewards` is as for `HostLoop`; `shards` is the largest number of devices that share the members, and
+        `at_once` that of the members of a shard that learn at once: by default all.
         """
         self.environment, self.agent, self.rhythm = environment, agent, rhythm
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles, self.clip_rewards = capacity_rows, cycles, clip_rewards
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs, self.shards, self.axes = Programs(), Shards(members, shards), AXES
+        self.blocks = Blocks(self.shards.each, at_once or members)
         # `jit` lets the chunk and its log share one trace; with `inline=True` the program stays the same.
         self._traced_cycle = jax.jit(self._cycle, inline=True)
         self.evaluator = DeviceEvaluator(environment, agent, seed, self.shards, self.programs, distinct_seeds)
@@ -196,14 +205,18 @@ class DeviceLoop:
 
         The words are drawn once per chunk. If they were drawn here, every stretch of the chunk would draw all of them.
         """
-        collecting, learning = words
 
-        def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
-            state, log = carry
-            state, row = self._traced_cycle(state, collecting[i], learning[i])
-            return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
+        def cycles(
+            carry: tuple[TrainState, ChunkLog], collecting: UInt32[Array, "..."], learning: UInt32[Array, "..."]
+        ) -> tuple[TrainState, ChunkLog]:
+            def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+                state, log = carry
+                state, row = self._traced_cycle(state, collecting[i], learning[i])
+                return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
 
-        return jax.lax.fori_loop(start, stop, cycle, (state, log))
+            return jax.lax.fori_loop(start, stop, cycle, carry)
+
+        return self.blocks.over(cycles, (BLOCK_AXES, self.log_axes), (2, 2))((state, log), *words)
 
     def _cycle(
         self, state: TrainState, acting: UInt32[Array, "..."], learning: UInt32[Array, "..."]

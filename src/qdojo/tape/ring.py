@@ -91,9 +91,11 @@ def _others(step: Step) -> list[Any]:
 
 
 def write(tape: Tape, block: Step) -> Tape:
-    """Put a block of `[time, member, env]` rows at the head. The capacity must be a multiple of the block's length."""
-    start = tape.written % tape.capacity
-    words = jax.lax.dynamic_update_slice_in_dim(jnp.asarray(tape.words), pack(block), start, 0)
+    """Put a block of `[time, member, env]` rows of the reading members at the head. The capacity must be a multiple of
+    the block's length, and the reading members must be neighbours."""
+    words, new = jnp.asarray(tape.words), pack(block)
+    member = tape.member[0] if new.shape[1] < words.shape[1] else 0
+    words = jax.lax.dynamic_update_slice(words, new, (tape.written % tape.capacity, member, 0, 0))
     return tape._replace(words=words, written=tape.written + block.reward.shape[0])
 
 
