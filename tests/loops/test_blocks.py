@@ -9,8 +9,81 @@ import numpy as np
 import pytest
 from probes.training import device_loop, small_agent, small_network
 
+from qdojo.build.training import build
+from qdojo.config import make_config
 from qdojo.envs.native.cartpole import CARTPOLE
 from qdojo.loops.blocks import WHOLE, Blocks
+from qdojo.loops.device import DeviceLoop
 from qdojo.loops.learning import Rhythm
 
 MEMBERS, ENVS, CAPACITY = 6, 2, 40
+
+
+def loop(at_once: int | None, **settings: Any) -> Any:
+    agent = small_agent(small_network(4))
+    defaults = {"capacity_rows": CAPACITY, "cycles": 10, "rhythm": Rhythm(rows=2, updates=2, warmup_rows=8)}
+    return device_loop(CARTPOLE, agent, members=MEMBERS, envs=ENVS, at_once=at_once, **defaults | settings)
+
+
+@pytest.mark.parametrize(("most", "size"), [(1, 1), (2, 2), (4, 3), (5, 3), (6, 6), (9, 6)])
+def test_blocks_are_of_equal_size_and_at_most_as_large_as_asked(most: int, size: int) -> None:
+    blocks = Blocks(MEMBERS, most)
+    assert (blocks.size, blocks.count) == (size, MEMBERS // size)
+
+
+def test_a_block_changes_its_own_members_and_what_has_no_axis_enters_all_blocks_alike() -> None:
+    def step(carry: Any, given: Any) -> Any:
+        clock, own, shared, member = carry
+        return clock + 1, own + given + clock, shared.at[member].add(10 * own), member
+
+    axes = (None, 0, WHOLE, 0)
+    member = jnp.arange(MEMBERS)
+    carry, given = (jnp.int32(5), member * 100, jnp.zeros(MEMBERS, jnp.int32), member), member[None]
+    expected = step(carry, given[0])
+    split = Blocks(MEMBERS, 2).over(lambda carry, given: step(carry, given[0]), axes, (1,))
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(split)(carry, given), expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_members_in_blocks_learn_what_they_would_all_at_once(at_once: int) -> None:
+    """The ring is written twice over, and every member acts, learns and ends episodes."""
+    ends = []
+    for each in (None, at_once):
+        playing = loop(each)
+        run = playing.run(playing.init())
+        episodes = [episode for _ in range(3) for episode in next(run)[1].episodes]
+        state, report = next(run)
+        ends.append((jax.tree.map(np.array, state), report.metrics, episodes))
+    (whole, metrics, episodes), (split, in_blocks, counted) = ends
+    assert counted == episodes
+    assert {episode.member for episode in episodes} == set(range(MEMBERS))
+    assert int(split.clock.updates) == int(whole.clock.updates) > 0
+    assert int(split.tape.written) == 80 == 2 * CAPACITY
+    np.testing.assert_array_equal(split.tape.words, whole.tape.words)
+    np.testing.assert_array_equal(split.tape.member, whole.tape.member)
+    for a, b in ((split.agents, whole.agents), (in_blocks, metrics)):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
+
+
+def test_no_block_copies_the_tape() -> None:
+    playing = loop(2, capacity_rows=7918)
+    next(playing.run(playing.init()))
+    program = playing.programs.compiled("chunk", loop).as_text()
+    made = re.findall(r"= (\w+\[7918,[\d,]*\])\S* ([\w-]+)\(", program)
+    assert {operation for _, operation in made} >= {"parameter", "dynamic-update-slice"}
+    harmless = {"parameter", "get-tuple-element", "bitcast", "fusion", "dynamic-update-slice", "call"}
+    assert {operation for _, operation in made} <= harmless
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"hidden": (24, 24), "batch_size": 32}, 32),
+        ({"hidden": (120, 84), "batch_size": 128}, 4),
+        ({"hidden": (512, 512), "batch_size": 128}, 1),
+    ],
+)
+def test_a_run_chooses_blocks_by_the_bytes_of_an_update(settings: dict[str, Any], size: int) -> None:
+    made = build(make_config("CartPole-v1", "dqn", loop="device", seeds=64, shards=1, capacity_steps=4_000, **settings))
+    assert isinstance(made.loop, DeviceLoop)
+    assert made.loop.blocks.size == size

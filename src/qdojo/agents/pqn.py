@@ -23,7 +23,6 @@ from qdojo.tape import windows
 from qdojo.tape.ring import Tape, newest, take
 from qdojo.types import Actor, Agent, Clock, Diagnosis, Metrics, Observation, Params, Words
 
-
 AT_ONCE = 256
 """Observations that a learning phase values at once: the layers of more of them leave a processor's cache."""
 

@@ -6,8 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-WHOLE = "whole"
+from qdojo.loops.state import AXES
+from qdojo.tape import ring
+
+WHOLE: Any = "whole"
 """In place of an axis: every block gets the whole array, of which it changes only what belongs to its own members."""
+BLOCK_AXES = AXES._replace(tape=ring.AXES._replace(words=WHOLE))
+"""Member axes of the training state. The tape is not cut, which would copy it."""
 
 
 class Blocks:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
-from qdojo.loops.blocks import WHOLE, Blocks
+from qdojo.loops.blocks import BLOCK_AXES, Blocks
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, learn
@@ -33,7 +33,6 @@ from qdojo.loops.state import (
     renewed,
     streams,
 )
-from qdojo.tape import ring
 from qdojo.types import Agent, AnyArray, Clock, Params, Report, Step
 
 
@@ -45,10 +44,6 @@ class ChunkLog(NamedTuple):
     ended: Bool[AnyArray, "*cycles rows member env"]
     metrics: dict[str, Float[Array, "*cycles member"]]
     learned: Bool[Array, "*cycles"]
-
-
-BLOCK_AXES = AXES._replace(tape=ring.AXES._replace(words=WHOLE))  # type: ignore[arg-type]
-"""Member axes of the state, as `Blocks` reads them. The tape is not cut, which would copy it."""
 
 
 class DeviceLoop:
