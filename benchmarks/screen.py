@@ -69,31 +69,28 @@ def updates(
 
 def row_h(repeats: int) -> Iterable[Row]:
     """One update of DQN with the network of Mnih et al. (2015) and batch size 32, compared with PyTorch."""
-    ours, four, small, halved = (
-        updates(),
-        updates(members=4),
-        updates(torso="der"),
-        updates(torso="der", shape=(42, 42)),
-    )
+    ours, infinite = updates(), float("inf")
     products = convolving.by_products
     try:
         convolving.by_products = convolving.by_xla
         with_xla = updates()
     finally:
         convolving.by_products = products
-    one, peer, members, xla, der, der_halved = [], [], [], [], [], []
+    compared = (
+        ("the same with XLA's convolution, over ours", with_xla, ("aim", 15.0, False)),
+        ("four members over one", updates(members=4), ("limit", 2.2, True)),
+        ("the `der` torso over Nature", updates(torso="der"), ("to see", infinite, True)),
+        ("the same on images of 42 x 42", updates(torso="der", shape=(42, 42)), ("to see", infinite, True)),
+    )
+    one, peer, ratios = [], [], [[] for _ in compared]
     for _ in range(repeats):
         one.append(ours())
         peer.append(min(json_of("-m", "benchmarks.screen_peers", "update", "--threads", str(n)) for n in (1, 2)))
-        members.append(four() / ours())
-        xla.append(with_xla() / ours())
-        der.append(small() / ours())
-        der_halved.append(halved() / ours())
+        for found, (_, other, _) in zip(ratios, compared, strict=True):
+            found.append(other() / ours())
     yield Row("h", "update on frames, Nature, batch 32", one, "ms", "1.3 x torch", 1.3 * statistics.median(peer))
-    yield Row("h", "  the same with XLA's convolution, over ours", xla, "times", "aim", 15.0, less=False)
-    yield Row("h", "  four members over one", members, "times", "limit", 2.2)
-    yield Row("h", "  the `der` torso over Nature", der, "times", "to see", float("inf"))
-    yield Row("h", "  the same on images of 42 x 42", der_halved, "times", "to see", float("inf"))
+    for found, (what, _, bound) in zip(ratios, compared, strict=True):
+        yield Row("h", f"  {what}", found, "times", *bound)
 
 
 def row_i(repeats: int) -> Iterable[Row]:

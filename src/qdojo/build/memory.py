@@ -22,7 +22,7 @@ MEMORY_SHARE = 0.8
 """Fraction of the free memory that a run may use."""
 CACHED_BYTES = 2_800_000
 """Bytes that one core's updates may read and write without leaving its cache, found by measuring: with larger blocks of
-members, each update takes longer (`python -m benchmarks.speed --rows m`)."""
+members, each update takes longer (`docs/performance.md`)."""
 LARGE_WEIGHTS = 20_000_000
 """Weights per member from which an update takes seconds on a CPU. The networks in the papers have up to 7 million."""
 CONTROL_GROUPS = (
