@@ -1,18 +1,23 @@
 """Make the pictures of an agent's page: `docs/images/agent.gif`, in which a trained agent thinks and is pushed, and the
 screenshots on `docs/agent_page.md`.
 
-python docs/make_film.py
+python docs/make_film.py [RUN]
 
-It trains on CartPole-v1 and plays in the exported page, in Chromium by Playwright (`pip install '.[test]'`).
+It trains on CartPole-v1 and plays in the exported page, in Chromium by Playwright (`pip install '.[test]'`). With the
+run of an agent that plays Pong, it makes only `docs/images/pong.gif`.
 """
 
 import io
+import itertools
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -42,6 +47,8 @@ BREAKOUT_PLAYED = """for (let seed = 0; player.steps < 30; seed++) {
   player.restart(seed);
   for (let step = 0; step < 30; step++) player.advance();
 }"""
+GAME = slice(4_100, 5_200, 4)
+"""Frames of a game in its film: 18 seconds after the first minute, one frame per agent step."""
 LAYOUT = """
 body { max-width: none; margin: 0; padding: 12px; background: var(--card); }
 header, footer, .controls, #hint, #training-card, #about-card, #inside-card, #sees, .card h2, #landscape-note,
@@ -125,7 +132,31 @@ def still(browser: Any, page: Path, name: str, width: int, theme: str, script: s
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 
+def game(run: str) -> None:
+    """Write the film of the agent of a run on an Atari game, at the speed of the game."""
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "game.mp4"
+        command = (sys.executable, "-m", "qdojo", "watch", run, "--record", str(video), "--episodes", "1")
+        subprocess.run(command, check=True)
+        frames = imageio_ffmpeg.read_frames(str(video))
+        width, height = next(frames)["size"]
+        images = [
+            Image.frombytes("RGB", (width, height), frame).resize((2 * width, 2 * height), Image.Resampling.NEAREST)
+            for frame in itertools.islice(frames, GAME.start, GAME.stop, GAME.step)
+        ]
+        frames.close()
+    palette = images[0].quantize(32, dither=Image.Dither.NONE)
+    shown = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    target = IMAGES / "pong.gif"
+    duration = 1000 * GAME.step // 60
+    shown[0].save(target, save_all=True, append_images=shown[1:], duration=duration, loop=0, optimize=True)
+    print(f"{target}: {len(shown)} frames, {target.stat().st_size:,} bytes")
+
+
 def main() -> None:
+    if len(sys.argv) > 1:
+        game(sys.argv[1])
+        return
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as running:
         page = qdojo.train("CartPole-v1", root=folder, progress=False).page(Path(folder) / "agent.html")
         browser = chromium(running)
