@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from qdojo.loops.sharding import mapped
 from qdojo.loops.state import AXES
 from qdojo.tape import ring
 
@@ -46,16 +47,9 @@ class Blocks:
                         return own
                     return jax.lax.dynamic_update_slice_in_dim(all_members, own, first, axis)
 
-                parts = _mapped(cut, given_axes, given, given)
-                return _mapped(entered, carry_axes, changed, function(_mapped(cut, carry_axes, carry, changed), *parts))
+                parts = mapped(cut, given_axes, given, given)
+                return mapped(entered, carry_axes, changed, function(mapped(cut, carry_axes, carry, changed), *parts))
 
             return jax.lax.fori_loop(0, self.count, block, jax.tree.map(jnp.asarray, carry))
 
         return all_blocks
-
-
-def _mapped(function: Callable[..., Any], axes: Any, *trees: Any) -> Any:
-    def below(axis: Any, *parts: Any) -> Any:
-        return jax.tree.map(lambda *leaves: function(axis, *leaves), *parts)
-
-    return jax.tree.map(below, axes, *trees, is_leaf=lambda axis: axis is None)

@@ -75,7 +75,7 @@ class Shards:
         def leaf(axis: int | None, like: Any) -> Any:
             return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=NamedSharding(mesh, _spec(axis)))
 
-        return _mapped(leaf, axes, template)
+        return mapped(leaf, axes, template)
 
     def placed(self, tree: Any, axes: Any) -> Any:
         """Arrays of all members, on the host or on any device, on the devices of their shards."""
@@ -86,13 +86,13 @@ class Shards:
         def leaf(axis: int | None, array: Any) -> Any:
             return jax.device_put(array, NamedSharding(mesh, _spec(axis)))
 
-        return _mapped(leaf, axes, self.filled(tree, axes))
+        return mapped(leaf, axes, self.filled(tree, axes))
 
     def filled(self, tree: Any, axes: Any) -> Any:
         """Arrays of all members on the host, with the last member repeated in the slots that are left."""
         if self.slots == self.members:
             return tree
-        return _mapped(lambda axis, array: array if axis is None else repeated(array, axis, self.slots), axes, tree)
+        return mapped(lambda axis, array: array if axis is None else repeated(array, axis, self.slots), axes, tree)
 
     def cut(self, tree: Any, axes: Any) -> Any:
         """Arrays without the copies of the last member; on the host if there are any, else unchanged."""
@@ -103,7 +103,7 @@ class Shards:
             host = np.asarray(array)
             return host if axis is None else host[(slice(None),) * axis + (slice(self.members),)]
 
-        return _mapped(leaf, axes, tree)
+        return mapped(leaf, axes, tree)
 
     def gathered(self, tree: Any) -> Any:
         """Arrays `[member, ...]` on the first device, for calls so short that waking the other devices costs more."""
@@ -120,11 +120,13 @@ def repeated(array: Any, axis: int, size: int) -> Any:
     return np.take(host, np.minimum(np.arange(size), host.shape[axis] - 1), axis)
 
 
-def _mapped(function: Callable[[Any, Any], Any], axes: Any, tree: Any) -> Any:
-    def below(axis: int | None, part: Any) -> Any:
-        return jax.tree.map(lambda leaf: function(axis, leaf), part)
+def mapped(function: Callable[..., Any], axes: Any, *trees: Any) -> Any:
+    """`function(axis, leaf, ...)` of the leaves of trees of equal structure; `axes` has the axis of each leaf."""
 
-    return jax.tree.map(below, axes, tree, is_leaf=lambda axis: axis is None)
+    def below(axis: Any, *parts: Any) -> Any:
+        return jax.tree.map(lambda *leaves: function(axis, *leaves), *parts)
+
+    return jax.tree.map(below, axes, *trees, is_leaf=lambda axis: axis is None)
 
 
 def _specs(axes: Any) -> Any:
