@@ -54,9 +54,9 @@ def on_host(rhythm: Rhythm, env: Any = Timed) -> Any:
     return host_loop(env, AGENT(), rhythm=rhythm, capacity_rows=60, cycles=5)
 
 
-def on_device(rhythm: Rhythm) -> Any:
+def on_device(rhythm: Rhythm, **settings: Any) -> Any:
     environment = probe("timed", shows_time, constantly(1 / 3), terminate_after=5, truncate_after=9)
-    return device_loop(environment, AGENT(), rhythm=rhythm, capacity_rows=60, cycles=5)
+    return device_loop(environment, AGENT(), rhythm=rhythm, capacity_rows=60, cycles=5, **settings)
 
 
 def logged() -> Step:
@@ -93,6 +93,7 @@ LOOPS = {
     "host": functools.partial(on_host, SLOW),
     "host-overlapped": functools.partial(on_host, OVERLAPPED),
     "device": functools.partial(on_device, SLOW),
+    "device-blocks": functools.partial(on_device, SLOW, members=4, at_once=2),
     "offline": functools.partial(offline, SLOW),
 }
 
