@@ -60,7 +60,9 @@ STUDIES |= {
 
 
 STUDIES |= {
-    f"minatar-{name.lower()}": Study(f"MinAtar/{name}-v1", 5, {"preset": "pqn"}, "pqn, 5,000,000 steps", cut=1_000)
+    f"minatar-{name.lower()}": Study(
+        f"MinAtar/{name}-v1", 5, {"preset": "pqn"}, "pqn, 5,000,000 steps", cut=None if name == "Freeway" else 1_000
+    )
     for name in MODULES
 }
 STUDIES["minatar-breakout-short"] = Study(
