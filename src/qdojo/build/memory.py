@@ -22,7 +22,7 @@ MEMORY_SHARE = 0.8
 """Fraction of the free memory that a run may use."""
 CACHED_BYTES = 2_800_000
 """Bytes that one core's updates may read and write without leaving its cache, found by measuring: with larger blocks of
-members, each update takes longer (`docs/performance.md`)."""
+members, each update takes longer."""
 LARGE_WEIGHTS = 20_000_000
 """Weights per member from which an update takes seconds on a CPU. The networks in the papers have up to 7 million."""
 CONTROL_GROUPS = (
@@ -133,11 +133,10 @@ def at_once(config: Config, observation: Any, agent: Agent) -> int:
     """
     if jax.default_backend() != "cpu":
         return config.members
-    params = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0))).params
     layers = sum(config.hidden) + config.frame_stack * sum(math.prod(x.shape) for x in jax.tree.leaves(observation))
     minibatch = config.num_envs * config.rows_per_cycle // config.minibatches
     examples = minibatch if config.agent == "pqn" else config.batch_size
-    return max(1, CACHED_BYTES // (6 * _bytes(params) + 4 * 4 * examples * layers))
+    return max(1, CACHED_BYTES // (4 * (6 * weights(agent) + 4 * examples * layers)))
 
 
 def _of(every: Needed, config: Config, members: int, copies: int) -> Needed:
