@@ -85,7 +85,6 @@ def test_what_btr_has_for_pictures_is_idle_elsewhere() -> None:
         (box(4), {"torso": "impala"}, "torso is 'impala', but observations of shape (4,) are not images"),
         (spaces.Discrete(4), {"torso": "nature"}, "torso is 'nature', but observations of shape (4,) are not images"),
         (box(9, 9), {"torso": "nature"}, "an image of 9 x 9 is too small"),
-        (box(9, 9), {"normalize_observations": True}, "does not normalise images"),
         (box(4), {"spectral_norm": True}, "spectral_norm is set, but nothing reads it with torso='dense'"),
         (box(4), {"torso_width": 2}, "torso_width is set, but nothing reads it with torso='dense'"),
     ],

@@ -63,6 +63,32 @@ def test_statistics_are_part_of_the_parameters_but_get_no_gradient(is_noisy: boo
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(slope.hidden))
 
 
+IMAGES = Design((6, 6, 2), 4, (8,), layer_norm=True, normalized=True, scale=255, torso="der")
+
+
+def test_each_pixel_has_its_own_mean_and_what_never_moves_is_not_seen() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 2)).astype(np.uint8)
+    images[:, 0] = 90
+    params = observed(jax.jit(mlp(IMAGES).init)(KEY), jnp.asarray(images))
+    np.testing.assert_allclose(params.inputs.statistics.mean, (images / 255.0).reshape(50, -1).mean(axis=0), atol=1e-5)
+    brighter = images.copy()
+    brighter[:, 0] = 200
+    moved = observed(jax.jit(mlp(IMAGES).init)(KEY), jnp.asarray(brighter))
+    apply = jax.jit(jax.vmap(mlp(IMAGES).apply, in_axes=(None, 0)))
+    np.testing.assert_allclose(apply(params, images), apply(moved, brighter), atol=1e-5)
+    assert not np.allclose(apply(params, images), apply(params, brighter), atol=1e-2)
+
+
+def test_a_pixel_that_hardly_ever_changes_does_not_drown_the_others() -> None:
+    images = np.full((1_000, 6, 6, 2), 100, np.uint8)
+    images[0, 3, 3, 0] = 255
+    statistics = observed(jax.jit(mlp(IMAGES).init)(KEY), jnp.asarray(images)).inputs.statistics
+    pixel = np.zeros(72, np.float32) + 100 / 255
+    # One level of 255, a fifth of the least deviation.
+    np.testing.assert_allclose(statistics(jnp.asarray(pixel + 1 / 255))[0], 0.2, rtol=0.05)
+    np.testing.assert_allclose(statistics(jnp.asarray(pixel + 155 / 255))[0], MOST_DEVIATIONS)
+
+
 def test_sequences_of_masked_observations_are_seen_too() -> None:
     seen = Masked(jnp.ones((2, 5, 3)), jnp.ones((2, 5, 4), bool))
     assert observed(jax.jit(mlp(NORMALIZED).init)(KEY), seen).inputs.statistics.count == 10

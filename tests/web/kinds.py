@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[spaces.Space[Any], spaces.Space[Any], dict[str, Any]]] = 
     "gru, rescaled values": (VECTOR, THREE, {"preset": "r2d2", "recurrent": "gru"}),
     "recurrent iqn": (VECTOR, THREE, {"preset": "iqn", "recurrent": "lstm", "iqn_acting_fractions": 8}),
     "nature, stacked": (PICTURE, THREE, {"torso": "nature", "torso_width": 0.25, "frame_stack": 2}),
+    "nature, normalised": (PICTURE, THREE, {"torso": "nature", "torso_width": 0.25, "normalize_observations": True}),
     "der": (PICTURE, THREE, {"torso": "der", "torso_width": 0.25}),
     "minatar": (BOARD, THREE, {"torso": "minatar"}),
     "impala, channels first": (PLANES, THREE, {"torso": "impala", "torso_width": 0.25, "spectral_norm": True}),

@@ -117,11 +117,6 @@ def torso_kind(config: Config, spaces: Spaces) -> Kind:
             f"torso is {torso!r}, but observations of shape {shape} are not images, which have two or three axes; "
             "leave torso out."
         )
-    if torso != "dense" and config.normalize_observations:
-        raise UsageError(
-            f"normalize_observations is set, but torso={torso!r} does not normalise images; "
-            "leave normalize_observations out, or use torso='dense'."
-        )
     if torso != "dense":
         torsos.features(torso, height, width, config.torso_width)
     idle = ("torso_width", "spectral_norm") if torso == "dense" else () if torso == "impala" else ("spectral_norm",)

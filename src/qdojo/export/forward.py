@@ -11,7 +11,7 @@ import numpy as np
 
 from qdojo.errors import UsageError
 from qdojo.networks.implicit import COSINE_COEFFICIENTS, COSINES, PROPOSAL_SCALE, ImplicitMLP
-from qdojo.networks.inputs import LEAST_VARIANCE, MOST_DEVIATIONS, Inputs
+from qdojo.networks.inputs import MOST_DEVIATIONS, Inputs
 from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, LayerNorm, Linear
 from qdojo.networks.noisy import means
 from qdojo.networks.prior import Prior
@@ -163,15 +163,15 @@ def _inputs(inputs: Inputs, shape: tuple[int, ...], weights: Weights) -> list[La
         tables = [weights.add(table) for table in inputs.tables]
         return [{"layer": "embed", "tables": tables, "size": inputs.tables[0].shape[1]}]
     layers: list[Layer] = [] if inputs.scale == 1 else [_affine(1.0 / inputs.scale)]
-    if inputs.torso is not None:
-        if inputs.channels_first:
-            layers.append({"layer": "channels_last", "shape": list(shape)})
-        return [*layers, *_torso(inputs.torso, sides_and_channels(shape, inputs.channels_first), weights)]
     if inputs.statistics is not None:
         mean, variance = weights.add(inputs.statistics.mean), weights.add(inputs.statistics.variance)
-        bounds = {"least": LEAST_VARIANCE, "most": MOST_DEVIATIONS}
+        bounds = {"least": inputs.statistics.least_variance, "most": MOST_DEVIATIONS}
         layers.append({"layer": "standardize", "mean": mean, "variance": variance, **bounds})
-    return layers
+    if inputs.torso is None:
+        return layers
+    if inputs.channels_first:
+        layers.append({"layer": "channels_last", "shape": list(shape)})
+    return [*layers, *_torso(inputs.torso, sides_and_channels(shape, inputs.channels_first), weights)]
 
 
 def _torso(torso: Convolutions | Impala, shape: tuple[int, int, int], weights: Weights) -> list[Layer]:

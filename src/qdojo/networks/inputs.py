@@ -22,6 +22,9 @@ INPUTS = 2**31
 MOST_DEVIATIONS = 10.0
 """Normalised observations are clipped to this many standard deviations, so that outliers do no harm."""
 LEAST_VARIANCE = 1e-8
+LEAST_VARIANCE_OF_PIXELS = 4e-4
+"""That of a deviation of 5 in 255. A pixel that hardly ever changes would otherwise be the largest input when it does,
+as where a ball passes that had not been there before."""
 
 
 class Design(NamedTuple):
@@ -73,20 +76,25 @@ class Design(NamedTuple):
 
 
 class Statistics(eqx.Module):
-    """Running mean and variance of the observations seen so far. They are parameters without a gradient."""
+    """Running mean and variance of each number of the observations seen so far. They are parameters without a gradient.
+
+    Of images they are those of each pixel (Burda et al., 2019, section 2.4), so what never moves becomes zero.
+    """
 
     count: Float[Array, ""]
     mean: Float[Array, "features"]
     variance: Float[Array, "features"]
+    least_variance: float = eqx.field(static=True)
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, least_variance: float = LEAST_VARIANCE) -> None:
         self.count = jnp.zeros(())
         self.mean = jnp.zeros(features)
         self.variance = jnp.ones(features)
+        self.least_variance = least_variance
 
     def __call__(self, x: Float[Array, "features"]) -> Float[Array, "features"]:
         mean, variance = jax.lax.stop_gradient((self.mean, self.variance))
-        scaled = (x - mean) * jax.lax.rsqrt(variance + LEAST_VARIANCE)
+        scaled = (x - mean) * jax.lax.rsqrt(variance + self.least_variance)
         return jnp.clip(scaled, -MOST_DEVIATIONS, MOST_DEVIATIONS)
 
     def including(self, x: Float[Array, "batch features"]) -> "Statistics":
@@ -116,8 +124,10 @@ class Inputs(eqx.Module):
         self.tables = [
             jax.random.normal(k, (n, design.embedding)) for k, n in zip(keys, design.categories, strict=False)
         ]
-        self.statistics = Statistics(design.features) if design.normalized else None
-        channels = 0 if design.torso == "dense" else design.image[-1]
+        is_image = design.torso != "dense"
+        least = LEAST_VARIANCE_OF_PIXELS if is_image else LEAST_VARIANCE
+        self.statistics = Statistics(math.prod(design.observation_shape), least) if design.normalized else None
+        channels = design.image[-1] if is_image else 0
         self.torso = torsos.torso(design.torso, channels, design.torso_width, design.spectral_norm, key)
         self.scale, self.channels_first = design.scale, design.channels_first
 
@@ -126,10 +136,9 @@ class Inputs(eqx.Module):
         if self.tables:
             return jnp.concatenate([table[i] for table, i in zip(self.tables, x.ravel(), strict=True)])
         x = self.numbers(x)
-        if self.torso is not None:
-            return self.torso(torsos.canvas(x, self.channels_first))
-        x = x.ravel()
-        return x if self.statistics is None else self.statistics(x)
+        if self.statistics is not None:
+            x = self.statistics(x.ravel()).reshape(x.shape)
+        return x.ravel() if self.torso is None else self.torso(torsos.canvas(x, self.channels_first))
 
     def numbers(self, x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
         """`x` as float32, divided by `scale`, so that the values of a uint8 Box lie in [0, 1]."""
