@@ -178,7 +178,7 @@ def train(
         torso: Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`), MinAtar or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`. Default: "auto".
         torso_width: Multiplier of the number of channels in the convolutions of the torso. Default: 1.0.
         spectral_norm: Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False.
-        normalize_observations: Normalise observations to mean 0 and standard deviation 1, with running statistics. Default: False.
+        normalize_observations: Normalise each number of the observations, in images each pixel, to mean 0 and standard deviation 1, with running statistics. Default: False.
         weights: Load initial weights from a run's best agent or a Keras file (`.h5`); exploration starts at its final value. Default: None.
         dataset: Learn from the logged steps of a run (path or name) or of `minari:ID` instead of playing. Default: None.
         capacity_steps: Size of each member's replay buffer in environment steps. Default: 50000.

@@ -146,7 +146,8 @@ class NetworkSettings(Group):
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
     """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
     normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
-    """Normalise observations to mean 0 and standard deviation 1, with running statistics."""
+    """Normalise each number of the observations, in images each pixel, to mean 0 and standard deviation 1, with running
+    statistics."""
     weights: Annotated[
         str | None,
         where(
