@@ -375,6 +375,20 @@ def test_every_preset_is_valid_for_its_environments(preset: str, env: str) -> No
             assert (list(found) if isinstance(found, tuple) else found) == expected, name
 
 
+GAMES = ("ALE/Pong-v5", "ALE/Breakout-v5", "MinAtar/Breakout-v1", CARTPOLE)
+
+
+@pytest.mark.parametrize("env", GAMES)
+@pytest.mark.parametrize("preset", sorted(preset_tables().keys() - {"tutorial"}))  # CartPole's
+def test_a_preset_goes_with_what_it_inherits_for_an_environment(preset: str, env: str) -> None:
+    assert make_config(env, preset).preset == preset
+
+
+@pytest.mark.parametrize("env", GAMES)
+def test_a_network_of_ones_own_goes_with_the_default_preset(env: str) -> None:
+    assert make_config(env, network="somewhere:build").network == "somewhere:build"
+
+
 def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> None:
     tuned = preset_tables()["default"]["env"][CARTPOLE]
     assert make_config(CARTPOLE).learning_rate == tuned["learning_rate"]

@@ -61,7 +61,7 @@ def train(
     heads: int = 1,
     prior_scale: float = 0.0,
     embedding: int | None = None,
-    torso: Literal["auto", "dense", "nature", "der", "minatar", "impala"] = "auto",
+    torso: Literal["auto", "dense", "nature", "der", "compact", "minatar", "impala"] = "auto",
     torso_width: float = 1.0,
     spectral_norm: bool = False,
     normalize_observations: bool = False,
@@ -175,7 +175,7 @@ def train(
         heads: Number of Q-networks in an ensemble; one of them acts for a whole episode (Osband et al., 2016). Default: 1.
         prior_scale: Weight of the fixed random prior network added to each learned network (Osband et al., 2018). Default: 0.0.
         embedding: Size of a learned embedding of each category in discrete observations; none: one-hot vectors. Default: None.
-        torso: Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`), MinAtar or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`. Default: "auto".
+        torso: Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`), a variant of it for half the side (`compact`), MinAtar or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at least 36 pixels, else `impala`. Default: "auto".
         torso_width: Multiplier of the number of channels in the convolutions of the torso. Default: 1.0.
         spectral_norm: Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024). Default: False.
         normalize_observations: Normalise each number of the observations, in images each pixel, to mean 0 and standard deviation 1, with running statistics. Default: False.

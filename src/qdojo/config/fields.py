@@ -135,17 +135,19 @@ class NetworkSettings(Group):
         Positive | None, goes_with(agent=("dqn", "pqn"), network="mlp", normalize_observations=OFF)
     ] = None
     """Size of a learned embedding of each category in discrete observations; none: one-hot vectors."""
-    torso: Annotated[Literal["auto", "dense", "nature", "der", "minatar", "impala"], read_with(network="mlp")] = "auto"
-    """Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`), MinAtar or IMPALA for
-    images, or none (`dense`). `auto`: none unless observations are uint8 images; then `nature` if both sides have at
-    least 36 pixels, else `impala`."""
+    torso: Annotated[
+        Literal["auto", "dense", "nature", "der", "compact", "minatar", "impala"], read_with(network="mlp")
+    ] = "auto"
+    """Layers before `hidden`: convolutions of DQN (`nature`), Data-Efficient Rainbow (`der`), a variant of it for half
+    the side (`compact`), MinAtar or IMPALA for images, or none (`dense`). `auto`: none unless observations are uint8
+    images; then `nature` if both sides have at least 36 pixels, else `impala`."""
     torso_width: Annotated[
-        AboveZero, read_with(network="mlp", torso=("auto", "nature", "der", "minatar", "impala"))
+        AboveZero, read_with(network="mlp", torso=("auto", "nature", "der", "compact", "minatar", "impala"))
     ] = 1.0
     """Multiplier of the number of channels in the convolutions of the torso."""
     spectral_norm: Annotated[bool, read_with(network="mlp", torso=("auto", "impala"))] = False
     """Apply spectral normalisation in the IMPALA torso's residual blocks (Clark et al., 2024)."""
-    normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn"), network="mlp")] = False
+    normalize_observations: Annotated[bool, goes_with(agent=("dqn", "pqn")), read_with(network="mlp")] = False
     """Normalise each number of the observations, in images each pixel, to mean 0 and standard deviation 1, with running
     statistics."""
     weights: Annotated[

@@ -82,7 +82,7 @@ class Config(
             "noisy": self.noisy,
             "recurrent": self.recurrent is not None,
             "embedding": self.embedding is not None,
-            "normalize_observations": self.normalize_observations,
+            "normalize_observations": self.normalize_observations and self.network == "mlp",
             f"distribution={self.distribution!r}": self.distribution is not None,
         }
         return [name for name, is_chosen in parts.items() if is_chosen]
@@ -96,7 +96,7 @@ class Config(
             "heads": self.heads > 1,
             "prior_scale": self.prior_scale > 0.0,
             "embedding": self.embedding is not None,
-            "normalize_observations": self.normalize_observations,
+            "normalize_observations": self.normalize_observations and self.network == "mlp",
         }
         return [name for name, is_chosen in parts.items() if is_chosen]
 

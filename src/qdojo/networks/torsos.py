@@ -12,19 +12,21 @@ from jaxtyping import Array, Float, Shaped
 from qdojo.errors import UsageError
 from qdojo.networks.convolving import Padding, convolve
 
-Kind = Literal["dense", "nature", "der", "minatar", "impala"]
+Kind = Literal["dense", "nature", "der", "compact", "minatar", "impala"]
 """`dense` has no convolutions: it flattens the image."""
 
 PLAIN: dict[str, tuple[tuple[int, int, int], ...]] = {
     "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
     "der": ((32, 5, 5), (64, 5, 5)),
+    "compact": ((32, 5, 5), (64, 3, 2)),
     "minatar": ((16, 3, 1),),
 }
 """Channels, kernel side and stride of each convolution. Mnih et al. (2015), methods, model architecture; for `der`, the
-Data-Efficient Rainbow, van Hasselt et al. (2019), appendix E; and for `minatar`, Young and Tian (2019), section 3."""
-PADDINGS: dict[str, Padding] = {"nature": "VALID", "der": "SAME", "minatar": "VALID"}
+Data-Efficient Rainbow, van Hasselt et al. (2019), appendix E; for `compact`, the same with a finer second layer, which
+leaves 5 x 5 places of an image of 42 x 42 instead of 2 x 2; and for `minatar`, Young and Tian (2019), section 3."""
+PADDINGS: dict[str, Padding] = {"nature": "VALID", "der": "SAME", "compact": "SAME", "minatar": "VALID"}
 """Without padding, `der` would not see the last 9 of 84 rows and columns, where a player's paddle is in Pong."""
-LEAST_SIDES = {"nature": 36, "der": 1, "minatar": 3, "impala": 1}
+LEAST_SIDES = {"nature": 36, "der": 1, "compact": 1, "minatar": 3, "impala": 1}
 """Shortest side of an image for which a torso leaves any output."""
 STAGES = (16, 32, 32)
 """Channels of each stage: Espeholt et al. (2018), figure 3."""
