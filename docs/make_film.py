@@ -7,8 +7,8 @@ It trains on CartPole-v1 and plays in the exported page, in Chromium by Playwrig
 run of an agent that plays Pong, it makes only `docs/images/pong.gif`.
 """
 
+import collections
 import io
-import itertools
 import re
 import shutil
 import subprocess
@@ -47,8 +47,8 @@ BREAKOUT_PLAYED = """for (let seed = 0; player.steps < 30; seed++) {
   player.restart(seed);
   for (let step = 0; step < 30; step++) player.advance();
 }"""
-GAME = slice(4_100, 5_200, 4)
-"""Frames of a game in its film: 18 seconds after the first minute, one frame per agent step."""
+LAST, SKIPPED = 1_100, 4
+"""Frames of a game in its film: the last 18 seconds, one frame per agent step."""
 LAYOUT = """
 body { max-width: none; margin: 0; padding: 12px; background: var(--card); }
 header, footer, .controls, #hint, #training-card, #about-card, #inside-card, #sees, .card h2, #landscape-note,
@@ -142,13 +142,16 @@ def game(run: str) -> None:
         width, height = next(frames)["size"]
         images = [
             Image.frombytes("RGB", (width, height), frame).resize((2 * width, 2 * height), Image.Resampling.NEAREST)
-            for frame in itertools.islice(frames, GAME.start, GAME.stop, GAME.step)
+            for frame in list(collections.deque(frames, LAST))[::SKIPPED]
         ]
-        frames.close()
-    palette = images[0].quantize(32, dither=Image.Dither.NONE)
+    # One image alone may lack a paddle, and its colour.
+    strip = Image.new("RGB", (width, height * len(images[::25])))
+    for i, image in enumerate(images[::25]):
+        strip.paste(image.resize((width, height), Image.Resampling.NEAREST), (0, i * height))
+    palette = strip.quantize(32, dither=Image.Dither.NONE)
     shown = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     target = IMAGES / "pong.gif"
-    duration = 1000 * GAME.step // 60
+    duration = 1000 * SKIPPED // 60
     shown[0].save(target, save_all=True, append_images=shown[1:], duration=duration, loop=0, optimize=True)
     print(f"{target}: {len(shown)} frames, {target.stat().st_size:,} bytes")
 
