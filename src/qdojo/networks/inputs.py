@@ -103,7 +103,7 @@ class Statistics(eqx.Module):
         total = self.count + more
         share = more / total
         mean = _mean_of_rows(x)
-        apart, spread = mean - self.mean, _mean_of_rows(jnp.square(x - mean))
+        apart, spread = mean - self.mean, _mean_of_rows(jnp.square(x - mean[None]))
         variance = (1.0 - share) * self.variance + share * spread + share * (1.0 - share) * apart**2
         return eqx.tree_at(
             lambda old: (old.count, old.mean, old.variance), self, (total, self.mean + share * apart, variance)
