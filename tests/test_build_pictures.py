@@ -103,6 +103,14 @@ def test_other_networks_have_no_torso(field: dict[str, Any]) -> None:
         check_model(make_config("any", **field), seen(box(40, 40)), object())
 
 
+def test_other_networks_normalise_nothing() -> None:
+    with pytest.raises(UsageError, match="normalize_observations is set, but nothing reads it with network='a:b'"):
+        make_config("any", network="a:b", normalize_observations=True)
+    with pytest.raises(UsageError, match="normalize_observations is set, but the network is a Keras model"):
+        check_model(make_config("any", normalize_observations=True), seen(box(40, 40)), object())
+    check_model(make_config("ALE/Pong-v5"), seen(box(42, 42)), object())
+
+
 @pytest.mark.parametrize(("torso", "field"), [("dense", {"torso_width": 2}), ("nature", {"spectral_norm": True})])
 def test_width_is_of_convolutions_and_the_norm_is_impalas(torso: str, field: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(field))} is set, but nothing reads it with torso="):

@@ -182,7 +182,8 @@ def check_model(config: Config, spaces: Spaces, model: Any) -> None:
     kind = "an Equinox module" if takes_spaces(model) else "a Keras model"
     if model is not None and config.parts_of_the_mlp:
         raise UsageError(f"{config.parts_of_the_mlp[0]} is set, but the network is {kind}; leave one of them out.")
-    if model is not None and (unread := beyond_preset(config, ("torso", "torso_width", "spectral_norm"))):
+    idle = ("torso", "torso_width", "spectral_norm", "normalize_observations")
+    if model is not None and (unread := beyond_preset(config, idle)):
         raise UsageError(f"{unread[0]} is set, but the network is {kind}; leave one of them out.")
     if not spaces.action_shape or takes_spaces(model):
         return

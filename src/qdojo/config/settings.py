@@ -82,7 +82,6 @@ class Config(
             "noisy": self.noisy,
             "recurrent": self.recurrent is not None,
             "embedding": self.embedding is not None,
-            "normalize_observations": self.normalize_observations and self.network == "mlp",
             f"distribution={self.distribution!r}": self.distribution is not None,
         }
         return [name for name, is_chosen in parts.items() if is_chosen]
