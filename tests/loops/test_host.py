@@ -284,10 +284,11 @@ def test_evaluation_changes_nothing_of_the_training_and_closes_its_environments(
 
     loop.open_vector = loop.evaluator.open_vector = spied
     for expected, (state, _) in zip(alone, loop.run(loop.init()), strict=False):
-        loop.evaluate(state.agents.params, seed=0, episodes=2)
+        loop.evaluate(state.agents.params, seed=0, episodes=1)
         assert_equal(expected, as_numpy(state))
     loop.close()
-    assert len(opened) == 3
+    # One vector for training, and for each evaluation one with no more copies than it has episodes.
+    assert [vector.size for vector in opened] == [loop.envs, 1, 1]
 
 
 def same_step_vector(envs: int) -> SyncVectorEnv:

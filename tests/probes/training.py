@@ -66,12 +66,13 @@ def host_loop(env: Any, agent: Agent, **settings: Any) -> HostLoop:
     defaults: dict[str, Any] = {"seed": 0, "members": 1, "envs": 2, "capacity_rows": 64, "cycles": 8}
     rhythm = settings.pop("rhythm", RHYTHM)
     observation = jax.ShapeDtypeStruct(spec.observation_space.shape, jnp.float32)
+    fields = defaults | {"evaluation_envs": 3} | settings
     return HostLoop(
-        lambda seeds, envs: HostEnvironment(spec, seeds, envs),
+        lambda seeds, envs: HostEnvironment(spec, seeds, fields["envs"] if spec.is_vector else envs),
         observation,
         agent,
         rhythm,
-        **defaults | {"evaluation_envs": 3} | settings,
+        **fields,
     )
 
 

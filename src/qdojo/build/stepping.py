@@ -19,7 +19,7 @@ from qdojo.loops.sharding import Shards
 from qdojo.loops.state import member_seeds
 
 EVALUATION_ENVS = 10
-"""Number of copies of the environment that play one member's evaluation episodes on the host loop."""
+"""Most copies of the environment that play one member's evaluation episodes on the host loop."""
 
 
 def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | None:
@@ -37,7 +37,7 @@ def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | Non
 
 
 def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[list[int], int], Vector]:
-    """`open_vector(member_seeds, envs)` of the host loop."""
+    """`open_vector(member_seeds, envs)` of the host loop. A user's vector environment has its own number of copies."""
     training_seeds = member_seeds(config.seed, config.members, config.distinct_seeds)
     epsilon = config.eval_epsilon
     with_window = dataclasses.replace(spec, make=functools.partial(spec.make, render_mode="human"))
@@ -46,7 +46,8 @@ def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[li
         # Evaluations use other seeds and are not displayed.
         in_training = member_seeds == training_seeds
         chosen = with_window if config.render == "human" and in_training else spec
-        vector = HostEnvironment(chosen, member_seeds, envs, config.vectorization, spaces=spaces)
+        copies = config.num_envs if spec.is_vector else envs  # a user's vector has a fixed size
+        vector = HostEnvironment(chosen, member_seeds, copies, config.vectorization, spaces=spaces)
         strays = epsilon > 0.0 and not in_training
         return StrayingVector(vector, epsilon, member_seeds) if strays else vector
 
@@ -54,8 +55,8 @@ def vector_opener(config: Config, spec: EnvSpec, spaces: Spaces) -> Callable[[li
 
 
 def evaluation_envs(config: Config, spec: EnvSpec) -> int:
-    """Number of copies of the environment that play one member's evaluation episodes on the host loop."""
-    # A user's vector environment has a fixed size and processes are expensive, so only copies in this process get more.
+    """Most copies of the environment that play one member's evaluation episodes on the host loop."""
+    # Processes are expensive, so only copies in this process may be more than those of training.
     free = config.vectorization == "sync" and not spec.is_vector
     return EVALUATION_ENVS if free else config.num_envs
 

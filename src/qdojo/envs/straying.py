@@ -21,6 +21,7 @@ class StrayingVector:
     def __init__(self, inner: HostEnvironment, epsilon: float, member_seeds: Sequence[int]) -> None:
         self.observation: Observation
         """The current observation of every copy."""
+        self.size = inner.size
         self._inner, self._epsilon = inner, epsilon
         self._chance = [np.random.default_rng([seed, 1]) for seed in member_seeds]
 

@@ -16,6 +16,8 @@ class Vector(Protocol):
     """The interface of a vector environment that the host loop requires. Its copies are ordered by member, then env."""
 
     observation: Any
+    size: int
+    """Number of copies of all members."""
 
     def reset(self) -> Any: ...
     def step(self, actions: np.ndarray) -> Any: ...
@@ -38,8 +40,9 @@ class HostEvaluator:
         programs: Programs | None = None,
         distinct_seeds: int | None = None,
     ) -> None:
-        """`open_vector(member_seeds, envs)` opens `envs` copies of the environment per member; `seed` and
-        `distinct_seeds` are as in `member_seeds`; `programs` are those of the loop that owns this evaluator, if any."""
+        """`open_vector(member_seeds, envs)` opens `envs` copies of the environment per member, of which an evaluation
+        uses at most one per episode; `seed` and `distinct_seeds` are as in `member_seeds`; `programs` are those of the
+        loop that owns this evaluator, if any."""
         self.open_vector, self.player = open_vector, player
         self.seed, self.members, self.envs, self.action_shape = seed, members, envs, action_shape
         self.programs, self.distinct_seeds = programs or Programs(), distinct_seeds
@@ -50,7 +53,7 @@ class HostEvaluator:
         """Greedy episodes of at most `bound` steps on separate copies of the environment. Their seeds are derived from
         `seed`, independent of training; `watch` is called after every step."""
         seeds = [evaluation_seed(own, seed) for own in member_seeds(self.seed, self.members, self.distinct_seeds)]
-        vector = self.open_vector(seeds, self.envs)
+        vector = self.open_vector(seeds, min(self.envs, episodes))
         try:
             return self._rollout(vector, params, episodes, bound, watch)
         finally:
@@ -64,7 +67,7 @@ class HostEvaluator:
         playing; then all are reset.
         """
         greedy = self.programs.jitted("greedy", self._greedy)
-        shape = (self.members, self.envs)
+        shape = (self.members, vector.size // self.members)
         deal = _Deal(shape, episodes)
         steps = 0
         while deal.left():
