@@ -365,14 +365,12 @@ EVERY_TABLE = [
 
 @pytest.mark.parametrize(("preset", "env"), EVERY_TABLE)
 def test_every_preset_is_valid_for_its_environments(preset: str, env: str) -> None:
-    table = preset_tables()[preset]
-    assert isinstance(table["about"], str)
+    assert isinstance(preset_tables()[preset]["about"], str)
     config = make_config(env, preset)
-    for name, value in (table | table.get("env", {}).get(env, {})).items():
-        if name not in NO_SETTINGS:
-            found = getattr(config, name)
-            expected = None if value == "none" else value
-            assert (list(found) if isinstance(found, tuple) else found) == expected, name
+    for name, value in presets.preset_settings(preset, env).items():
+        found = getattr(config, name)
+        expected = None if value == "none" else value
+        assert (list(found) if isinstance(found, tuple) else found) == expected, name
 
 
 GAMES = ("ALE/Pong-v5", "ALE/Breakout-v5", "MinAtar/Breakout-v1", CARTPOLE)
@@ -395,6 +393,21 @@ def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> 
     assert make_config("Other-v0").learning_rate == Config.model_fields["learning_rate"].default
     assert make_config(CARTPOLE, learning_rate=0.5).learning_rate == 0.5
     assert make_config(CARTPOLE, "dqn").preset == "dqn"
+
+
+def test_a_learning_rate_below_the_presets_final_one_stays_constant_instead_of_rising() -> None:
+    assert make_config("Other-v0").learning_rate_end == make_config(CARTPOLE).learning_rate_end == 1e-4
+    assert make_config(CARTPOLE, learning_rate=1e-2).learning_rate_end == 1e-4
+    assert make_config(CARTPOLE, learning_rate=1e-5).learning_rate_end == 1e-5
+    assert make_config(CARTPOLE, "dqn", learning_rate=1e-5).learning_rate_end == 1e-5
+    with pytest.raises(UsageError, match=r"learning_rate_end is 0.1, but the learning rate falls, from 0.01;"):
+        make_config(CARTPOLE, learning_rate=0.01, learning_rate_end=0.1)
+
+
+@pytest.mark.parametrize("preset", ["dqn", "double", "nstep"])
+def test_the_plain_presets_have_their_papers_networks_for_games(preset: str) -> None:
+    atari, minatar = make_config("ALE/Pong-v5", preset), make_config("MinAtar/Breakout-v1", preset)
+    assert (atari.torso, atari.hidden, minatar.torso, minatar.hidden) == ("nature", (512,), "minatar", (128,))
 
 
 @pytest.mark.parametrize(
@@ -487,7 +500,7 @@ def test_noisy_presets_end_without_epsilon_where_the_default_is_tuned_to_keep_it
 
 
 def test_what_follows_from_other_settings_is_written_out() -> None:
-    config = make_config("Other-v0", steps=20_000, learning_rate=0.01)
+    config = make_config("Other-v0", "dqn", steps=20_000, learning_rate=0.01)
     assert config.learning_rate_end == 0.01
     assert config.learning_rate_decay_steps == 20_000
     assert config.report_every_steps is not None

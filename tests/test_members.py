@@ -65,13 +65,15 @@ def test_without_numbers_of_their_own_the_state_holds_no_others() -> None:
     np.testing.assert_array_equal(held.numbers.own["adam_beta2"], np.float32([0.999, 0.5]))
 
 
-def test_a_constant_step_size_stays_constant() -> None:
+def test_a_constant_step_size_stays_constant_and_none_rises() -> None:
     numbers = [{"learning_rate": 0.5}, {}, {"learning_rate": 0.25, "learning_rate_end": 0.125}]
     constant = build(make_config("Acrobot-v1", "dqn", seeds=3, learning_rate=0.1), hyper=numbers).numbers
     np.testing.assert_array_equal(constant.learning_rate_end, np.float32([0.5, 0.1, 0.125]))
     falling = make_config("Acrobot-v1", "dqn", seeds=3, learning_rate=0.1, learning_rate_end=0.01)
     ends = build(falling, hyper=numbers).numbers.learning_rate_end
     np.testing.assert_array_equal(ends, np.float32([0.01, 0.01, 0.125]))
+    slow = build(falling, hyper=[{"learning_rate": 0.001}, {}, {}]).numbers.learning_rate_end
+    np.testing.assert_array_equal(slow, np.float32([0.001, 0.01, 0.01]))
 
 
 def test_pqn_and_the_tutorials_agent_hold_them_too() -> None:

@@ -46,7 +46,7 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
     # Pydantic returns the very object that it made, so complete it in place.
-    config.__dict__.update(_following(config))
+    config.__dict__.update(_following(config, fields))
     idle = {name: need for name, need in unread(config).items() if name in fields}
     for name in config.vary:
         if name in idle:
@@ -153,10 +153,17 @@ def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]
     return derived
 
 
-def _following(config: "Config") -> dict[str, Any]:
+def _following(config: "Config", fields: dict[str, Any]) -> dict[str, Any]:
     """Derived settings with explicit values, so that resuming with another budget does not change them."""
     changes: dict[str, Any] = {}
     if config.learning_rate_end is None:
+        changes["learning_rate_end"] = config.learning_rate
+    elif config.learning_rate_end > config.learning_rate:
+        if "learning_rate_end" in fields:
+            raise UsageError(
+                f"learning_rate_end is {config.learning_rate_end}, but the learning rate falls, from "
+                f"{config.learning_rate}; give a smaller learning_rate_end or a larger learning_rate."
+            )
         changes["learning_rate_end"] = config.learning_rate
     if config.priority_beta_steps is None:
         changes["priority_beta_steps"] = config.steps
