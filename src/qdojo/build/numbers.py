@@ -80,8 +80,10 @@ def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
     """The numbers in the states of all members, each of shape `[member]`, if members have different settings.
 
     `given` has one mapping per member from names of settings to numbers; missing settings come from the config. A
-    learning rate that is constant in the config stays constant, and none rises. Raises UsageError if the number of mappings is not the
-    number of members, if members cannot differ in a setting, if a value is out of range, or if nothing reads it.
+    learning rate that is constant in the config stays constant, and none rises.
+
+    Raises UsageError if the number of mappings is not the number of members, if members cannot differ in a setting, if
+    a value is out of range, or if nothing reads it.
     """
     if len(given) != config.members:
         raise UsageError(
