@@ -395,11 +395,9 @@ def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> 
     assert make_config(CARTPOLE, "dqn").preset == "dqn"
 
 
-def test_a_learning_rate_below_the_presets_final_one_stays_constant_instead_of_rising() -> None:
-    assert make_config("Other-v0").learning_rate_end == make_config(CARTPOLE).learning_rate_end == 1e-4
-    assert make_config(CARTPOLE, learning_rate=1e-2).learning_rate_end == 1e-4
-    assert make_config(CARTPOLE, learning_rate=1e-5).learning_rate_end == 1e-5
-    assert make_config(CARTPOLE, "dqn", learning_rate=1e-5).learning_rate_end == 1e-5
+def test_a_final_learning_rate_above_the_initial_one_is_refused() -> None:
+    assert make_config(CARTPOLE, learning_rate=0.1, learning_rate_end=0.1).learning_rate_end == 0.1
+    assert make_config(CARTPOLE, learning_rate=[0.01, 1.0], learning_rate_end=0.1).learning_rate_end == 0.1
     with pytest.raises(UsageError, match=r"learning_rate_end is 0.1, but the learning rate falls, from 0.01;"):
         make_config(CARTPOLE, learning_rate=0.01, learning_rate_end=0.1)
 
@@ -500,8 +498,7 @@ def test_noisy_presets_end_without_epsilon_where_the_default_is_tuned_to_keep_it
 
 
 def test_what_follows_from_other_settings_is_written_out() -> None:
-    config = make_config("Other-v0", "dqn", steps=20_000, learning_rate=0.01)
-    assert config.learning_rate_end == 0.01
+    config = make_config("Other-v0", steps=20_000)
     assert config.learning_rate_decay_steps == 20_000
     assert config.report_every_steps is not None
     kept = make_config("Other-v0", learning_rate_end=0.0, learning_rate_decay_steps=5, report_every_steps=70)

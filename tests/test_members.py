@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from qdojo.build.numbers import WHERE_GIVEN
+from qdojo.build.numbers import WHERE_GIVEN, replay_numbers
 from qdojo.build.training import build
 from qdojo.config import Config, make_config
 from qdojo.errors import UsageError
@@ -65,15 +65,21 @@ def test_without_numbers_of_their_own_the_state_holds_no_others() -> None:
     np.testing.assert_array_equal(held.numbers.own["adam_beta2"], np.float32([0.999, 0.5]))
 
 
-def test_a_constant_step_size_stays_constant_and_none_rises() -> None:
+def test_a_constant_step_size_stays_constant() -> None:
     numbers = [{"learning_rate": 0.5}, {}, {"learning_rate": 0.25, "learning_rate_end": 0.125}]
     constant = build(make_config("Acrobot-v1", "dqn", seeds=3, learning_rate=0.1), hyper=numbers).numbers
     np.testing.assert_array_equal(constant.learning_rate_end, np.float32([0.5, 0.1, 0.125]))
     falling = make_config("Acrobot-v1", "dqn", seeds=3, learning_rate=0.1, learning_rate_end=0.01)
     ends = build(falling, hyper=numbers).numbers.learning_rate_end
     np.testing.assert_array_equal(ends, np.float32([0.01, 0.01, 0.125]))
-    slow = build(falling, hyper=[{"learning_rate": 0.001}, {}, {}]).numbers.learning_rate_end
-    np.testing.assert_array_equal(slow, np.float32([0.001, 0.01, 0.01]))
+
+
+@pytest.mark.parametrize("rates", [[1e-5, 1e-4, 1e-3], [1e-3, 1e-4, 1e-5]])
+def test_a_rate_below_the_presets_final_one_stays_constant_instead_of_rising(rates: list[float]) -> None:
+    ends = build(make_config("Acrobot-v1", learning_rate=rates)).numbers.learning_rate_end
+    np.testing.assert_array_equal(ends, np.minimum(np.float32(rates), np.float32(1e-4)))
+    alone = [replay_numbers(make_config("Acrobot-v1", learning_rate=rate)).learning_rate_end for rate in rates]
+    assert alone == [min(rate, 1e-4) for rate in rates]
 
 
 def test_pqn_and_the_tutorials_agent_hold_them_too() -> None:

@@ -216,7 +216,7 @@ def train(
         iqn_acting_fractions: Number of evenly spaced fractions averaged into Q-values for acting (K in the IQN paper). Default: 32.
         cvar: Act on the mean of this worst fraction of returns (conditional value at risk); 1 averages all. Default: 1.0.
         learning_rate: Initial learning rate of Adam. A list trains `seeds` members with each of its values. Default: 0.001.
-        learning_rate_end: Final learning rate, approached linearly; none: the initial one, which it may not exceed. A list trains `seeds` members with each of its values. Default: None.
+        learning_rate_end: Final learning rate, approached linearly, or the initial one if that is smaller; none: the initial one. A list trains `seeds` members with each of its values. Default: None.
         learning_rate_decay_steps: Environment steps until the final learning rate is reached; none: the training budget. A list trains `seeds` members with each of its values. Default: None.
         max_grad_norm: Maximum global norm of the gradient; larger gradients are scaled down to it. A list trains `seeds` members with each of its values. Default: None.
         adam_beta1: Decay rate of Adam's mean gradient. A list trains `seeds` members with each of its values. Default: 0.9.

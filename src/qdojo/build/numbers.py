@@ -79,8 +79,7 @@ def pqn_numbers(config: Config, own: Sequence[str] = ()) -> PqnHyper:
 def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
     """The numbers in the states of all members, each of shape `[member]`, if members have different settings.
 
-    `given` has one mapping per member from names of settings to numbers; missing settings come from the config. A
-    learning rate that is constant in the config stays constant, and none rises.
+    `given` has one mapping per member from names of settings to numbers; missing settings come from the config.
 
     Raises UsageError if the number of mappings is not the number of members, if members cannot differ in a setting, if
     a value is out of range, or if nothing reads it.
@@ -97,7 +96,7 @@ def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
             raise UsageError(f"{unread_message(config, name, idle[name])}.")
         if name not in possible:
             raise UsageError(f"Members cannot differ in {name}; they may differ in {', '.join(possible)}.")
-    configs = [stored_config(config.model_dump() | _with_final_rate(config, one)) for one in given]
+    configs = [stored_config(config.model_dump() | dict(one)) for one in given]
     if config.agent == "tutorial":
         each: list[Any] = [{name: getattr(own, name) for name in names} for own in configs]
     else:
@@ -106,15 +105,9 @@ def member_numbers(config: Config, given: Sequence[Mapping[str, float]]) -> Any:
     return jax.tree.map(lambda *of_members: jnp.asarray(np.array(of_members, np.float32)), *each)
 
 
-def _with_final_rate(config: Config, given: Mapping[str, float]) -> dict[str, float]:
-    if "learning_rate" not in given:
-        return dict(given)
-    end, start = _learning_rate_end(config), given["learning_rate"]
-    return {"learning_rate_end": start if end == config.learning_rate else min(end, start)} | dict(given)
-
-
 def _learning_rate_end(config: Config) -> float:
-    return config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
+    end = config.learning_rate_end
+    return config.learning_rate if end is None else min(end, config.learning_rate)
 
 
 def _exploration(config: Config) -> Exploration:

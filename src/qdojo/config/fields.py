@@ -264,7 +264,7 @@ class OptimizerSettings(Group):
     learning_rate: AboveZero = 1e-3
     """Initial learning rate of Adam."""
     learning_rate_end: Annotated[Weight | None, read_with(agent=("dqn", "pqn"))] = None
-    """Final learning rate, approached linearly; none: the initial one, which it may not exceed."""
+    """Final learning rate, approached linearly, or the initial one if that is smaller; none: the initial one."""
     learning_rate_decay_steps: Annotated[Positive | None, read_with(agent=("dqn", "pqn"))] = None
     """Environment steps until the final learning rate is reached; none: the training budget."""
     max_grad_norm: Annotated[AboveZero | None, read_with(agent=("dqn", "pqn"))] = None

@@ -45,8 +45,14 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
             raise UsageError(no_such_setting(name, kind.model_fields))
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
+    largest, end = max(config.vary.get("learning_rate", (config.learning_rate,))), config.learning_rate_end
+    if "learning_rate_end" in fields and end is not None and end > largest:
+        raise UsageError(
+            f"learning_rate_end is {end}, but the learning rate falls, from {largest}; give a smaller "
+            "learning_rate_end or a larger learning_rate."
+        )
     # Pydantic returns the very object that it made, so complete it in place.
-    config.__dict__.update(_following(config, fields))
+    config.__dict__.update(_following(config))
     idle = {name: need for name, need in unread(config).items() if name in fields}
     for name in config.vary:
         if name in idle:
@@ -153,18 +159,9 @@ def _collecting(begun: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]
     return derived
 
 
-def _following(config: "Config", fields: dict[str, Any]) -> dict[str, Any]:
+def _following(config: "Config") -> dict[str, Any]:
     """Derived settings with explicit values, so that resuming with another budget does not change them."""
     changes: dict[str, Any] = {}
-    if config.learning_rate_end is None:
-        changes["learning_rate_end"] = config.learning_rate
-    elif config.learning_rate_end > config.learning_rate:
-        if "learning_rate_end" in fields:
-            raise UsageError(
-                f"learning_rate_end is {config.learning_rate_end}, but the learning rate falls, from "
-                f"{config.learning_rate}; give a smaller learning_rate_end or a larger learning_rate."
-            )
-        changes["learning_rate_end"] = config.learning_rate
     if config.priority_beta_steps is None:
         changes["priority_beta_steps"] = config.steps
     if config.learning_rate_decay_steps is None:
