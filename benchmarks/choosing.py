@@ -72,6 +72,25 @@ def in_hindsight() -> float:
     return float(np.mean(returns))
 
 
+def best_against_random() -> float:
+    """Expected return of the best play of tic-tac-toe against a random player who begins half of the games."""
+
+    def won(stones: frozenset[int]) -> bool:
+        return any(stones.issuperset(line) for line in TicTacToe.LINES.tolist())
+
+    @functools.cache
+    def value(own: frozenset[int], other: frozenset[int], is_own_turn: bool) -> float:
+        if won(own) or won(other):
+            return float(won(own)) - float(won(other))
+        free = set(range(9)) - own - other
+        if not free:
+            return 0.0
+        after = [value(own | {i}, other, False) if is_own_turn else value(own, other | {i}, True) for i in free]
+        return max(after) if is_own_turn else sum(after) / len(after)
+
+    return 0.5 * (value(frozenset(), frozenset(), True) + value(frozenset(), frozenset(), False))
+
+
 class World(NamedTuple):
     """An environment, and what is known about it."""
 
@@ -97,7 +116,7 @@ WORLDS = {
     "Blackjack-v1": World(functools.partial(toy, "Blackjack-v1")),
     "snake, 1 and -1": snake(1.0, -1.0),
     "snake, 50 and -500": snake(50.0, -500.0),
-    "tic-tac-toe": World(TicTacToe),
+    "tic-tac-toe": World(TicTacToe, best_against_random),
     "sine price": World(SinePrice, in_hindsight),
 } | {
     f"CartPole, rewards x {factor:g}": World(
