@@ -241,8 +241,8 @@ def test_a_stop_within_a_chunk_is_answered_at_the_next_step(tmp_path: Path) -> N
     Slow.stop_at = None
     whole = qdojo.train(Slow, root=tmp_path / "whole", **TINY)
     go_on = functools.partial(qdojo.train, Slow, **TINY)
-    # A chunk of 60 rows has 50 steps, and so has an evaluation; a resume plays the open episode again.
-    for at, rows, updates in ((5, 0, 0), (30, 30, 12), (85, 66, 30)):
+    # A chunk of 60 rows has 50 steps, and an evaluation 10; a resume plays the open episode again.
+    for at, rows, updates in ((5, 0, 0), (30, 30, 12), (45, 66, 30)):
         Slow.taken, Slow.stop_at = 0, at
         with pytest.raises(Interrupted) as stopped:
             go_on(root=tmp_path / "stopped")
