@@ -395,6 +395,13 @@ def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> 
     assert make_config(CARTPOLE, "dqn").preset == "dqn"
 
 
+@pytest.mark.parametrize("rate", [1e-5, [1e-6, 1e-5]])
+def test_a_config_with_a_rate_below_the_presets_final_one_can_be_used_again(rate: Any) -> None:
+    config = make_config(CARTPOLE, learning_rate=rate)
+    assert config.learning_rate_end == 1e-5
+    assert make_config(**config.model_dump()) == config
+
+
 def test_a_final_learning_rate_above_the_initial_one_is_refused() -> None:
     assert make_config(CARTPOLE, learning_rate=0.1, learning_rate_end=0.1).learning_rate_end == 0.1
     assert make_config(CARTPOLE, learning_rate=[0.01, 1.0], learning_rate_end=0.1).learning_rate_end == 0.1

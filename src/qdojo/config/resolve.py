@@ -46,11 +46,13 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
     largest, end = max(config.vary.get("learning_rate", (config.learning_rate,))), config.learning_rate_end
-    if "learning_rate_end" in fields and end is not None and end > largest:
-        raise UsageError(
-            f"learning_rate_end is {end}, but the learning rate falls, from {largest}; give a smaller "
-            "learning_rate_end or a larger learning_rate."
-        )
+    if end is not None and end > largest:
+        if "learning_rate_end" in fields:
+            raise UsageError(
+                f"learning_rate_end is {end}, but the learning rate falls, from {largest}; give a smaller "
+                "learning_rate_end or a larger learning_rate."
+            )
+        config.__dict__["learning_rate_end"] = largest  # the preset's; a config that is used again must be valid
     # Pydantic returns the very object that it made, so complete it in place.
     config.__dict__.update(_following(config))
     idle = {name: need for name, need in unread(config).items() if name in fields}
