@@ -91,11 +91,47 @@ def best_against_random() -> float:
     return 0.5 * (value(frozenset(), frozenset(), True) + value(frozenset(), frozenset(), False))
 
 
+def best_at_blackjack() -> float:
+    """Expected return of the best play of `Blackjack-v1`, whose cards are drawn with replacement."""
+    chances = dict.fromkeys(range(1, 10), 1 / 13) | {10: 4 / 13}
+
+    def worth(hand: int, ace: bool) -> int:
+        return hand + 10 if ace and hand <= 11 else hand
+
+    @functools.cache
+    def dealt(hand: int, ace: bool) -> dict[int, float]:
+        """Chances of the dealer's last sum, 0 for more than 21."""
+        if worth(hand, ace) >= 17:
+            return {worth(hand, ace) if hand <= 21 else 0: 1.0}
+        sums: dict[int, float] = {}
+        for card, chance in chances.items():
+            for last, share in dealt(hand + card, ace or card == 1).items():
+                sums[last] = sums.get(last, 0.0) + chance * share
+        return sums
+
+    @functools.cache
+    def value(hand: int, ace: bool, shown: int) -> float:
+        if hand > 21:
+            return -1.0
+        own = worth(hand, ace)
+        stick = sum(share * ((own > last) - (own < last)) for last, share in dealt(shown, shown == 1).items())
+        return max(stick, sum(chance * value(hand + c, ace or c == 1, shown) for c, chance in chances.items()))
+
+    return sum(
+        chances[a] * chances[b] * chances[shown] * value(a + b, 1 in (a, b), shown)
+        for a in chances
+        for b in chances
+        for shown in chances
+    )
+
+
 class World(NamedTuple):
     """An environment, and what is known about it."""
 
     make: Callable[[], gym.Env[Any, Any]]
     optimum: Callable[[], float] | None = None
+    episodes: int = 100
+    """Episodes that each seed plays at the end: more where their returns hardly depend on the play."""
     unit: Callable[[np.ndarray], np.ndarray] = lambda returns: returns
     """Turns mean returns into the score to show."""
 
@@ -113,7 +149,7 @@ WORLDS = {
     "CliffWalking-v1": World(
         functools.partial(toy, "CliffWalking-v1"), functools.partial(by_value_iteration, "CliffWalking-v1", 200)
     ),
-    "Blackjack-v1": World(functools.partial(toy, "Blackjack-v1")),
+    "Blackjack-v1": World(functools.partial(toy, "Blackjack-v1"), best_at_blackjack, episodes=10_000),
     "snake, 1 and -1": snake(1.0, -1.0),
     "snake, 50 and -500": snake(50.0, -500.0),
     "tic-tac-toe": World(TicTacToe, best_against_random),
@@ -162,7 +198,13 @@ def main() -> None:
         cells = []
         for preset in presets:
             run = qdojo.train(
-                world.make, preset=preset, seeds=arguments.seeds, root=arguments.runs, progress=False, **budget
+                world.make,
+                preset=preset,
+                seeds=arguments.seeds,
+                root=arguments.runs,
+                progress=False,
+                final_eval_episodes=world.episodes,
+                **budget,
             )
             means = world.unit(np.array(run.result["eval"]["mean"]))
             low, high = bootstrap_interval(means)
