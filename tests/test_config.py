@@ -407,6 +407,8 @@ def test_a_final_learning_rate_above_the_initial_one_is_refused() -> None:
     assert make_config(CARTPOLE, learning_rate=[0.01, 1.0], learning_rate_end=0.1).learning_rate_end == 0.1
     with pytest.raises(UsageError, match=r"learning_rate_end is 0.1, but the learning rate falls, from 0.01;"):
         make_config(CARTPOLE, learning_rate=0.01, learning_rate_end=0.1)
+    with pytest.raises(UsageError, match=r"learning_rate_end is 0.1, but the learning rate falls, from 0.01;"):
+        make_config(CARTPOLE, learning_rate=0.01, learning_rate_end=[0.001, 0.1])
 
 
 @pytest.mark.parametrize("preset", ["dqn", "double", "nstep"])

@@ -45,8 +45,9 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
             raise UsageError(no_such_setting(name, kind.model_fields))
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
-    largest, end = max(config.vary.get("learning_rate", (config.learning_rate,))), config.learning_rate_end
-    if end is not None and end > largest:
+    largest = max(config.vary.get("learning_rate", (config.learning_rate,)))
+    end = max(config.vary.get("learning_rate_end", (config.learning_rate_end or 0.0,)))
+    if end > largest:
         if "learning_rate_end" in fields:
             raise UsageError(
                 f"learning_rate_end is {end}, but the learning rate falls, from {largest}; give a smaller "
