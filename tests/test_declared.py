@@ -1,8 +1,10 @@
 """What an agent warns of: Q-values that no return can justify, and returns outside its atoms."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -16,6 +18,25 @@ from qdojo.loops.state import fresh_tally
 from qdojo.types import Report
 
 SPACES = check_spaces(resolve("CartPole-v1"))
+
+
+class Heard:
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+TINY: dict[str, Any] = {
+    "steps": 600,
+    "warmup_steps": 50,
+    "hidden": (8,),
+    "final_eval_episodes": 2,
+    "eval_every_steps": None,
+}
 
 
 def told(q: list[float], reward: float = 1.0, longest: int = 30, **fields: Any) -> list[str]:
@@ -66,20 +87,39 @@ def test_a_run_whose_values_leave_all_bounds_says_so_once(tmp_path: Path) -> Non
 
         return Loss(of)
 
-    class Heard:
-        def __init__(self) -> None:
-            self.warnings: list[str] = []
-
-        def warned(self, message: str) -> None:
-            self.warnings.append(message)
-
     heard = Heard()
-    tiny: dict[str, Any] = {
-        "steps": 600,
-        "warmup_steps": 50,
-        "hidden": (8,),
-        "final_eval_episodes": 2,
-        "eval_every_steps": None,
-    }
-    qdojo.train("CartPole-v1", loss=rising, root=tmp_path, observers=[heard], learning_rate=0.1, discount=0.9, **tiny)
+    qdojo.train("CartPole-v1", loss=rising, root=tmp_path, observers=[heard], learning_rate=0.1, discount=0.9, **TINY)
     assert len([said for said in heard.warnings if "overestimates its returns" in said]) == 1
+
+
+class Paid(gym.RewardWrapper[Any, Any]):
+    """CartPole with other rewards."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self._factor = factor
+
+    def reward(self, reward: Any) -> float:
+        """The reward, multiplied."""
+        return float(reward) * self._factor
+
+
+@pytest.mark.parametrize(
+    ("factor", "fields", "remedy"),
+    [
+        (1e6, {}, "set value_rescaling=True, or divide the rewards"),
+        (1e6, {"distribution": "qrdqn"}, "; divide the rewards"),
+        (1e6, {"value_rescaling": True}, None),
+        (1.0, {}, None),
+    ],
+    ids=["large", "quantiles", "rescaled", "usual"],
+)
+def test_returns_out_of_the_networks_reach_are_told(
+    factor: float, fields: dict[str, Any], remedy: str | None, tmp_path: Path
+) -> None:
+    heard = Heard()
+    settings = TINY | {"steps": 2_100, "updates_per_step": 1.0} | fields
+    qdojo.train(functools.partial(Paid, factor), root=tmp_path, observers=[heard], **settings)
+    said = [each for each in heard.warnings if "temporal-difference errors of member 0" in each]
+    assert [remedy in each for each in said if remedy] == [True] * (remedy is not None)
+    assert len(said) == (remedy is not None)

@@ -23,11 +23,14 @@ CLIPPED_SHARE = 0.05
 BELIEVABLE_TIMES, BELIEVABLE_VALUE = 2.0, 10.0
 """Q-values are plausible up to `BELIEVABLE_TIMES` the value that the rewards seen so far justify, and always up to
 `BELIEVABLE_VALUE`, because the outputs of an untrained network mean nothing yet."""
+LARGEST_ERROR = 1_000.0
+"""Median TD error from which a network takes too long to reach its targets: with Adam, an update changes a Q-value by
+about the learning rate times the units of the last layer, however large the error. See docs/choosing.md."""
 
 
 def checks(config: Config, spaces: Spaces) -> tuple[Check, ...]:
     """The checks of the configured agent."""
-    found = [_believable(config, spaces)]
+    found = [_believable(config, spaces), *([] if config.value_rescaling else [_reachable(config)])]
     return (*found, _within_support(config)) if config.distribution == "c51" else tuple(found)
 
 
@@ -79,6 +82,24 @@ def _believable(config: Config, spaces: Spaces) -> Check:
             f"the Q-values of member {member} average {value[member]:,.4g} at step {report.steps:,}, but rewards of at "
             f"most {largest[member]:g} per step justify no more than {justified[member]:,.4g}: the agent "
             f"overestimates its returns and may never recover; {_remedies(config)}."
+        )
+
+    return check
+
+
+def _reachable(config: Config) -> Check:
+    """Warns if returns are so large that the network takes too long to reach them."""
+    rescaled = config.agent == "dqn" and config.distribution is None
+
+    def check(report: Report, tally: Tally) -> str | None:
+        errors = np.atleast_1d(report.metrics.get("td_error_median", 0.0))
+        member = int(np.argmax(errors))
+        if errors[member] <= LARGEST_ERROR:
+            return None
+        return (
+            f"half of the temporal-difference errors of member {member} are above {errors[member]:,.4g} at step "
+            f"{report.steps:,}, and a network takes long to reach returns as large as that; "
+            f"{'set value_rescaling=True, or ' if rescaled else ''}divide the rewards by a constant."
         )
 
     return check

@@ -164,8 +164,9 @@ class Trainer:
                 continue
             if self.parts.exports:
                 self._learned = jax.tree.map(np.asarray, self._params(state))
-            self._check(report, state)
+            self._check_finite(report)
             report = self._diagnosing.added(report, state)
+            self._warn(report, state)
             self._train_seconds += report.seconds
             before, self._steps = self._steps, report.steps
             self._judge.longest = int(state.tally.longest.max())
@@ -204,11 +205,14 @@ class Trainer:
         self._unjudged = self._judge.judge(self._steps, self._params(state)) is None
         return not self._unjudged
 
-    def _check(self, report: Report, state: TrainState) -> None:
-        """Raises QdojoError if a metric is not finite. Each check that the agent declares warns at most once."""
+    def _check_finite(self, report: Report) -> None:
+        """Raises QdojoError if a metric is not finite."""
         for name, values in report.metrics.items():
             if not np.isfinite(values).all():
                 raise self._diverged(name, int(np.argmin(np.isfinite(values))), report.steps)
+
+    def _warn(self, report: Report, state: TrainState) -> None:
+        """Each check that the agent declares warns at most once."""
         for check in tuple(self._checks):
             if warning := check(report, state.tally):
                 self._checks.remove(check)
