@@ -6,8 +6,9 @@ to random play and, where it can be computed, to the optimum. docs/choosing.md e
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -134,11 +135,18 @@ class World(NamedTuple):
     """Episodes that each seed plays at the end: more where their returns hardly depend on the play."""
     unit: Callable[[np.ndarray], np.ndarray] = lambda returns: returns
     """Turns mean returns into the score to show."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What is set besides the preset."""
 
 
 def snake(apple: float, death: float) -> World:
     """The snake with these rewards; the score is the number of apples, if each episode ends in death."""
     return World(functools.partial(Snake, apple=apple, death=death), unit=lambda returns: (returns - death) / apple)
+
+
+def cartpole(factor: float, **settings: Any) -> World:
+    """CartPole with its rewards multiplied; the score is the number of steps."""
+    return World(functools.partial(scaled_cartpole, factor), unit=lambda returns: returns / factor, settings=settings)
 
 
 WORLDS = {
@@ -154,11 +162,11 @@ WORLDS = {
     "snake, 50 and -500": snake(50.0, -500.0),
     "tic-tac-toe": World(TicTacToe, best_against_random),
     "sine price": World(SinePrice, in_hindsight),
-} | {
-    f"CartPole, rewards x {factor:g}": World(
-        functools.partial(scaled_cartpole, factor), unit=lambda returns, factor=factor: returns / factor
-    )
-    for factor in (0.001, 1.0, 1_000.0)
+    **{f"CartPole, rewards x {factor:g}": cartpole(factor) for factor in (0.001, 1.0, 100.0, 1_000.0)},
+    **{
+        f"CartPole, rewards x {factor:g}, value_rescaling": cartpole(factor, value_rescaling=True)
+        for factor in (1.0, 1_000.0)
+    },
 }
 
 
@@ -205,6 +213,7 @@ def main() -> None:
                 progress=False,
                 final_eval_episodes=world.episodes,
                 **budget,
+                **world.settings,
             )
             means = world.unit(np.array(run.result["eval"]["mean"]))
             low, high = bootstrap_interval(means)

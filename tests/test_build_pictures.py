@@ -14,6 +14,7 @@ from qdojo.build.player import build_player, check_model, torso_kind
 from qdojo.config import make_config, preset_tables
 from qdojo.envs.spaces import Spaces, check_spaces
 from qdojo.errors import UsageError
+from qdojo.networks.keras import KERAS
 
 
 def seen(space: spaces.Space[Any]) -> Spaces:
@@ -108,7 +109,7 @@ def test_other_networks_normalise_nothing() -> None:
         make_config("any", network="a:b", normalize_observations=True)
     with pytest.raises(UsageError, match="normalize_observations is set, but the network is a Keras model"):
         check_model(make_config("any", normalize_observations=True), seen(box(40, 40)), object())
-    check_model(make_config("ALE/Pong-v5"), seen(box(42, 42)), object())
+    check_model(make_config("ALE/Pong-v5", network=KERAS), seen(box(42, 42)), object())
 
 
 @pytest.mark.parametrize(("torso", "field"), [("dense", {"torso_width": 2}), ("nature", {"spectral_norm": True})])

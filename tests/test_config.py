@@ -387,6 +387,13 @@ def test_a_network_of_ones_own_goes_with_the_default_preset(env: str) -> None:
     assert make_config(env, network="somewhere:build").network == "somewhere:build"
 
 
+def test_what_is_tuned_for_the_built_in_network_goes_unless_it_is_what_was_asked_for() -> None:
+    assert (make_config("ALE/Pong-v5").dueling, make_config("ALE/Pong-v5", network="a:b").dueling) == (True, False)
+    for asked in ({"preset": "dueling"}, {"dueling": True}):
+        with pytest.raises(UsageError, match="dueling=True does not go with network='a:b'"):
+            make_config("ALE/Pong-v5", network="a:b", **asked)
+
+
 def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> None:
     tuned = preset_tables()["default"]["env"][CARTPOLE]
     assert make_config(CARTPOLE).learning_rate == tuned["learning_rate"]

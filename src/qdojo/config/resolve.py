@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from pydantic import ValidationError
 
 from qdojo.config import presets
-from qdojo.config.compatibility import check_together, unread, unread_message
+from qdojo.config.compatibility import GoesWith, check_together, needs_of, unread, unread_message
 from qdojo.config.screen import by_protocol
 from qdojo.config.words import no_such_preset, no_such_setting
 from qdojo.errors import UsageError
@@ -43,6 +43,8 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     for name in begun:
         if name not in kind.model_fields:
             raise UsageError(no_such_setting(name, kind.model_fields))
+    if (network := fields.get("network", "mlp")) != "mlp":
+        begun = _fitting(kind, begun, presets.preset_settings(preset, ""), network)
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
     largest = max(config.vary.get("learning_rate", (config.learning_rate,)))
@@ -67,6 +69,17 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
             if getattr(config, name) != getattr(without, name):
                 raise UsageError(f"{unread_message(config, name, need)}.")
     return config
+
+
+def _fitting(kind: "type[Config]", begun: dict[str, Any], own: dict[str, Any], network: str) -> dict[str, Any]:
+    """`begun` without what another network lacks, unless the preset is of that kind (`own`): what an environment's
+    table adds to a preset is no obstacle to a network of one's own."""
+    return {
+        name: value
+        for name, value in begun.items()
+        if name in own
+        or all(need.is_met(network) for need in needs_of(kind, name, GoesWith) if need.setting == "network")
+    }
 
 
 def _varied(kind: "type[Config]", fields: dict[str, Any]) -> dict[str, Any]:
