@@ -23,7 +23,7 @@ CLIPPED_SHARE = 0.05
 BELIEVABLE_TIMES, BELIEVABLE_VALUE = 2.0, 10.0
 """Q-values are plausible up to `BELIEVABLE_TIMES` the value that the rewards seen so far justify, and always up to
 `BELIEVABLE_VALUE`, because the outputs of an untrained network mean nothing yet."""
-LARGEST_ERROR = 1_000.0
+LARGEST_ERROR = 100.0
 """Median TD error from which a network takes too long to reach its targets: with Adam, an update changes a Q-value by
 about the learning rate times the units of the last layer, however large the error. See docs/choosing.md."""
 
