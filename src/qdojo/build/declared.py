@@ -30,7 +30,9 @@ about the learning rate times the units of the last layer, however large the err
 
 def checks(config: Config, spaces: Spaces) -> tuple[Check, ...]:
     """The checks of the configured agent."""
-    found = [_believable(config, spaces), *([] if config.value_rescaling else [_reachable(config)])]
+    found = [_believable(config, spaces)]
+    # Otherwise the errors are not in units of the return.
+    found += [_reachable(config)] if config.loss is None and not config.value_rescaling else []
     return (*found, _within_support(config)) if config.distribution == "c51" else tuple(found)
 
 
