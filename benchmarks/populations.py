@@ -17,7 +17,9 @@ from qdojo import processor
 from qdojo.build.training import build
 from qdojo.config import make_config
 
-UPDATES = {
+SMALL: dict[str, Any] = {"hidden": (24, 24), "batch_size": 32}
+"""The tutorial's network."""
+TEN_ENVS: dict[str, Any] = {
     "num_envs": 10,
     "collect_steps": 10,
     "updates_per_step": 0.1,
@@ -26,10 +28,9 @@ UPDATES = {
     "target_tau": 1.0,
     "target_sync_updates": 100,
     "eval_every_steps": None,
-    "hidden": (24, 24),
-    "batch_size": 32,
 }
-PUREJAX: dict[str, Any] = UPDATES | {
+UPDATES = TEN_ENVS | SMALL
+PUREJAX = UPDATES | {
     "steps": 100_000,
     "hidden": (120, 84),
     "layer_norm": False,

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import minatar, populations, recording, screen
+from benchmarks.populations import SMALL, TEN_ENVS
 from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
 from qdojo.config import make_config
@@ -25,22 +26,8 @@ from qdojo.runs import checkpoint, segments
 from qdojo.tape import ring
 from qdojo.training import restoring
 
-SMALL = {"hidden": (24, 24), "batch_size": 32}
-"""The tutorial's network."""
 MIDDLE = {"hidden": (120, 84), "batch_size": 128}
 """The network of CleanRL and PureJaxRL."""
-TEN_ENVS = {
-    "num_envs": 10,
-    "collect_steps": 10,
-    "updates_per_step": 0.1,
-    "capacity_steps": 10_000,
-    "warmup_steps": 1_000,
-    "target_tau": 1.0,
-    "target_sync_updates": 100,
-    "eval_every_steps": None,
-}
-
-
 ZOO = {
     "loop": "host",
     "steps": 50_000,
