@@ -178,11 +178,11 @@ def test_an_ending_that_cannot_be_noted_does_not_hide_the_failure(
             raise OSError(28, "No space left on device")
         write(path, content)
 
-    def diverges(self: Any, report: Any) -> None:
+    def diverges(self: Any, report: Any, state: Any) -> None:
         raise QdojoError("the loss is no longer finite")
 
     monkeypatch.setattr(trainer, "write_atomically", full)
-    monkeypatch.setattr(trainer.Trainer, "_check_finite", diverges)
+    monkeypatch.setattr(trainer.Trainer, "_checked", diverges)
     everything = Everything()
     with pytest.raises(QdojoError, match="the loss is no longer finite"):
         qdojo.train(root=tmp_path, observers=[everything], **TINY)

@@ -164,9 +164,7 @@ class Trainer:
                 continue
             if self.parts.exports:
                 self._learned = jax.tree.map(np.asarray, self._params(state))
-            self._check_finite(report)
-            report = self._diagnosing.added(report, state)
-            self._warn(report, state)
+            report = self._checked(report, state)
             self._train_seconds += report.seconds
             before, self._steps = self._steps, report.steps
             self._judge.longest = int(state.tally.longest.max())
@@ -205,24 +203,22 @@ class Trainer:
         self._unjudged = self._judge.judge(self._steps, self._params(state)) is None
         return not self._unjudged
 
-    def _check_finite(self, report: Report) -> None:
-        """Raises QdojoError if a metric is not finite."""
+    def _checked(self, report: Report, state: TrainState) -> Report:
+        """Add diagnostics, of which each check warns at most once. Raises QdojoError if a metric is not finite."""
         for name, values in report.metrics.items():
             if not np.isfinite(values).all():
                 raise self._diverged(name, int(np.argmin(np.isfinite(values))), report.steps)
-
-    def _warn(self, report: Report, state: TrainState) -> None:
-        """Each check that the agent declares warns at most once."""
+        report = self._diagnosing.added(report, state)
         for check in tuple(self._checks):
             if warning := check(report, state.tally):
                 self._checks.remove(check)
                 self.observers.tell("warned", warning)
+        return report
 
     def _diverged(self, name: str, member: int, steps: int) -> QdojoError:
         return QdojoError(
-            f"{name} of member {member} is no longer finite at step {steps:,}: the agent diverged; "
-            f"lower learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; "
-            "the last checkpoint is intact."
+            f"{name} of member {member} is no longer finite at step {steps:,}: the agent diverged; lower "
+            f"learning_rate (now {self.config.learning_rate:g}) or set max_grad_norm; the last checkpoint is intact."
         )
 
     def _save(self, state: TrainState) -> None:
