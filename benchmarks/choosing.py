@@ -23,17 +23,16 @@ EPISODES = 200
 TOY_LIMITS = {"FrozenLake-v1": 100, "CliffWalking-v1": 200}
 
 
-class Scaled(gym.Wrapper[Any, Any, Any, Any]):
+class Scaled(gym.RewardWrapper[Any, Any]):
     """Multiplies rewards."""
 
     def __init__(self, env: gym.Env[Any, Any], factor: float) -> None:
         super().__init__(env)
         self._factor = factor
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, with the reward scaled."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, float(reward) * self._factor, terminated, truncated, info
+    def reward(self, reward: Any) -> float:
+        """The reward, multiplied."""
+        return float(reward) * self._factor
 
 
 def toy(name: str) -> gym.Env[Any, Any]:

@@ -185,6 +185,21 @@ def test_the_limit_of_a_wrapper_is_found_without_a_registration() -> None:
     assert resolve(lambda: Shown(spaces.Discrete(2))).max_episode_steps is None
 
 
+@pytest.mark.parametrize(
+    ("wrapped", "threshold"),
+    [
+        (lambda: gym.make("CartPole-v1"), 475.0),
+        (lambda: gym.wrappers.FlattenObservation(gym.make("CartPole-v1")), 475.0),
+        (lambda: gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: 1_000.0 * reward), None),
+        (lambda: gym.wrappers.FlattenObservation(gym.wrappers.NormalizeReward(gym.make("CartPole-v1"))), None),
+        (lambda: gym.wrappers.vector.NormalizeReward(gym.make_vec("CartPole-v1", 2)), None),
+    ],
+    ids=["plain", "observations", "scaled", "normalised", "vector"],
+)
+def test_a_threshold_is_not_of_rewards_on_another_scale(wrapped: Any, threshold: float | None) -> None:
+    assert resolve(wrapped).reward_threshold == threshold
+
+
 def test_actions_with_an_offset() -> None:
     checked = check_spaces(Shown(spaces.Discrete(3), spaces.Discrete(4, start=-2)))
     assert (checked.num_actions, checked.action_start) == (4, -2)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs import registration
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorRewardWrapper, VectorWrapper
 
 from qdojo.envs import atari, atari_names
 from qdojo.envs.again import MadeAgain, again, spec_json
@@ -269,10 +269,25 @@ def _describe(name: str, make: Callable[..., Any], native_id: str | None, env: A
         is_vector=is_vector,
         pauses=is_vector and env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP,
         max_episode_steps=spec.max_episode_steps if spec else _time_limit(env),
-        reward_threshold=None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold),
+        reward_threshold=_reward_threshold(env, spec),
         mask_source=_mask_source(env, name),
         registered=spec_json(spec) if native_id is None and not is_vector else None,
     )
+
+
+def _reward_threshold(env: Any, spec: Any) -> float | None:
+    """The return at which the environment counts as solved, if no wrapper puts its rewards on another scale."""
+    scaling = (
+        gym.RewardWrapper,
+        VectorRewardWrapper,
+        gym.wrappers.NormalizeReward,
+        gym.wrappers.vector.NormalizeReward,
+    )
+    while isinstance(env, gym.Wrapper | VectorWrapper):
+        if isinstance(env, scaling):
+            return None
+        env = env.env
+    return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
 
 
 def _mask_source(env: Any, name: str) -> MaskSource | None:
