@@ -23,18 +23,6 @@ EPISODES = 200
 TOY_LIMITS = {"FrozenLake-v1": 100, "CliffWalking-v1": 200}
 
 
-class Scaled(gym.RewardWrapper[Any, Any]):
-    """Multiplies rewards."""
-
-    def __init__(self, env: gym.Env[Any, Any], factor: float) -> None:
-        super().__init__(env)
-        self._factor = factor
-
-    def reward(self, reward: Any) -> float:
-        """The reward, multiplied."""
-        return float(reward) * self._factor
-
-
 def toy(name: str) -> gym.Env[Any, Any]:
     """Make one of Gymnasium's toy environments; CliffWalking gets the time limit that it lacks."""
     return gym.make(name, max_episode_steps=TOY_LIMITS.get(name))
@@ -42,7 +30,7 @@ def toy(name: str) -> gym.Env[Any, Any]:
 
 def scaled_cartpole(factor: float) -> gym.Env[Any, Any]:
     """Make CartPole with its rewards multiplied."""
-    return Scaled(gym.make("CartPole-v1"), factor)
+    return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: factor * float(reward))
 
 
 def by_value_iteration(name: str, steps: int) -> float:

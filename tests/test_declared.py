@@ -92,16 +92,9 @@ def test_a_run_whose_values_leave_all_bounds_says_so_once(tmp_path: Path) -> Non
     assert len([said for said in heard.warnings if "overestimates its returns" in said]) == 1
 
 
-class Paid(gym.RewardWrapper[Any, Any]):
-    """CartPole with other rewards."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__(gym.make("CartPole-v1"))
-        self._factor = factor
-
-    def reward(self, reward: Any) -> float:
-        """The reward, multiplied."""
-        return float(reward) * self._factor
+def paid(factor: float) -> gym.Env[Any, Any]:
+    """CartPole with its rewards multiplied."""
+    return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: factor * float(reward))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +112,7 @@ def test_returns_out_of_the_networks_reach_are_told(
 ) -> None:
     heard = Heard()
     settings = TINY | {"steps": 2_100, "updates_per_step": 1.0} | fields
-    qdojo.train(functools.partial(Paid, factor), root=tmp_path, observers=[heard], **settings)
+    qdojo.train(functools.partial(paid, factor), root=tmp_path, observers=[heard], **settings)
     said = [each for each in heard.warnings if "temporal-difference errors of member 0" in each]
     assert [remedy in each for each in said if remedy] == [True] * (remedy is not None)
     assert len(said) == (remedy is not None)
