@@ -203,6 +203,22 @@ def test_a_run_whose_agent_never_ends_an_episode_ends_and_says_so(endless: tuple
     assert again.bound_steps == 20
 
 
+class Coin(Endless):
+    """Each episode is one step that pays 0 or 2, whatever the agent does."""
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 2.0 * self.np_random.integers(2), True, False, {}
+
+
+def test_an_agent_that_reaches_the_threshold_only_by_luck_trains_on(tmp_path: Path) -> None:
+    """Coins pay 1 on average, so about every second evaluation reaches 1, and few by a standard error more."""
+    budget = {"steps": 240, "solved_at": 1.0, "final_eval_episodes": 30}
+    assert qdojo.train(Coin, root=tmp_path, until_solved=True, **TINY | budget).result["steps"] == 240
+    sure = qdojo.train(Coin, root=tmp_path, until_solved=True, **TINY | budget | {"solved_at": 0.5})
+    assert sure.result["steps"] == 30
+    assert sure.result["solved"] == [True]
+
+
 def test_the_bound_is_kept_by_the_run(tmp_path: Path) -> None:
     """Ten times the longest episode of training, also after a resume."""
     longer = {"steps": 1_300, "eval_every_steps": None, "warmup_steps": 1_290, "final_eval_episodes": 1}

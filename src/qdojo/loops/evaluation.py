@@ -34,7 +34,7 @@ class Played(NamedTuple):
     cut: Bool[np.ndarray, "member episodes"]
 
 
-def solved(played: Played, threshold: float) -> Bool[np.ndarray, "member"]:
+def solved(played: Played, threshold: float | Float[np.ndarray, "member"]) -> Bool[np.ndarray, "member"]:
     """Which members reach the threshold. A member with a cut episode does not, because its outcome is unknown."""
     return (played.returns.mean(axis=1) >= threshold) & ~played.cut.any(axis=1)
 

@@ -61,7 +61,10 @@ class Judge:
         return evaluated
 
     def solved(self, step: int) -> bool:
-        """Whether the best agents reach the threshold twice; a single evaluation among many may reach it by luck."""
+        """Whether the best agents reach the threshold twice, the second time by a standard error more.
+
+        One of many evaluations reaches it by luck, and an agent that just reaches it may fail in the final one.
+        """
         threshold = self._parts.solved_at
         if not self._config.until_solved or threshold is None or bool((self.best.score < threshold).any()):
             return False
@@ -69,7 +72,8 @@ class Judge:
             again = self.evaluate(self.best.params, CONFIRMING_SEED + step, self._config.final_eval_episodes)
         except CutOff:
             return False
-        return bool(solved(again, threshold).all())
+        error = again.returns.std(axis=1) / np.sqrt(again.returns.shape[1])
+        return bool(solved(again, threshold + error).all())
 
     def evaluate(self, params: Params, seed: int, episodes: int) -> Played:
         """The loop's evaluation. Raises CutOff if a stop is requested, because an episode may take long."""
