@@ -1,6 +1,6 @@
 """Converts a state to named arrays and back without changing a bit. `runs/checkpoint.py` handles the files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ def from_arrays(template: PyTree[Any], arrays: Mapping[str, Any], filled_up: tup
             shape = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
             needed = f"{like.dtype}{list(like.shape)}"
             raise UsageError(f"{name} is {shape} in the checkpoint, but this config needs {needed}.")
-        return np.array(found) if isinstance(like, np.ndarray) else _on_device(found, like)
+        return _on_host(found, like) if isinstance(like, np.ndarray) else _on_device(found, like)
 
     return jax.tree_util.tree_map_with_path(leaf, template)
 
@@ -61,6 +61,23 @@ def _split_axis(like: Any) -> int | None:
     return next((axis for axis, name in enumerate(spec) if name is not None), None)
 
 
+def _on_host(found: Any, like: np.ndarray) -> np.ndarray:
+    """A copy of the array, padded with rows of zeros to the shape of `like`."""
+    if found.shape == like.shape and found.nbytes <= BLOCK_BYTES:
+        return np.array(found)
+    array = np.zeros_like(like)
+    for start, block in _blocks(found):
+        array[start : start + len(block)] = block
+    return array
+
+
+def _blocks(found: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows of a large array, a block at a time, and where each block begins."""
+    rows = max(1, BLOCK_BYTES * len(found) // max(1, found.nbytes))
+    for start in range(0, len(found), rows):
+        yield start, np.ascontiguousarray(found[start : start + rows])
+
+
 def _on_device(found: Any, like: Any) -> jax.Array:
     """The array on its devices, padded with rows of zeros to the shape of `like`."""
     shape, split = like.shape, _split_axis(like)
@@ -70,9 +87,7 @@ def _on_device(found: Any, like: Any) -> jax.Array:
     if split == 0:
         return jax.device_put(_repeated(found, 0, shape[0]), sharding)
     array = jnp.zeros(shape, found.dtype, device=sharding)
-    rows = max(1, BLOCK_BYTES * len(found) // max(1, found.nbytes))
-    for start in range(0, len(found), rows):
-        block = np.ascontiguousarray(found[start : start + rows])
+    for start, block in _blocks(found):
         array = _written(array, block if split is None else _repeated(block, split, shape[split]), start)
     return array
 

@@ -83,23 +83,34 @@ def _batch_bytes(config: Config, observation: Any) -> int:
 
 
 def check_memory(
-    config: Config, rows: int, observation: Any, action_shape: tuple[int, ...], agent: Agent, shards: Shards
-) -> None:
-    """Raises UsageError if a run does not fit into the free memory.
+    config: Config,
+    rows: int,
+    observation: Any,
+    action_shape: tuple[int, ...],
+    agent: Agent,
+    shards: Shards,
+    stepped_on_host: bool,
+) -> bool:
+    """Returns whether the tape is in the host's memory although there is a device with memory of its own.
 
-    The tape and the agents are on the devices, each of which has those of its own members, or all rows of a data set.
-    If devices have their own memory, a checkpoint needs a copy on the host.
+    Usually the tape and the agents are on the devices, each of which has those of its own members, or all rows of a
+    data set; then a checkpoint needs a copy on the host. If environments are stepped on the host, and a replay memory
+    fits there but not on a single device, it stays there. Raises UsageError if a run does not fit.
     """
     every = needed_bytes(config, rows, observation, action_shape, agent)
+    may_wait = stepped_on_host and config.agent == "dqn" and config.dataset is None
     on_device, on_host = free_on_device(), free_bytes()
-    places = {"": (on_host, _of(every, config, shards.slots, shards.count))}
+    places, stays = {"": (on_host, _of(every, config, shards.slots, shards.count))}, False
     if on_device is not None:
         where = " on each device" if shards.count > 1 else " on the device"
-        places = {where: (on_device, _of(every, config, shards.each, 1)), " on the host": (on_host, every)}
+        share = _of(every, config, shards.each, 1)
+        stays = may_wait and shards.count == 1 and _fits(every, on_host) and not _fits(share, on_device)
+        share = share._replace(tape=0) if stays else share
+        places = {where: (on_device, share), " on the host": (on_host, every)}
     for where, (free, needed) in places.items():
-        usable = free * MEMORY_SHARE
-        if needed.tape + needed.learning <= usable:
+        if _fits(needed, free):
             continue
+        usable = free * MEMORY_SHARE
         there = f"only {usable / 1e9:,.1f} of the {free / 1e9:,.1f} GB free{where} may be used"
         if config.agent == "pqn":
             raise UsageError(
@@ -123,6 +134,11 @@ def check_memory(
             f"{(needed.tape + needed.learning) / 1e9:,.1f} GB, but {there}; "
             f"use capacity_steps={max(fits, 1):,} or less{'' if smaller is None else f'; {smaller}'}."
         )
+    return stays
+
+
+def _fits(needed: Needed, free: int) -> bool:
+    return needed.tape + needed.learning <= free * MEMORY_SHARE
 
 
 def at_once(config: Config, observation: Any, agent: Agent) -> int:
@@ -160,6 +176,15 @@ def told_of_size(agent: Agent, observation_shape: tuple[int, ...]) -> str | None
         f"the network has {count:,} weights for observations of shape {list(observation_shape)}, so each update will "
         "be slow; make images smaller (gymnasium.wrappers.ResizeObservation, GrayscaleObservation), with dtype uint8 "
         "and shape [height, width, channels] so that convolutions process them, or use a smaller hidden."
+    )
+
+
+def told_of_place(config: Config) -> str:
+    """A notice for the user that the tape is not on the device."""
+    return (
+        f"the replay memory of {config.capacity_steps:,} steps does not fit into the memory of the device, so it stays "
+        "in the host's, and every update waits for its batch; a smaller capacity_steps, or smaller images (resize), "
+        "would fit."
     )
 
 

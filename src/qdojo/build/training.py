@@ -254,10 +254,9 @@ def build_agent(
 
 def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, numbers: Any, shards: int) -> Loop:
     """The loop that steps the environment and learns. `numbers` are each member's own, or None."""
-    environment = device_environment(config, spec)
-    rows = capacity_rows(config)
-    observation = _shown(spaces)
-    check_memory(config, rows, observation, spaces.action_shape, agent, Shards(config.members, shards))
+    environment, shared = device_environment(config, spec), Shards(config.members, shards)
+    rows, observation, stepped = capacity_rows(config), _shown(spaces), environment is None
+    stays = check_memory(config, rows, observation, spaces.action_shape, agent, shared, stepped)
     warmup = 0 if config.dataset is not None else math.ceil(config.warmup_steps / config.num_envs)
     rhythm = Rhythm(config.rows_per_cycle, config.updates_per_cycle, max(build_window(config).rows, warmup))
     size: dict[str, Any] = {
@@ -282,6 +281,7 @@ def _loop(config: Config, spec: EnvSpec, spaces: Spaces, agent: Agent, numbers: 
             rhythm,
             evaluation_envs=evaluation_envs(config, spec),
             action_shape=spaces.action_shape,
+            tape_on_host=stays,
             **size,
         )
     if config.dataset is None:

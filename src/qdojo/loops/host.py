@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, UInt32
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.host_chunk import ROW_NAMES, SUM, Rows, StopWatch, Work, stacked, without_open_episodes
 from qdojo.loops.host_evaluation import HostEvaluator, Vector, remembered, split
-from qdojo.loops.learning import Rhythm, learn
+from qdojo.loops.learning import Rhythm, improve
 from qdojo.loops.packing import Packed, Packing
 from qdojo.loops.pausing import Partial, Pause, check_partial, never, numbered, plan, regrouped
 from qdojo.loops.sharding import Shards
@@ -62,20 +62,22 @@ class HostLoop:
         distinct_seeds: int | None = None,
         clip_rewards: bool = False,
         shards: int = 1,
+        tape_on_host: bool = False,
     ) -> None:
         """`open_vector(member_seeds, envs)` opens environments. A chunk has `cycles` cycles; one report covers a chunk.
 
         `observation` has the shape and dtype of each array of one observation. `numbers` are the `agent.init` arguments
         of the members, `[member]`, if they differ; else None. With `clip_rewards`, agents learn from rewards clipped
         to [-1, 1]; scores use unclipped rewards. `shards` is the largest number of devices that share the members:
-        they learn on all of them and act on the first one.
+        they learn on all of them and act on the first one. With `tape_on_host` and one shard, the tape is in the
+        host's memory instead of the device's.
         """
         self.open_vector, self.observation, self.action_shape = open_vector, observation, action_shape
         self.agent, self.rhythm, self.numbers = agent, rhythm, numbers
         self.members, self.envs = members, envs
         self.capacity_rows, self.cycles = capacity_rows, cycles
         self.seed, self.distinct_seeds, self.clip_rewards = seed, distinct_seeds, clip_rewards
-        self.programs, self.shards = Programs(), Shards(members, shards)
+        self.programs, self.shards, self.tape_on_host = Programs(), Shards(members, shards), tape_on_host
         self.axes = AXES._replace(memory=None, environment=None)
         self.evaluator = HostEvaluator(
             open_vector,
@@ -100,6 +102,7 @@ class HostLoop:
         state: TrainState = self.programs.compiled("init", self._all_init, quickly=True)()
         return state._replace(
             memory=self.shards.gathered(state.memory),
+            tape=self._tape(state),
             tally=fresh_tally(self.members, self.envs),
             environment=self._vector.state(),
         )
@@ -169,12 +172,17 @@ class HostLoop:
         """Shapes and dtypes of the state. The environment's part is None, because it grows with its episodes."""
         state = self.shards.described(jax.eval_shape(self._all_init), AXES)
         memory = jax.eval_shape(lambda: fresh_memory(self.agent, self.members, self.envs))
-        return state._replace(memory=memory, tally=fresh_tally(self.members, self.envs))
+        return state._replace(memory=memory, tape=self._tape(state), tally=fresh_tally(self.members, self.envs))
+
+    def _tape(self, state: TrainState) -> ring.Tape:
+        """The empty tape of a new state."""
+        return ring.moved_to_host(state.tape, self.capacity_rows) if self.tape_on_host else state.tape
 
     def _init(self) -> TrainState:
         keys = keys_of(self.seed, self.shards.numbers(), self.distinct_seeds)
         shapes = self.observation, self.action_shape
-        return fresh_state(self.agent, keys, self.envs, self.capacity_rows, *shapes, self.shards.own(self.numbers))
+        rows = 0 if self.tape_on_host else self.capacity_rows
+        return fresh_state(self.agent, keys, self.envs, rows, *shapes, self.shards.own(self.numbers))
 
     def _opened(self, state: TrainState, thread: ThreadPoolExecutor) -> "Work":
         """A new chunk, or the rest of an unfinished one."""
@@ -201,7 +209,7 @@ class HostLoop:
         clock = StopWatch(self.programs, float(partial.get("seconds", 0.0)))
         first_row = int(state.clock.rows) - cycle * self.rhythm.rows
         learned = list(partial.get("learned", ()))
-        latest = (agents, state.tape, state.clock)
+        latest = (agents, ring.for_programs(state.tape), state.clock)
         updates = np.asarray(partial.get("updates", state.clock.updates))
         playing = (acting, self.shards.gathered(acting))
         return Work(
@@ -228,7 +236,10 @@ class HostLoop:
                     work.clock.start()
             work.settle()
             block = self.shards.filled(jax.tree.map(stacked, *work.block), 1)
-            arguments: tuple[Any, ...] = (*work.latest, block, learn_words[cycle])
+            packed, tape, clock = work.latest
+            if self.tape_on_host:
+                tape, block = ring.write(tape, block), None
+            arguments: tuple[Any, ...] = (packed, tape, clock, block, learn_words[cycle])
             program = self.programs.compiled("learn", learn, *arguments, donate=donated)
             if overlapping:
                 self._act_with(work, work.latest[0])
@@ -246,8 +257,9 @@ class HostLoop:
         """The state of the run, with the tally from before the chunk."""
         packed, tape, clock = work.latest
         agents = self.programs.jitted("unpack", self._all_unpack)(packed)
+        tape, environment = ring.for_storage(tape), self._vector.state()
         return work.before._replace(
-            agents=agents, memory=work.memory, tape=tape, clock=clock, environment=self._vector.state(), partial=None
+            agents=agents, memory=work.memory, tape=tape, clock=clock, environment=environment, partial=None
         )
 
     def _paused(self, work: "Work") -> TrainState:
@@ -272,9 +284,10 @@ class HostLoop:
         learning = (self.cycles, self.rhythm.updates, self.agent.update_words)
         return chunk_words(keys, COLLECT, rows, collecting), chunk_words(keys, LEARN, rows, learning)
 
-    def _learn(self, packed: Packed, tape: Any, clock: Clock, block: Step, noise: Any) -> Any:
-        agents, *rest = learn(self.agent, self.rhythm, self._packing.unpack(packed), tape, clock, block, noise)
-        return self._packing.pack(agents), *rest
+    def _learn(self, packed: Packed, tape: Any, clock: Clock, block: Step | None, noise: Any) -> Any:
+        tape = tape if block is None else ring.write(tape, block)
+        agents, *rest = improve(self.agent, self.rhythm, self._packing.unpack(packed), tape, clock, noise)
+        return self._packing.pack(agents), tape, *rest
 
     def _act(
         self, packed: Packed, observation: Observation, memory: Memory, noise: Array, clock: Clock

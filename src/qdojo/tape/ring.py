@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from qdojo.tape.host_words import HostWords
 from qdojo.types import AnyArray, Step
 
 ENDING, REWARD = 0, 1
@@ -24,7 +26,7 @@ class Tape(NamedTuple):
     instead of one per field. `member` indexes the members that a reader sees: all, or one under `vmap` (`READERS`).
     """
 
-    words: UInt32[AnyArray, "time member env words"]
+    words: UInt32[AnyArray, "time member env words"] | HostWords
     like: Step
     """An empty block of rows, `[0, ...]`, which holds their shapes and dtypes."""
     written: Int[Array, ""]
@@ -33,7 +35,8 @@ class Tape(NamedTuple):
     @property
     def rows(self) -> Step:
         """All rows, unpacked, in the order of the ring."""
-        return unpack(self.words, self.like)
+        words = self.words.array if isinstance(self.words, HostWords) else self.words
+        return unpack(words, self.like)
 
     @property
     def capacity(self) -> int:
@@ -90,18 +93,43 @@ def _others(step: Step) -> list[Any]:
     return jax.tree.leaves((step.action, step.observation, step.memory))
 
 
+def moved_to_host(tape: Tape, capacity: int) -> Tape:
+    """An empty tape with room for `capacity` rows in the host's memory."""
+    return tape._replace(words=np.zeros((capacity, *tape.words.shape[1:]), np.uint32))
+
+
+def for_programs(tape: Tape) -> Tape:
+    """A tape as compiled programs take it: if its rows are a NumPy array, they stay on the host."""
+    return tape._replace(words=HostWords(tape.words)) if isinstance(tape.words, np.ndarray) else tape
+
+
+def for_storage(tape: Tape) -> Tape:
+    """The inverse of `for_programs`."""
+    return tape._replace(words=tape.words.array) if isinstance(tape.words, HostWords) else tape
+
+
 def write(tape: Tape, block: Step) -> Tape:
     """Put a block of `[time, member, env]` rows of the reading members at the head. The capacity must be a multiple of
-    the block's length, and the reading members must be neighbours."""
+    the block's length, and the reading members must be neighbours.
+
+    Rows on the host are written in place, by all members, and not in a compiled program.
+    """
+    written = tape.written + block.reward.shape[0]
+    if isinstance(tape.words, HostWords):
+        tape.words.write(int(tape.written) % tape.capacity, np.asarray(pack(block)))
+        return tape._replace(written=written)
     words, new = jnp.asarray(tape.words), pack(block)
     member = tape.member[0] if new.shape[1] < words.shape[1] else 0
     words = jax.lax.dynamic_update_slice(words, new, (tape.written % tape.capacity, member, 0, 0))
-    return tape._replace(words=words, written=tape.written + block.reward.shape[0])
+    return tape._replace(words=words, written=written)
 
 
 def cut(tape: Tape, member: Int[AnyArray, "lost"], env: Int[AnyArray, "lost"]) -> Tape:
     """Mark the newest row of these envs as `last`, because the step that followed it was lost."""
     row = (tape.written - 1) % tape.capacity
+    if isinstance(tape.words, np.ndarray):
+        tape.words[int(row), member, env, ENDING] = 2
+        return tape
     return tape._replace(words=jnp.asarray(tape.words).at[row, member, env, ENDING].set(jnp.uint32(2)))
 
 
@@ -155,7 +183,7 @@ def newest(tape: Tape, age: Int[Array, "*ages"]) -> Int[Array, "*ages"]:
 
 def is_last(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Bool[Array, "*at"]:
     """Whether these rows of the reading member are `last`, without reading more of them."""
-    return jnp.asarray(tape.words).at[row, tape.member, env, ENDING].get(mode="promise_in_bounds") >= 2
+    return _read(tape, row, env, ENDING + 1)[..., ENDING] >= 2
 
 
 def endings(
@@ -163,12 +191,18 @@ def endings(
 ) -> tuple[Float[Array, "*at"], Bool[Array, "*at"], Bool[Array, "*at"]]:
     """Rewards of these rows of the reading member, and whether they are `terminated` and `last`, without reading more
     of them."""
-    words = jnp.asarray(tape.words).at[row, tape.member, env, : REWARD + 1].get(mode="promise_in_bounds")
+    words = _read(tape, row, env, REWARD + 1)
     ending = words[..., ENDING]
     return _as(jnp.float32, words[..., REWARD]), ending % 2 == 1, ending >= 2
 
 
 def take(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"]) -> Step:
     """Rows of `tape.member` at these positions in the ring and envs."""
-    words = jnp.asarray(tape.words).at[row, tape.member, env].get(mode="promise_in_bounds")
-    return unpack(words, tape.like)
+    return unpack(_read(tape, row, env, tape.words.shape[-1]), tape.like)
+
+
+def _read(tape: Tape, row: Int[Array, "*at"], env: Int[Array, "*at"], words: int) -> UInt32[Array, "*at words"]:
+    """The first `words` words of these rows of the reading member."""
+    if isinstance(tape.words, HostWords):
+        return tape.words.fetched(row, tape.member, env, words)
+    return jnp.asarray(tape.words).at[row, tape.member, env, :words].get(mode="promise_in_bounds")

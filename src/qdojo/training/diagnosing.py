@@ -11,7 +11,7 @@ from jaxtyping import UInt32
 from qdojo.build.training import Parts
 from qdojo.config import Config
 from qdojo.loops.state import TrainState, member_seeds
-from qdojo.tape.ring import READERS
+from qdojo.tape.ring import READERS, for_programs
 from qdojo.types import Clock, Report
 
 DIAGNOSE = int.from_bytes(b"diagnose")
@@ -44,7 +44,7 @@ class Diagnosing:
             return report
         began, compiled = time.perf_counter(), self._programs.compile_seconds
         words = self._shards.filled(self._words(int(state.clock.rows)), 0)
-        arguments = (state.agents, state.tape, words, state.clock)
+        arguments = (state.agents, for_programs(state.tape), words, state.clock)
         program = self._programs.compiled("diagnose", self._all_examine, *arguments, quickly=True)
         numbers = jax.tree.map(np.asarray, program(*arguments))
         of_members = [

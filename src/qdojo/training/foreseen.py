@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from qdojo.build.memory import told_of_size
+from qdojo.build.memory import told_of_place, told_of_size
 from qdojo.build.training import Parts
 from qdojo.config import Config
 from qdojo.envs.native.minatar import MINATAR
+from qdojo.loops.host import HostLoop
 
 
 def foreseen(config: Config, parts: Parts) -> list[str]:
@@ -30,6 +31,8 @@ def foreseen(config: Config, parts: Parts) -> list[str]:
         )
     if size := told_of_size(parts.agent, parts.spaces.observation_shape):
         told.append(size)
+    if isinstance(parts.loop, HostLoop) and parts.loop.tape_on_host:
+        told.append(told_of_place(config))
     return told
 
 

@@ -65,12 +65,13 @@ def saved(progress: Progress, loop: Loop) -> tuple[snapshot.Arrays, segments.Rin
     return arrays | {WORDS: arrays[WORDS][: int(tape.size)]}, None
 
 
-def ring_of(words: jax.Array, written: int, members: int) -> segments.Ring:
-    """The rows of a tape, which are moved from the devices to the host one block at a time."""
+def ring_of(words: jax.Array | np.ndarray, written: int, members: int) -> segments.Ring:
+    """The rows of a tape; those on devices are moved to the host one block at a time."""
     time, stored, *row = words.shape
 
     def read(start: int, count: int) -> np.ndarray:
-        return np.asarray(_rows(words, start, count))[:, :members]
+        rows = words[start : start + count] if isinstance(words, np.ndarray) else _rows(words, start, count)
+        return np.asarray(rows)[:, :members]
 
     return segments.Ring(WORDS, (time, min(stored, members), *row), written, read)
 
