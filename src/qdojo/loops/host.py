@@ -209,7 +209,8 @@ class HostLoop:
         clock = StopWatch(self.programs, float(partial.get("seconds", 0.0)))
         first_row = int(state.clock.rows) - cycle * self.rhythm.rows
         learned = list(partial.get("learned", ()))
-        latest = (agents, ring.for_programs(state.tape), state.clock)
+        tape = ring.for_programs(state.tape) if self.tape_on_host else state.tape
+        latest = (agents, tape, state.clock)
         updates = np.asarray(partial.get("updates", state.clock.updates))
         playing = (acting, self.shards.gathered(acting))
         return Work(
