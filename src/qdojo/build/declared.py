@@ -100,7 +100,7 @@ def _reachable(config: Config) -> Check:
             return None
         return (
             f"half of the temporal-difference errors of member {member} are above {errors[member]:,.4g} at step "
-            f"{report.steps:,}, and a network takes long to reach returns as large as that; "
+            f"{report.steps:,}, and a network takes long to correct errors as large as that; "
             f"{'set value_rescaling=True, or ' if rescaled else ''}divide the rewards by a constant."
         )
 
