@@ -1,5 +1,8 @@
 """Convolution by matrix products against XLA's own: values, gradients, and the choice for each device."""
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from qdojo.networks import convolving
 from qdojo.networks.convolving import Padding, by_products, by_xla, convolve
 
+Method = Callable[..., jax.Array]
 SHAPES = [
     # height, width, inputs, outputs, side, stride, padding
     (84, 84, 4, 32, 8, 4, "VALID"),
@@ -26,22 +30,25 @@ def test_products_give_what_xla_gives(
     height: int, width: int, inputs: int, outputs: int, side: int, stride: int, padding: Padding
 ) -> None:
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, height, width, inputs)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(outputs, side, side, inputs)), jnp.float32) / (side * inputs**0.5)
-    found, expected = (
-        jax.vmap(lambda one, method=method: method(one, kernel, stride, padding))(x) for method in (by_products, by_xla)
-    )
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    cotangent = jnp.asarray(rng.normal(size=found.shape), jnp.float32) / found.size**0.5
+    x = rng.normal(size=(2, height, width, inputs)).astype(np.float32)
+    kernel = (rng.normal(size=(outputs, side, side, inputs)) / (side * inputs**0.5)).astype(np.float32)
 
-    def gradients(method: object) -> tuple[jax.Array, jax.Array]:
-        def total(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            return jnp.sum(cotangent * jax.vmap(lambda one: method(one, kernel, stride, padding))(x))  # type: ignore[operator]
+    def values(method: Method, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.vmap(lambda one: method(one, kernel, stride, padding))(x)
 
-        return jax.grad(total, argnums=(0, 1))(x, kernel)
+    shape = jax.eval_shape(lambda *of: values(by_products, *of), x, kernel).shape
+    cotangent = (rng.normal(size=shape) / math.prod(shape) ** 0.5).astype(np.float32)
 
-    for mine, theirs in zip(gradients(by_products), gradients(by_xla), strict=True):
+    @jax.jit  # as one program, for each operation by itself would be compiled too
+    def everything(x: jax.Array, kernel: jax.Array) -> list[tuple[jax.Array, ...]]:
+        found = []
+        for method in (by_products, by_xla):
+            value, gradients = jax.vjp(lambda x, kernel, method=method: values(method, x, kernel), x, kernel)
+            found.append((value, *gradients(cotangent)))
+        return found
+
+    for mine, theirs in zip(*everything(x, kernel), strict=True):
+        assert mine.shape == theirs.shape
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
