@@ -183,8 +183,7 @@ def told_of_place(config: Config) -> str:
     """A notice for the user that the tape is not on the device."""
     return (
         f"the replay memory of {config.capacity_steps:,} steps does not fit into the memory of the device, so it stays "
-        "in the host's, and every update waits for its batch; a smaller capacity_steps, or smaller images (resize), "
-        "would fit."
+        "in the host's, and every update waits for its batch; updates are faster with a capacity_steps that fits."
     )
 
 
