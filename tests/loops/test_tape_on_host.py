@@ -16,6 +16,7 @@ from qdojo.config import make_config
 from qdojo.errors import UsageError
 from qdojo.loops.host import HostLoop
 from qdojo.runs import checkpoint, segments
+from qdojo.tape import ring
 
 SETTINGS: dict[str, Any] = {
     "loop": "host",
@@ -123,6 +124,19 @@ def test_a_tape_on_the_host_is_in_memory_once_and_none_of_it_on_the_device(monke
         assert state.tape.words is words
     assert words.any()
     loop.close()
+
+
+def test_a_lost_environment_ends_its_newest_row_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch)
+    loop = build(make_config("CartPole-v1", **SETTINGS)).loop
+    state, _ = next(loop.run(loop.init()))
+    loop.close()
+    lost = np.array([1]), np.array([0])
+    on_device = ring.cut(state.tape._replace(words=jax.numpy.array(state.tape.words)), *lost)
+    before = state.tape.words.copy()
+    on_host = ring.cut(state.tape, *lost)
+    np.testing.assert_array_equal(on_host.words, on_device.words)
+    assert (on_host.words != before).any()
 
 
 @pytest.mark.parametrize(
