@@ -19,7 +19,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from safetensors.numpy import load, save
 
-from qdojo.envs.copies import episode_seed
+from qdojo.envs.copies import REST, episode_seed
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import resolve
 from qdojo.errors import EnvironmentFailure, UsageError
@@ -143,6 +143,25 @@ def test_the_step_after_an_end_ignores_the_action_pays_nothing_and_shows_the_fre
     assert (moved.observation.tolist(), moved.applied[0]) == ([[0, 1]], True)
     assert moved.observation.dtype == np.float32
     assert moved.reward.dtype == np.float32
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_ended_copy_rests_while_another_plays(vectorization: Any) -> None:
+    host = host_of(Corridor, 2, vectorization=vectorization)
+    host.reset()
+    for _ in range(2):
+        host.step(np.array([1, 0]))
+    assert host.step(np.array([1, 0])).terminated.tolist() == [True, False]
+    for at in (4, 5):
+        rest = host.step(np.array([REST, 0]))
+        assert rest.observation.tolist() == [[0, 3], [0, at]]
+        assert (rest.reward[0], rest.terminated[0], rest.applied[0], rest.begun[0]) == (0, False, False, False)
+    assert host.state()["episode"].tolist() == [0, 0]
+    assert host.state()["length"].tolist() == [3, 5]
+    fresh = host.step(np.array([0, REST]))
+    assert fresh.observation.tolist() == [[0, 0], [0, 5]]
+    assert fresh.begun.tolist() == [True, False]
+    host.close()
 
 
 def test_every_autoreset_mode_tells_the_same_transitions() -> None:

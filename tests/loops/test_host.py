@@ -16,7 +16,9 @@ from probes.training import HYPER, STILL, ZERO, device_loop, host_loop, sharing,
 
 from qdojo.agents.explore import Exploration
 from qdojo.envs.copies import episode_seed
+from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.resolve import resolve
+from qdojo.envs.straying import StrayingVector
 from qdojo.errors import UsageError
 from qdojo.loops.host import HostLoop
 from qdojo.loops.host_evaluation import evaluation_seed
@@ -271,6 +273,35 @@ def test_evaluation_does_not_favour_short_episodes(episodes: int) -> None:
             copy, number = i % 3, i // 3
             env.reset(seed=episode_seed(evaluation_seed(member, 5), copy, number))
             assert found[member, i] == env.terminate_after
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_a_copy_that_has_played_its_share_rests(epsilon: float) -> None:
+    """Otherwise all would play on until the longest share is played."""
+    made = []
+
+    class Counted(RandomLength):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = {"reset": 0, "step": 0}
+            made.append(self)
+
+        def reset(self, **options: Any) -> Any:
+            self.calls["reset"] += 1
+            return super().reset(**options)
+
+        def step(self, action: Any) -> Any:
+            self.calls["step"] += 1
+            return super().step(action)
+
+    loop, spec = host_loop(Counted, small_agent(ZERO)), resolve(Counted)
+    loop.evaluator.open_vector = lambda seeds, envs: StrayingVector(HostEnvironment(spec, seeds, envs), epsilon, seeds)
+    made.clear()
+    found = loop.evaluate(np.zeros((1, 2), np.float32), seed=5, episodes=5).returns[0]
+    assert [env.calls for env in made] == [
+        {"reset": len(share), "step": sum(share)} for share in (found[0::3], found[1::3], found[2::3])
+    ]
+    assert len(set(found)) > 1
 
 
 def test_evaluation_changes_nothing_of_the_training_and_closes_its_environments(alone: list[TrainState]) -> None:

@@ -24,6 +24,8 @@ from qdojo.errors import UsageError
 
 FAILURE = "qdojo_failure"
 INEXACT = "qdojo_inexact"
+REST = -1
+"""The action with which a copy whose episode is over does not begin the next one."""
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
@@ -56,9 +58,9 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
     """One copy under the NEXT_STEP rule that resets every episode with a seed of its own.
 
     Its observations are those of `Spaces.show`. `reset` begins the next episode, and so does `step` after an episode
-    has ended, ignoring its action. With `options={"rebuild": state}`, `reset` instead rebuilds row `row` of a
-    `HostEnvironment.state()`. If the rebuilt observation differs from the saved one, it begins the episode after that
-    one and sets `info[INEXACT]`.
+    has ended, ignoring its action unless it is `REST`, which changes nothing. With `options={"rebuild": state}`,
+    `reset` instead rebuilds row `row` of a `HostEnvironment.state()`. If the rebuilt observation differs from the saved
+    one, it begins the episode after that one and sets `info[INEXACT]`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], spaces: Spaces, member_seed: int, copy: int, row: int = 0) -> None:
@@ -73,6 +75,8 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
         self._copy = copy
         self._row = row
         self._over = True
+        self._last: Any = None
+        """The final observation of the episode that is over."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the next episode; `seed` is ignored, because the copy has its own."""
@@ -81,6 +85,8 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step; `action` counts from 0."""
         if self._over:
+            if np.min(action) == REST:
+                return self._last, 0.0, False, False, {}
             observation, info = self._begin()
             return observation, 0.0, False, False, info
         try:
@@ -96,6 +102,8 @@ class SeededCopy(gym.Wrapper[Any, Any, Any, Any]):
             is_plain = not (self._masked or (info and MASK in info))
             shown = self._encode(observation) if is_plain else self._spaces.show(observation, info, terminated)
             told = {LIFE_LOST: True} if info and LIFE_LOST in info else {}
+            if self._over:
+                self._last = shown
             return shown, reward, bool(terminated), bool(truncated), told
         except (Exception, SystemExit) as error:
             observation, info = self._failed(error)

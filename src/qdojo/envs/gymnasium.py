@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from qdojo.envs.copies import Moved, SyncCopies, copy_builders, episode_seed, observation_hash
+from qdojo.envs.copies import REST, Moved, SyncCopies, copy_builders, episode_seed, observation_hash
 from qdojo.envs.failures import GAVE, CopyError, close_quietly, describe, doctor_hint
 from qdojo.envs.ready_made import ReadyMadeCopies
 from qdojo.envs.resolve import EnvSpec
@@ -122,7 +122,11 @@ class HostEnvironment:
         return observation
 
     def step(self, actions: Int[np.ndarray, "size *branches"]) -> HostStep:
-        """Step every copy once; actions count from 0. The caller may keep the returned arrays but not write to them."""
+        """Step every copy once; actions count from 0. The caller may keep the returned arrays but not write to them.
+
+        A copy whose episode is over rests if its action is `REST`: it shows its final observation again and gives a
+        reward of 0. A ready-made vector cannot rest, and begins the next episode.
+        """
         choices = actions.tolist()
         try:
             moved: Moved = self._copies.step(choices)
@@ -131,13 +135,18 @@ class HostEnvironment:
             raise self._failure(failure, choices) from failure
         observation, reward, terminated, truncated, life_lost, paused = moved
         applied, begun = np.zeros(self.size, bool) if paused else self._next_applied, ~self._next_applied
+        over, resting = terminated | truncated, []
         note, logs = self._note, self._log
-        for row, over in enumerate(self._over):
-            if over:
+        for row, was_over in enumerate(self._over):
+            if was_over and self.restorable and np.min(choices[row]) == REST:
+                resting.append(row)
+            elif was_over:
                 self._begin(row)
             elif not paused:
                 note(logs[row], choices[row])
-        self._mark_over(terminated | truncated)
+        if resting:
+            begun[resting], over[resting] = False, True
+        self._mark_over(over)
         self.observation = observation
         final = terminated if life_lost is None else terminated | life_lost
         return HostStep(observation, reward, terminated, truncated, applied, begun, final)

@@ -60,7 +60,7 @@ class ReadyMadeCopies:
         if self._mode != AutoresetMode.NEXT_STEP and self._ended.any():
             return self._pause()
         raw, reward, terminated, truncated, infos = self._guard(
-            lambda: self._vector.step(self._spaces.decode_all(actions))
+            lambda: self._vector.step(self._spaces.decode_all(np.maximum(actions, 0)))
         )
         self._ended = np.logical_or(terminated, truncated)
         # Under SAME_STEP a copy that has ended already shows the start of its next episode.

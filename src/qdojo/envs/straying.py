@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from qdojo.envs.copies import REST
 from qdojo.envs.gymnasium import HostEnvironment, HostStep
 from qdojo.envs.spaces import Observation
 
@@ -38,7 +39,8 @@ class StrayingVector:
         strays = np.concatenate([chance.random(envs) for chance in self._chance]) < self._epsilon
         draws = np.concatenate([chance.random((envs, *legal.shape)) for chance in self._chance])
         drawn = np.where(mask, draws, -1.0).argmax(axis=-1)
-        after = self._inner.step(np.where(strays.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, actions))
+        strays = strays.reshape(-1, *(1,) * (drawn.ndim - 1)) & (actions != REST)
+        after = self._inner.step(np.where(strays, drawn, actions))
         self.observation = after.observation
         return after
 

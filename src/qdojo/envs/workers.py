@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from qdojo.envs.atari import LIFE_LOST
 from qdojo.envs.copies import FAILURE, INEXACT, Moved, SeededCopy
@@ -36,7 +36,13 @@ class AsyncCopies:
         trouble = ""
         try:
             with _unguarded_script_left_alone():
-                self._vector = AsyncVectorEnv(builders, copy=False, context="forkserver" if has_server else "spawn")
+                # A copy begins its next episode, or rests, by itself.
+                self._vector = AsyncVectorEnv(
+                    builders,
+                    copy=False,
+                    context="forkserver" if has_server else "spawn",
+                    autoreset_mode=AutoresetMode.DISABLED,
+                )
         except (EOFError, OSError):
             trouble = (
                 "a worker process died while it started (see its message above); define the environment in a module "

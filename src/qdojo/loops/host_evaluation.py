@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool
 
+from qdojo.envs.copies import REST
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Plays, Watch, unwatched
 from qdojo.loops.state import EVALUATE, Programs, best_action, fresh_memory, member_seeds, renewed, where
 from qdojo.types import Memory, Observation, Params
@@ -20,7 +21,9 @@ class Vector(Protocol):
     """Number of copies of all members."""
 
     def reset(self) -> Any: ...
-    def step(self, actions: np.ndarray) -> Any: ...
+    def step(self, actions: np.ndarray) -> Any:
+        """Step every copy once. A copy whose episode is over begins the next one, or rests if its action is `REST`."""
+
     def state(self) -> dict[str, np.ndarray]: ...
     def restore(self, state: Any) -> list[int]: ...
     def close(self) -> None: ...
@@ -72,12 +75,14 @@ class HostEvaluator:
         steps = 0
         while deal.left():
             running, length = np.zeros(shape), np.zeros(shape, int)
-            playing = deal.left_of_each()
+            playing, resting = deal.left_of_each(), np.zeros(shape, bool)
             memory = fresh_memory(self.player, *shape)
             shown = vector.reset()
             while playing.any():
                 action, thought = greedy(params, split(shown, shape), memory)
-                after = vector.step(np.asarray(action).reshape(-1, *self.action_shape))
+                chosen = np.array(action)
+                chosen[resting] = REST
+                after = vector.step(chosen.reshape(-1, *self.action_shape))
                 memory = remembered(self.player, memory, thought, after, shape)
                 shown = after.observation
                 running += after.reward.reshape(shape)
@@ -87,6 +92,7 @@ class HostEvaluator:
                 for member, copy in np.argwhere((ended | over_long) & playing).tolist():
                     deal.finish(member, copy, float(running[member, copy]), bool(over_long[member, copy]))
                     playing[member, copy] = ended[member, copy] and deal.left_of_each()[member, copy]
+                resting |= ended & ~deal.left_of_each()
                 running[ended], length[ended] = 0.0, 0
                 steps += 1
                 watch(deal.finished, steps)
