@@ -134,7 +134,7 @@ class DeviceLoop:
                 updates=int(arrays.clock.updates),
                 env_steps=tally.env_steps,
                 episodes=episodes,
-                metrics=means if np.any(log.learned) else {"epsilon": means["epsilon"]},
+                metrics=means if np.asarray(log.learned).any() else {"epsilon": means["epsilon"]},
                 seconds=seconds,
             )
             yield state, report

@@ -1,15 +1,15 @@
-"""Selects the agents that a run delivers: the best of all that were evaluated. The loops play the evaluations."""
+"""Selects the agents that a run delivers: the best of all that were evaluated. The loops play the evaluations.
+
+All of it is NumPy: what is done once an evaluation is not worth compiling.
+"""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
-from qdojo.loops.state import where
 from qdojo.types import AnyArray, Params
 
 Play = Callable[[Params], Float[np.ndarray, "member"]]
@@ -19,15 +19,15 @@ Play = Callable[[Params], Float[np.ndarray, "member"]]
 class Best(NamedTuple):
     """The parameters of each member with the highest greedy score so far; `score` is the mean over `episodes`."""
 
-    score: Float[Array, "member"]
-    episodes: Int[Array, "member"]
+    score: Float[AnyArray, "member"]
+    episodes: Int[AnyArray, "member"]
     params: PyTree[Shaped[AnyArray, "member ..."]]
 
 
 def none_best(params: PyTree[Shaped[AnyArray, "member ..."]]) -> Best:
     """The initial value before any evaluation, which every first evaluation beats."""
     members = jax.tree.leaves(params)[0].shape[0]
-    return Best(jnp.full(members, -jnp.inf), jnp.zeros(members, jnp.int32), params)
+    return Best(np.full(members, -np.inf, np.float32), np.zeros(members, np.int32), params)
 
 
 def delivered(best: Best, params: Params) -> Best:
@@ -45,20 +45,24 @@ def judged(best: Best, params: Params, play: Play, episodes: int) -> tuple[Best,
     scores = play(params)
     challenged = (scores >= np.asarray(best.score)) & (np.asarray(best.episodes) > 0)
     if challenged.any():
-        best = _defended(best, jnp.asarray(challenged), jnp.asarray(play(best.params)), episodes)
-    return _better(Best(jnp.asarray(scores, jnp.float32), jnp.full_like(best.episodes, episodes), params), best), scores
+        best = _defended(best, challenged, play(best.params), episodes)
+    challenger = Best(scores.astype(np.float32), np.full_like(best.episodes, episodes), params)
+    return _better(challenger, best), scores
 
 
-@partial(jax.jit, static_argnames="episodes")
-def _defended(best: Best, challenged: Bool[Array, "member"], score: Float[Array, "member"], episodes: int) -> Best:
+def _defended(
+    best: Best, challenged: Bool[np.ndarray, "member"], score: Float[np.ndarray, "member"], episodes: int
+) -> Best:
     """The best agents, with `episodes` more episodes of mean `score` included where they were challenged."""
-    total = best.episodes + episodes
+    total = np.asarray(best.episodes) + np.int32(episodes)
     pooled = best.score + (score - best.score) * (episodes / total)
     return best._replace(
-        score=jnp.where(challenged, pooled, best.score), episodes=jnp.where(challenged, total, best.episodes)
+        score=np.where(challenged, pooled, best.score).astype(np.float32),
+        episodes=np.where(challenged, total, best.episodes),
     )
 
 
-@jax.jit
 def _better(challenger: Best, best: Best) -> Best:
-    return where(challenger.score > best.score, challenger, best)
+    """The better of the two for each member, in new arrays."""
+    wins = challenger.score > np.asarray(best.score)
+    return jax.tree.map(lambda a, b: np.where(wins.reshape(-1, *(1,) * (b.ndim - 1)), a, b), challenger, best)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qdojo import snapshot
@@ -46,7 +45,7 @@ def start(config: Config, parts: Parts, root: Path, observers: Observers) -> Run
         observers.tell("compiling")
         try:
             state = parts.loop.init()
-            best = jax.tree.map(jnp.copy, none_best(parts.loop.shards.cut(state.agents.params, 0)))
+            best = jax.tree.map(np.array, none_best(parts.loop.shards.cut(state.agents.params, 0)))
             Trainer(run, config, parts, observers).train(state, best)
         except BaseException:
             if not checkpoint.exists(run.checkpoints_path):
