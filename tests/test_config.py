@@ -424,6 +424,29 @@ def test_the_plain_presets_have_their_papers_networks_for_games(preset: str) -> 
     assert (atari.torso, atari.hidden, minatar.torso, minatar.hidden) == ("nature", (512,), "minatar", (128,))
 
 
+@pytest.mark.parametrize("preset", [name for name in preset_tables() if name != "tutorial"])
+def test_atoms_lie_on_both_sides_of_0_where_rewards_are_clipped(preset: str) -> None:
+    config = make_config("ALE/Pong-v5", preset)
+    assert config.clip_rewards
+    assert config.distribution != "c51" or (config.vmin, config.vmax) == (-10.0, 10.0)
+
+
+def test_pqn_has_its_authors_settings_for_games() -> None:
+    config = make_config("ALE/Breakout-v5", "pqn")
+    assert (config.num_envs, config.collect_steps // config.num_envs, config.epochs, config.minibatches) == (
+        128,
+        32,
+        2,
+        32,
+    )
+    assert (config.torso, config.hidden, config.learning_rate_end, config.epsilon_end) == (
+        "nature",
+        (512,),
+        2.5e-4,
+        1e-3,
+    )
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -148,7 +148,7 @@ def train(
         shards: Number of CPU cores (or GPUs) that share the members; 1: a single one. none: chosen by the size of the run. Default: None.
         steps: Training budget in environment steps per member. Default: 100000.
         episodes: Training budget in episodes per member; training ends when either budget is used up. Default: None.
-        until_solved: Stop as soon as the greedy evaluation of every member reaches `solved_at`. Default: False.
+        until_solved: Stop when greedy evaluations of every member reach `solved_at`, a second one by a standard error more. Default: False.
         solved_at: Mean return that counts as solved; none: the reward threshold that the environment declares. Default: None.
         loop: Where environments run: compiled with the agent (`device`, JAX environments only) or in Python (`host`). Default: "auto".
         num_envs: Number of copies of the environment that each member plays at the same time. Default: 1.

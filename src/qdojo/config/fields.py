@@ -55,7 +55,7 @@ class RunSettings(Group):
     episodes: Annotated[Positive | None, goes_with(dataset=OFF)] = None
     """Training budget in episodes per member; training ends when either budget is used up."""
     until_solved: Annotated[bool, goes_with(eval_every_steps=ON)] = False
-    """Stop as soon as the greedy evaluation of every member reaches `solved_at`."""
+    """Stop when greedy evaluations of every member reach `solved_at`, a second one by a standard error more."""
     solved_at: float | None = None
     """Mean return that counts as solved; none: the reward threshold that the environment declares."""
 
