@@ -13,7 +13,7 @@ from qdojo.envs.contract import NativeEnvironment, Running, advance, start
 from qdojo.loops.blocks import BLOCK_AXES, Blocks
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
-from qdojo.loops.learning import MemberMetrics, Rhythm, learn
+from qdojo.loops.learning import MemberMetrics, Rhythm, improve
 from qdojo.loops.pausing import Partial, Pause, Stretches, check_partial, never, numbered, plan, regrouped
 from qdojo.loops.sharding import Shards
 from qdojo.loops.state import (
@@ -33,6 +33,7 @@ from qdojo.loops.state import (
     renewed,
     streams,
 )
+from qdojo.tape import ring
 from qdojo.types import Agent, AnyArray, Clock, Params, Report, Step
 
 
@@ -218,9 +219,8 @@ class DeviceLoop:
     ) -> tuple[TrainState, ChunkLog]:
         (running, memory), (block, ended) = self._collect(state, acting)
         kept = block._replace(reward=jnp.clip(block.reward, -1.0, 1.0)) if self.clip_rewards else block
-        agents, tape, clock, metrics, learned = learn(
-            self.agent, self.rhythm, state.agents, state.tape, state.clock, kept, learning
-        )
+        tape = ring.write(state.tape, kept)
+        agents, clock, metrics, learned = improve(self.agent, self.rhythm, state.agents, tape, state.clock, learning)
         state = state._replace(agents=agents, memory=memory, tape=tape, environment=running, clock=clock)
         return state, ChunkLog(block.reward, ~block.last, ended, metrics, learned)
 

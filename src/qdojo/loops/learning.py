@@ -1,4 +1,4 @@
-"""The learning half of a cycle: write the new rows to the tape, then learn from it. The loops collect the rows."""
+"""The learning half of a cycle. The loops collect the rows and write them to the tape."""
 
 from typing import Any, NamedTuple
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
-from qdojo.tape.ring import READERS, Tape, write
-from qdojo.types import Agent, Clock, Step
+from qdojo.tape.ring import READERS, Tape
+from qdojo.types import Agent, Clock
 
 MemberMetrics = dict[str, Float[Array, "member"]]
 
@@ -20,21 +20,6 @@ class Rhythm(NamedTuple):
     warmup_rows: int
 
 
-def learn(
-    agent: Agent,
-    rhythm: Rhythm,
-    agents: PyTree[Shaped[Array, "member ..."]],
-    tape: Tape,
-    clock: Clock,
-    block: Step,
-    noise: UInt32[Array, "updates member words"],
-) -> tuple[PyTree[Shaped[Array, "member ..."]], Tape, Clock, MemberMetrics, Bool[Array, ""]]:
-    """Write a cycle's new rows and make its updates, for all members. See `improve` for the metrics and the flag."""
-    tape = write(tape, block)
-    agents, clock, sums, ready = improve(agent, rhythm, agents, tape, clock, noise)
-    return agents, tape, clock, sums, ready
-
-
 def improve(
     agent: Agent,
     rhythm: Rhythm,
@@ -43,7 +28,7 @@ def improve(
     clock: Clock,
     noise: UInt32[Array, "updates member words"],
 ) -> tuple[PyTree[Shaped[Array, "member ..."]], Clock, MemberMetrics, Bool[Array, ""]]:
-    """A cycle's updates, without writing rows. Metrics are summed over updates; the flag says if there were any."""
+    """A cycle's updates, for all members. Metrics are summed over updates; the flag says if there were any."""
     clock = clock._replace(rows=clock.rows + rhythm.rows)
     # `jit` lets `eval_shape` and the loop share one trace; with `inline=True` the program stays the same.
     update = jax.jit(jax.vmap(agent.update, in_axes=(0, READERS, 0, None)), inline=True)
