@@ -20,7 +20,7 @@ from qdojo.envs.prepare import Preparation
 from qdojo.envs.resolve import resolve
 from qdojo.errors import UsageError
 
-DQN2015 = Preparation.of(make_config("ALE/Breakout-v5", atari_protocol="dqn2015"))
+DQN2015 = Preparation.of(make_config("ALE/Breakout-v5", "dqn", atari_protocol="dqn2015"))
 
 
 def test_importing_qdojo_imports_no_emulator() -> None:
@@ -29,7 +29,7 @@ def test_importing_qdojo_imports_no_emulator() -> None:
 
 
 def test_an_id_is_played_by_the_protocol_and_each_part_may_be_another() -> None:
-    config = make_config("ALE/Breakout-v5")
+    config = make_config("ALE/Breakout-v5", "dqn")
     assert {name: getattr(config, name) for name in PROTOCOLS["machado2018"]} == PROTOCOLS["machado2018"]
     rules = AtariRules("breakout")
     assert resolve("ALE/Breakout-v5", Preparation.of(config)).make().rules == rules
@@ -39,11 +39,12 @@ def test_an_id_is_played_by_the_protocol_and_each_part_may_be_another() -> None:
     assert make_config("CartPole-v1").frame_skip is None
 
 
-def test_pongs_preset_halves_the_images_and_keeps_the_rest_of_the_protocol() -> None:
+@pytest.mark.parametrize("env", ["ALE/Pong-v5", "ALE/Breakout-v5"])
+def test_the_default_halves_the_images_and_keeps_the_rest_of_the_protocol(env: str) -> None:
     protocol = PROTOCOLS["machado2018"] | {"resize": 42}
-    config = make_config("ALE/Pong-v5")
+    config = make_config(env)
     assert {name: getattr(config, name) for name in protocol} == protocol
-    assert make_config("ALE/Pong-v5", resize=84).resize == 84
+    assert make_config(env, resize=84).resize == 84
 
 
 def test_a_spec_says_all_of_it_and_makes_it_again() -> None:
@@ -69,7 +70,7 @@ def test_a_run_of_before_has_the_environment_that_it_had() -> None:
 
 @pytest.mark.parametrize("off", ["grayscale", "max_pooling"])
 def test_what_is_switched_off_stays_off_also_when_the_game_is_made_again(off: str) -> None:
-    spec = resolve("ALE/Breakout-v5", Preparation.of(make_config("ALE/Breakout-v5", **{off: False})))
+    spec = resolve("ALE/Breakout-v5", Preparation.of(make_config("ALE/Breakout-v5", "dqn", **{off: False})))
     again = from_description(json.loads(json.dumps(described(spec))))
     for made in (spec, again):
         env = made.make()
