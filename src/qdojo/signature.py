@@ -108,7 +108,6 @@ def train(
     adam_beta1: float | Sequence[float] = 0.9,
     adam_beta2: float | Sequence[float] = 0.999,
     adam_epsilon: float | Sequence[float] = 1e-08,
-    average_share: float = 0.0,
     epochs: int = 4,
     minibatches: int = 16,
     epsilon_start: float | Sequence[float] = 1.0,
@@ -223,7 +222,6 @@ def train(
         adam_beta1: Decay rate of Adam's mean gradient. A list trains `seeds` members with each of its values. Default: 0.9.
         adam_beta2: Decay rate of Adam's mean squared gradient. A list trains `seeds` members with each of its values. Default: 0.999.
         adam_epsilon: Constant in the denominator of Adam's step. A list trains `seeds` members with each of its values. Default: 1e-08.
-        average_share: Evaluate and deliver the weights averaged over about this share of the updates so far; 0: the latest weights. Default: 0.0.
         epochs: Passes over the collected steps in each learning phase. Default: 4.
         minibatches: Gradient steps per pass. Default: 16.
         epsilon_start: Initial probability of a random action. A list trains `seeds` members with each of its values. Default: 1.0.

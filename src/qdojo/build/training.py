@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo import dataset
-from qdojo.agents.averaging import averaged
 from qdojo.agents.bootstrapped import bootstrapped_loss
 from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
@@ -122,7 +121,6 @@ def build(
     numbers = None if hyper is None else member_numbers(config, hyper)
     make_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
     agent = diagnosed(config, spaces, player, build_agent(config, spaces, player, begun, make_loss))
-    agent = averaged(agent, config.average_share) if config.average_share else agent
     return Parts(
         spec=spec,
         spaces=spaces,

@@ -275,8 +275,6 @@ class OptimizerSettings(Group):
     """Decay rate of Adam's mean squared gradient."""
     adam_epsilon: Annotated[AboveZero, read_with(agent="dqn")] = 1e-8
     """Constant in the denominator of Adam's step."""
-    average_share: Fraction = 0.0
-    """Evaluate and deliver the weights averaged over about this share of the updates so far; 0: the latest weights."""
     epochs: Annotated[Positive, read_with(agent="pqn")] = 4
     """Passes over the collected steps in each learning phase."""
     minibatches: Annotated[Positive, read_with(agent="pqn")] = 16

@@ -127,7 +127,7 @@ def with_settings_of(config: Config, parts: Parts, arrays: checkpoint.Arrays) ->
     """
     agents = jax.vmap(parts.agent.init)(member_keys(config.seed, config.members, config.distinct_seeds), parts.numbers)
     fresh = snapshot.to_arrays({"state": {"agents": agents}})
-    changed = arrays | {name: array for name, array in fresh.items() if "/hyper/" in name}
+    changed = arrays | {name: array for name, array in fresh.items() if name.startswith("state/agents/hyper/")}
     return restored(parts.loop, changed)
 
 
