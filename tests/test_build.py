@@ -46,6 +46,25 @@ def test_a_callable_stands_in_for_the_name_and_plays_on_the_host() -> None:
     assert parts.spec.native_id is None
 
 
+@pytest.mark.parametrize(
+    ("env", "fields", "looked_up"),
+    [
+        ("FrozenLake-v1", {}, [True, False]),
+        ("qdojo/DeepSea5-v0", {}, [True, False]),
+        (CARTPOLE, {}, [False, False]),
+        ("FrozenLake-v1", {"frame_stack": 2}, [False, False]),
+        ("FrozenLake-v1", {"normalize_observations": True}, [False, False]),
+        ("FrozenLake-v1", {"embedding": 4}, [False, False]),
+    ],
+)
+def test_the_first_layer_looks_up_its_weights_where_observations_are_one_hot(
+    env: str, fields: dict[str, Any], looked_up: list[bool]
+) -> None:
+    parts = parts_of(env, hidden=[8, 8], **fields)
+    params = jax.eval_shape(parts.network.init, jax.random.key(0))
+    assert [layer.one_hot for layer in params.hidden] == looked_up
+
+
 @pytest.mark.parametrize("fields", [{"dueling": True}, {"distribution": "iqn"}, {"noisy": True}])
 def test_a_keras_object_with_a_part_of_the_mlp_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"is set, but the network is a Keras model; leave one of them out\.$"):

@@ -327,6 +327,19 @@ def test_the_doctor_examines_it() -> None:
     assert [finding for finding in examine(GRID) if not finding.ok] == []
 
 
+def test_the_doctor_finds_a_broken_promise_of_one_number_other_than_zero() -> None:
+    assert [finding for finding in examine(GRID._replace(one_hot=True)) if not finding.ok] == []
+
+    def started(noise: Any) -> Any:
+        walker, seen = reset(noise)
+        return walker, seen._replace(observation=seen.observation.at[0].set(1))
+
+    broken = next(finding for finding in examine(GRID._replace(one_hot=True, reset=started)) if not finding.ok)
+    assert broken.message == (
+        "reset: the observation has 4 numbers other than zero, but one_hot allows one; leave one_hot out."
+    )
+
+
 def test_a_name_that_needs_no_jax_imports_none() -> None:
     program = "import sys, qdojo.envs.resolve as r; r.resolve('CartPole-v1'); sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,10 +1,13 @@
 """The dense Q-network against numbers worked out by hand and against NumPy."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 from probes.weights import weights
 
 from qdojo.networks.inputs import Design
@@ -58,6 +61,18 @@ def test_a_linear_layer_by_hand() -> None:
     weight, bias = jnp.array([[1.0, 3.0], [2.0, -4.0]]), jnp.array([10.0, 20.0])
     layer = eqx.tree_at(lambda layer: (layer.weight, layer.bias), Linear(2, 2, KEY), (weight, bias))
     np.testing.assert_array_equal(layer(jnp.array([1.0, 2.0])), [17.0, 14.0])
+
+
+@pytest.mark.parametrize("x", [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -2.5]], ids=str)
+def test_what_is_looked_up_is_what_the_product_gives(x: list[float]) -> None:
+    """Values and gradients, for a batch that has each row twice."""
+    layer, batch = Linear(3, 4, KEY), jnp.array([x, x])
+
+    def loss(layer: Linear, call: Callable[[Linear, Array], Array]) -> Array:
+        return jnp.sum(jnp.square(jax.vmap(lambda row: call(layer, row))(batch)))
+
+    looked_up, product = (jax.value_and_grad(loss)(layer, call) for call in (Linear.of_one_hot, Linear.__call__))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), looked_up, product)
 
 
 @pytest.mark.parametrize("inputs", [1, 4, 100])

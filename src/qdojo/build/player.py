@@ -83,6 +83,7 @@ def network_design(config: Config, spaces: Spaces) -> Design:
         branch_sizes=() if spaces.legal.all() else tuple(spaces.legal.sum(axis=-1).tolist()),
         categories=spaces.categories * config.frame_stack,
         embedding=config.embedding or 0,
+        one_hot=spaces.one_hot and config.frame_stack == 1 and not config.normalize_observations,
         normalized=config.normalize_observations,
         scale=spaces.observation_scale,
         channels_first=channels_first(spaces.observation_shape),

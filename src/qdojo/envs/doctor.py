@@ -141,7 +141,7 @@ def _reset(env: gym.Env[Any, Any], spaces: Spaces | None) -> Finding:
         return Finding("reset", False, f"reset(seed=0) failed: {describe(error)}; {RESET_MEND}.")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         return Finding("reset", False, f"reset returned {kind(result)}; {RESET_MEND}.")
-    wrong = wrong_observation(result[0], env.observation_space) or _wrong_mask(spaces, *result)
+    wrong = wrong_observation(result[0], env.observation_space) or _wrong_for_agent(spaces, *result)
     return Finding("reset", not wrong, f"reset: {wrong}" if wrong else "reset(seed=...) gives (observation, info)")
 
 
@@ -170,14 +170,14 @@ def _play(env: gym.Env[Any, Any], spaces: Spaces | None) -> Stepped:
         if wrong:
             raise BadValueError(f"step {steps}: {wrong}")
         observation, _, terminated, truncated, info = result
-        wrong = _wrong_mask(spaces, observation, info, terminated)
+        wrong = _wrong_for_agent(spaces, observation, info, terminated)
         if wrong:
             raise BadValueError(f"step {steps}: {wrong}")
         terminations += bool(terminated)
         truncations += bool(truncated)
         if terminated or truncated:
             observation, info = env.reset()
-            wrong = wrong_observation(observation, env.observation_space) or _wrong_mask(spaces, observation, info)
+            wrong = wrong_observation(observation, env.observation_space) or _wrong_for_agent(spaces, observation, info)
             if wrong:
                 raise BadValueError(f"the reset after step {steps}: {wrong}")
     return Stepped(steps, time.perf_counter() - began, terminations, truncations)
@@ -192,13 +192,16 @@ def _sample(env: gym.Env[Any, Any], spaces: Spaces | None, observation: Any, inf
     return spaces.decode(np.where(mask, draws, -1.0).argmax(axis=-1))
 
 
-def _wrong_mask(spaces: Spaces | None, observation: Any, info: Any, terminated: bool = False) -> str:
+def _wrong_for_agent(spaces: Spaces | None, observation: Any, info: Any, terminated: bool = False) -> str:
+    """Return what is wrong with a mask or a promised one-hot observation; empty if nothing is wrong."""
     if spaces is None:
         return ""
     try:
         spaces.mask(observation, info, terminated)
     except BadValueError as error:
         return f"{describe(error)}; {MASK_MEND}."
+    if spaces.one_hot and (nonzero := np.count_nonzero(observation)) > 1:
+        return f"the observation has {nonzero} numbers other than zero, but one_hot allows one; leave one_hot out."
     return ""
 
 

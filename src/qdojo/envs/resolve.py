@@ -57,6 +57,8 @@ class EnvSpec:
     """Whether it is a JAX environment of that kind, even if `native` is not available."""
     mask_source: MaskSource | None = None
     """`info` if its first reset gave `info["action_mask"]`, else `method` if it has a method `action_masks()`."""
+    one_hot: bool = False
+    """Whether it promises that at most one number of an observation is not zero."""
     registered: str | None = None
     """The Gymnasium spec of the environment that a callable built, as JSON, if it can be made again from that."""
     preparation: str | None = None
@@ -143,6 +145,7 @@ def _native_spec(name: str, env: Any) -> EnvSpec:
         native=fitted,
         is_native=True,
         mask_source="info" if fitted.masked else None,
+        one_hot=fitted.one_hot,
     )
 
 

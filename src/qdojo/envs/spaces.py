@@ -56,6 +56,8 @@ class Spaces:
     """Largest value of a uint8 Box, by which qdojo's networks divide observations; 1 for all other spaces."""
     categories: tuple[int, ...]
     """Number of categories of each element, if observations are indices into an embedding; else ()."""
+    one_hot: bool
+    """Whether at most one number of an observation is not zero, as where the space is Discrete."""
     encoder: Encode
     """Converts one raw observation to an array without its mask; the array may share memory with its argument."""
     observe: tuple[str, ...] | None = None
@@ -195,6 +197,7 @@ def check_spaces(
         observation_dtype=dtype,
         observation_scale=scale_of(observation),
         categories=tuple(counts_of(observation).ravel().tolist()) if embedded else (),
+        one_hot=getattr(env, "one_hot", False) or (isinstance(observation, spaces.Discrete) and not embedded),
         encoder=encode if keys is None else functools.partial(_encode_parts, keys, encode),
         observe=None if observe is None else tuple(observe),
         binary_shape=tuple(action.shape) if isinstance(action, spaces.MultiBinary) else None,

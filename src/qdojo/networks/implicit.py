@@ -47,7 +47,7 @@ class ImplicitMLP(eqx.Module):
         keys = jax.random.split(key, len(shared) + 4)
         width, actions = shared[-1] if shared else design.features, math.prod(design.q_shape)
         self.inputs = Inputs(design, jax.random.fold_in(key, INPUTS))
-        self.features = layers((design.features, *shared), design.layer_norm, keys)
+        self.features = layers(design, shared, keys)
         self.embedding = Linear(COSINES, width, keys[-4])
         if design.dueling:
             self.last = None

@@ -43,6 +43,8 @@ class Design(NamedTuple):
     """For observations of int32 categories, the number of categories of each component; else (). Each component gets a
     learned embedding of size `embedding`."""
     embedding: int = 0
+    one_hot: bool = False
+    """Whether at most one number that reaches the first hidden layer is not zero, which then looks up its weights."""
     normalized: bool = False
     """Whether running statistics normalise observations to mean 0 and standard deviation 1."""
     scale: int = 1

@@ -33,6 +33,11 @@ class Linear(eqx.Module):
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
         return jnp.inner(x, self.weight) + self.bias
 
+    def of_one_hot(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
+        """The same for an `x` with at most one element other than zero, in time that does not grow with its size."""
+        place = jnp.argmax(x != 0.0)
+        return x[place] * self.weight[:, place] + self.bias
+
 
 class LayerNorm(eqx.Module):
     """Mean 0 and variance 1 over the features, then a learned scale and offset. Ba et al. (2016), equation 4."""
@@ -80,13 +85,15 @@ class Hidden(eqx.Module):
 
     linear: Linear
     norm: LayerNorm | None
+    one_hot: bool = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, layer_norm: bool, key: Array) -> None:
+    def __init__(self, inputs: int, outputs: int, layer_norm: bool, key: Array, one_hot: bool = False) -> None:
         self.linear = Linear(inputs, outputs, key)
         self.norm = LayerNorm(outputs) if layer_norm else None
+        self.one_hot = one_hot
 
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
-        x = self.linear(x)
+        x = self.linear.of_one_hot(x) if self.one_hot else self.linear(x)
         return jax.nn.relu(x if self.norm is None else self.norm(x))
 
 
@@ -139,7 +146,7 @@ class MLP(eqx.Module):
         shared = hidden[:-1] if design.dueling else hidden
         *keys, last = jax.random.split(key, len(hidden) + 1)
         self.inputs = Inputs(design, jax.random.fold_in(key, INPUTS))
-        self.hidden = layers((design.features, *shared), design.layer_norm, keys)
+        self.hidden = layers(design, shared, keys)
         width = shared[-1] if shared else design.features
         if design.dueling:
             self.head = Dueling(width, hidden[-1], design, outputs, last)
@@ -162,9 +169,13 @@ class MLP(eqx.Module):
         return found
 
 
-def layers(widths: tuple[int, ...], layer_norm: bool, keys: Sequence[Array] | Array) -> list[Hidden]:
-    """One hidden layer for each pair of successive `widths`."""
-    return [Hidden(a, b, layer_norm, key) for (a, b), key in zip(pairwise(widths), keys, strict=False)]
+def layers(design: Design, widths: Sequence[int], keys: Sequence[Array] | Array) -> list[Hidden]:
+    """Hidden layers of these widths, the first of which follows the inputs."""
+    sizes = pairwise((design.features, *widths))
+    return [
+        Hidden(a, b, design.layer_norm, key, one_hot=design.one_hot and place == 0)
+        for place, ((a, b), key) in enumerate(zip(sizes, keys, strict=False))
+    ]
 
 
 def outputs_of(hidden: Sequence[Hidden], x: Float[Array, "inputs"]) -> list[Float[Array, "..."]]:

@@ -93,7 +93,7 @@ class RecurrentMLP(eqx.Module):
         *shared, width = design.hidden
         *keys, cell_key, head_key = jax.random.split(key, len(shared) + 2)
         self.inputs = Inputs(design, jax.random.fold_in(key, INPUTS))
-        self.hidden = layers((design.features, *shared), design.layer_norm, keys)
+        self.hidden = layers(design, shared, keys)
         self.cell = CELLS[cell](shared[-1] if shared else design.features, width, cell_key)
         self.head = head(head_key)
 
@@ -115,7 +115,7 @@ def head_design(design: Design, implicit: bool) -> Design:
     width = design.hidden[-1]
     hidden = (width,) if design.dueling or implicit else ()
     features = design._replace(observation_shape=(width,), hidden=hidden)
-    return features._replace(categories=(), normalized=False, scale=1, torso="dense")
+    return features._replace(categories=(), one_hot=False, normalized=False, scale=1, torso="dense")
 
 
 def recurrent(design: Design, cell: Literal["gru", "lstm"], head: Network) -> Network:

@@ -62,5 +62,6 @@ def deep_sea(size: int, mapping_seed: int = MAPPING_SEED) -> NativeEnvironment:
         max_episode_steps=size,
         reset=reset,
         step=step,
+        one_hot=True,
         reward_threshold=0.99 - 1e-4,
     )

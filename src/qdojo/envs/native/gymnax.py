@@ -68,6 +68,7 @@ def from_gymnax(env: Any, params: Any = None, name: str | None = None) -> Native
         name=name,
         observation_shape=(int(categories),) if categories is not None else tuple(observations.shape),
         num_actions=int(actions.n),
+        one_hot=categories is not None,
         noise_words=2,
         max_episode_steps=int(params.max_steps_in_episode),
         reset=reset,
