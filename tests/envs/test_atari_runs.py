@@ -47,6 +47,13 @@ def test_the_default_halves_the_images_and_keeps_the_rest_of_the_protocol(env: s
     assert make_config(env, resize=84).resize == 84
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_that_is_asked_for_is_played_as_a_whole(protocol: str) -> None:
+    config = make_config("ALE/Pong-v5", atari_protocol=protocol)
+    assert {name: getattr(config, name) for name in PROTOCOLS[protocol]} == PROTOCOLS[protocol]
+    assert make_config("ALE/Pong-v5", atari_protocol=protocol, resize=42).resize == 42
+
+
 def test_a_spec_says_all_of_it_and_makes_it_again() -> None:
     spec = resolve("ALE/Breakout-v5", DQN2015)
     assert (spec.name, spec.max_episode_steps, spec.native_id) == ("ALE/Breakout-v5", 27_000, None)

@@ -39,7 +39,9 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     if not isinstance(preset, str) or preset not in presets.preset_tables():
         raise UsageError(no_such_preset(preset, presets.preset_tables()))
     begun = presets.preset_settings(preset, fields.get("env", ""))
-    begun = by_protocol(begun | fields) | begun
+    protocol = by_protocol(begun | fields)
+    # What the user asked for by its name is meant as a whole; the default leaves room for the preset.
+    begun = begun | protocol if "atari_protocol" in fields else protocol | begun
     for name in begun:
         if name not in kind.model_fields:
             raise UsageError(no_such_setting(name, kind.model_fields))

@@ -27,7 +27,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "dqn2015": _MACHADO2018
     | {"sticky_actions": 0.0, "noop_max": 30, "terminal_on_life_loss": True, "eval_epsilon": 0.05},
 }
-"""Settings of each protocol. A preset's settings and given ones take precedence."""
+"""Settings of each protocol. Given settings take precedence, and those of a preset if no protocol is given."""
 _ATARI_ONLY = ("max_pooling", "sticky_actions", "noop_max", "terminal_on_life_loss", "full_action_space", "max_frames")
 
 
