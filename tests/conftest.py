@@ -29,8 +29,8 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 FAST = (
     *("bellman/test_losses.py", "bellman/test_returns.py", "bellman/test_targets.py", "tape/test_windows.py"),
-    *("envs/test_describe.py", "runs/test_metrics.py", "test_config.py"),
-    *("test_config_files.py", "test_config_words.py", "test_noise.py", "test_progress.py", "test_selection.py"),
+    *("envs/test_describe.py", "runs/test_metrics.py", "test_config.py", "test_config_files.py"),
+    *("test_config_words.py", "test_noise.py", "test_presets.py", "test_progress.py", "test_selection.py"),
     *("test_settings_page.py", "test_statistics.py", "test_wording.py"),
 )
 """Folders and files whose tests are marked `fast`."""
