@@ -1,5 +1,6 @@
 """Spaces and environments as data, and back."""
 
+import functools
 import json
 from typing import Any
 
@@ -78,6 +79,27 @@ def test_what_cannot_be_made_again_is_asked_for() -> None:
             return np.zeros(1, np.float32), {}
 
     data = described(resolve(Local))
-    with pytest.raises(UsageError, match=r"pass it as env=\.$"):
+    with pytest.raises(UsageError, match=r"\(it was given in Python\); pass it as env=\.$"):
         from_description(data).make()
     assert isinstance(from_description(data, Local).make(), Local)
+
+
+class Sized(gym.Env[np.ndarray, int]):
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, size: int = 1) -> None:
+        self.observation_space = spaces.Box(0.0, 1.0, (size,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+
+def test_a_partial_is_named_after_its_function_and_never_made_again_without_its_arguments() -> None:
+    make = functools.partial(Sized, size=3)
+    spec = resolve(make)
+    assert spec.name == f"{__name__}:Sized (as it was given)"
+    data = described(spec)
+    with pytest.raises(UsageError, match=r"^\S+:Sized was given as an object .* pass it as env=\.$") as raised:
+        from_description(data).make()
+    assert str(raised.value).count("env=") == 1
+    assert from_description(data, make).make().observation_space.shape == (3,)

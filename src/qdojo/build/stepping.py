@@ -8,7 +8,7 @@ from qdojo.config import Config
 from qdojo.envs.contract import NativeEnvironment
 from qdojo.envs.gymnasium import HostEnvironment
 from qdojo.envs.native import native
-from qdojo.envs.resolve import EnvSpec, resolve
+from qdojo.envs.resolve import EnvSpec, asked_for, resolve
 from qdojo.envs.spaces import Spaces
 from qdojo.envs.straying import StrayingVector
 from qdojo.errors import UsageError
@@ -30,7 +30,7 @@ def device_environment(config: Config, spec: EnvSpec) -> NativeEnvironment | Non
         try:
             environment = resolve(spec.name).native
         except UsageError as error:
-            raise UsageError(f"{str(error).removesuffix('.')} (it was given in Python); pass it as env=.") from error
+            raise asked_for(spec.name, error) from error
     if config.loop == "device" and environment is None:
         raise UsageError(f"loop is 'device', but {spec.name} has no JAX version; use loop='host'.")
     return None if config.loop == "host" else environment

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from qdojo.envs.again import MadeAgain
 from qdojo.envs.prepare import Preparation, prepared
-from qdojo.envs.resolve import EnvSpec, resolve
+from qdojo.envs.resolve import EnvSpec, asked_for, resolve
 from qdojo.errors import DamagedFile, UsageError
 
 MOST_BOUNDS = 10_000
@@ -67,9 +67,7 @@ def _make_again(name: str, registered: str | None, preparation: Preparation, **k
         make = _resolved(name, preparation)
     except UsageError as error:
         if registered is None:
-            raise UsageError(
-                f"{str(error).removesuffix('.')} (the run was trained with that Python object); pass it as env=."
-            ) from error
+            raise asked_for(name, error) from error
         plain = MadeAgain.from_json(registered)
         return prepared(plain, name, preparation, **kwargs) if preparation else plain(**kwargs)
     return make(**kwargs)

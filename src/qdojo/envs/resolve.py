@@ -117,7 +117,16 @@ def name_of(env: Any) -> str:
         return env if isinstance(env, str) else env.name
     if isinstance(env, MadeAgain):
         return env.name
+    if isinstance(env, functools.partial):  # imported by this name, it would lack its arguments
+        return name_of(env.func).removesuffix(GIVEN) + GIVEN
     return f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
+
+
+def asked_for(name: str, error: UsageError) -> UsageError:
+    """The error where `resolve(name)` failed for an environment that was given as a Python object."""
+    if name.endswith(GIVEN):
+        return error
+    return UsageError(f"{str(error).removesuffix('.')} (it was given in Python); pass it as env=.")
 
 
 def _is_native(env: Any) -> bool:
