@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import minatar, populations, recording, screen
+from benchmarks import minatar, one_hot, populations, recording, screen
 from benchmarks.populations import SMALL, TEN_ENVS
 from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
@@ -269,6 +269,7 @@ ROWS: dict[str, Callable[[int], Iterable[Row]]] = {
     "m": populations.row_m,
     "n": populations.row_n,
     "o": minatar.row_o,
+    "p": one_hot.row_p,
 }
 
 
@@ -286,7 +287,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5, "j": 3, "k": 5}
-    repeats |= {"l": 3, "m": 3, "n": 3, "o": 5}
+    repeats |= {"l": 3, "m": 3, "n": 3, "o": 5, "p": 5}
     found = []
     for key in arguments.rows.split(","):
         for row in ROWS[key](arguments.repeats or repeats[key]):
