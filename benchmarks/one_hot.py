@@ -9,7 +9,7 @@ from qdojo.config import make_config
 from qdojo.envs.native.deep_sea import deep_sea
 
 STEPS = 200
-"""Steps of a chunk, with an update for every fourth."""
+"""Steps of a chunk, each with an update."""
 
 
 def training(size: int, one_hot: bool) -> Callable[[], float]:
