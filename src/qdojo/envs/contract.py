@@ -40,8 +40,6 @@ class NativeEnvironment(NamedTuple):
     """uint8 for images; agents receive int32 observations as float32."""
     observation_high: int = 255
     """Largest value in a uint8 observation; networks divide observations by it."""
-    one_hot: bool = False
-    """Whether at most one number of an observation is ever not zero, which makes large observations cheap."""
     masked: bool = False
     """Whether observations are `qdojo.types.Masked`: an observation and a bool [num_actions] mask of the legal actions.
     The episode must end in a state that has no legal action."""
@@ -49,6 +47,8 @@ class NativeEnvironment(NamedTuple):
     """Mean return at which the environment counts as solved, if one is defined."""
     render: Callable[[EnvState], UInt8[Array, "height width 3"]] | None = None
     """state -> RGB image; None if the environment cannot be rendered."""
+    one_hot: bool = False
+    """Whether at most one number of an observation is ever not zero, which makes large observations cheap."""
 
 
 class Running(NamedTuple):

@@ -34,7 +34,7 @@ class Linear(eqx.Module):
         return jnp.inner(x, self.weight) + self.bias
 
     def of_one_hot(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
-        """The same for an `x` with at most one element other than zero, in time that does not grow with its size."""
+        """The same for an `x` with at most one element other than zero, without products with zeros."""
         place = jnp.argmax(x != 0.0)
         return x[place] * self.weight[:, place] + self.bias
 
