@@ -17,6 +17,7 @@ from qdojo.build import memory, stepping
 from qdojo.build.opening import open_player
 from qdojo.build.training import Parts, build
 from qdojo.config import Config, make_config
+from qdojo.envs.native.deep_sea import deep_sea
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.host import HostLoop
@@ -63,6 +64,23 @@ def test_the_first_layer_looks_up_its_weights_where_observations_are_one_hot(
     parts = parts_of(env, hidden=[8, 8], **fields)
     params = jax.eval_shape(parts.network.init, jax.random.key(0))
     assert [layer.one_hot for layer in params.hidden] == looked_up
+
+
+def test_what_convolutions_make_of_a_one_hot_picture_is_not_looked_up() -> None:
+    sea = deep_sea(10)
+    picture = sea._replace(
+        name="Picture-v0",
+        observation_dtype="uint8",
+        reset=lambda noise: (sea.reset(noise)[0], sea.reset(noise)[1].astype("uint8")),
+        step=lambda *at: (
+            sea.step(*at)[0],
+            sea.step(*at)[1]._replace(observation=sea.step(*at)[1].observation.astype("uint8")),
+        ),
+    )
+    for torso, looked_up in (("minatar", False), ("dense", True)):
+        parts = build(make_config(picture.name, torso=torso, hidden=[8]), picture)
+        params = jax.eval_shape(parts.network.init, jax.random.key(0))
+        assert [layer.one_hot for layer in params.hidden] == [looked_up]
 
 
 @pytest.mark.parametrize("fields", [{"dueling": True}, {"distribution": "iqn"}, {"noisy": True}])

@@ -73,6 +73,8 @@ def _player(config: Config, outputs: Network) -> Player:
 
 def network_design(config: Config, spaces: Spaces) -> Design:
     """The sizes and options of a network for this config and these spaces."""
+    torso = torso_kind(config, spaces)
+    unchanged = torso == "dense" and config.frame_stack == 1 and not config.normalize_observations
     return Design(
         observation_shape=stacked_shape(spaces.observation_shape, config.frame_stack),
         num_actions=spaces.num_actions,
@@ -83,11 +85,11 @@ def network_design(config: Config, spaces: Spaces) -> Design:
         branch_sizes=() if spaces.legal.all() else tuple(spaces.legal.sum(axis=-1).tolist()),
         categories=spaces.categories * config.frame_stack,
         embedding=config.embedding or 0,
-        one_hot=spaces.one_hot and config.frame_stack == 1 and not config.normalize_observations,
+        one_hot=spaces.one_hot and unchanged,
         normalized=config.normalize_observations,
         scale=spaces.observation_scale,
         channels_first=channels_first(spaces.observation_shape),
-        torso=torso_kind(config, spaces),
+        torso=torso,
         torso_width=config.torso_width,
         spectral_norm=config.spectral_norm,
     )
