@@ -1,5 +1,5 @@
-// qdojo/MemoryChain<N>-v0: its rules, equal to qdojo's step for step. The bit stays on the board, but the agent sees it
-// in the first step only.
+// qdojo/MemoryChain<N>-v0: its rules, equal to qdojo's step for step. The first action leaves everything as it was. The
+// bit stays on the board, but the agent sees it only in the first cell.
 "use strict";
 
 translate({
@@ -9,6 +9,7 @@ translate({
 });
 
 const LENGTH = DATA.rules.size, COLUMNS = Math.min(LENGTH, 20);
+const cellAfter = (steps) => Math.max(0, steps - 1);
 
 const ENVIRONMENT = cellsOf({
   rate: Math.max(3, LENGTH / 5),
@@ -30,7 +31,7 @@ const ENVIRONMENT = cellsOf({
   reset: (random) => ({ at: 0, bit: among(random, 2), answer: null }),
 
   step({ at, bit }, action) {
-    const terminated = at + 1 === LENGTH, reward = terminated ? (action === bit ? 1 : -1) : 0;
+    const terminated = at === LENGTH, reward = terminated ? (action === bit ? 1 : -1) : 0;
     return { state: { at: at + 1, bit, answer: terminated ? action : null }, reward, terminated };
   },
 
@@ -38,9 +39,12 @@ const ENVIRONMENT = cellsOf({
     const board = zeros(3 * this.rows * COLUMNS);
     board[bit] = 1;
     if (answer !== null) board[3 * (LENGTH - 1) + answer] = 1;
-    if (at < LENGTH) board[3 * at + 2] = 1;
+    if (at <= LENGTH) board[3 * cellAfter(at) + 2] = 1;
     return board;
   },
 
-  observe: ({ at, bit }) => Float32Array.of(1 - Math.fround(at / LENGTH), 0, at === 0 ? 2 * bit - 1 : 0),
+  observe({ at, bit }) {
+    const cell = cellAfter(at);
+    return Float32Array.of(1 - cell / LENGTH, 0, cell === 0 ? 2 * bit - 1 : 0);
+  },
 });
