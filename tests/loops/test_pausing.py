@@ -22,7 +22,7 @@ from qdojo.errors import UsageError
 from qdojo.loops import pausing
 from qdojo.loops.learning import Rhythm
 from qdojo.loops.offline import OfflineLoop
-from qdojo.loops.pausing import Stretches, numbered, plan
+from qdojo.loops.pausing import STRETCH_SECONDS, Stretches, numbered, plan
 from qdojo.loops.state import Programs, TrainState
 from qdojo.runs import checkpoint, metrics
 from qdojo.training.stopping import Interrupted
@@ -86,7 +86,7 @@ def assert_equal(a: TrainState, b: TrainState) -> None:
 @pytest.fixture
 def single_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     """No compiled call makes more than one cycle."""
-    monkeypatch.setattr(pausing, "SHORT_SECONDS", -1.0)
+    monkeypatch.setattr(pausing, "STRETCH_SECONDS", 0.0)
 
 
 LOOPS = {
@@ -193,11 +193,11 @@ def test_stretches_are_short_where_learning_begins_and_follow_the_clock() -> Non
     while cycle < 300:
         end = stretches.end(cycle, 0)
         lengths.append(end - cycle)
-        stretches.took(0.0)
+        stretches.took(end - cycle, 0.0)
         cycle = end
     assert lengths == [1, 4, 16, 64, 14, 1, 4, 16, 64, 256]
-    stretches.took(5.0)
-    assert stretches.end(300, 0) == 300 + 500
+    stretches.took(256, 256 * STRETCH_SECONDS / 100)
+    assert stretches.end(300, 0) == 300 + 100
 
 
 def test_names_of_numbered_leaves_share_nothing() -> None:

@@ -62,9 +62,11 @@ def test_the_gradient_reaches_the_learned_part_alone() -> None:
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, np.zeros(leaf.shape)), slope.fixed)
 
 
-def test_updates_leave_the_prior_as_it_was_drawn() -> None:
+@pytest.mark.parametrize("target_tau", [1.0, 0.3])
+def test_updates_leave_the_prior_as_it_was_drawn(target_tau: float) -> None:
+    """And no optimizer keeps moments of it. A soft sync of equal weights would round them."""
     network = with_prior(mlp(DESIGN), 1.0)
-    hyper = Hyper(0.1, 0.1, 1.0, 0.9, Exploration(0.1, 0.1, 1.0), 1.0)
+    hyper = Hyper(0.1, 0.1, 1.0, 0.9, Exploration(0.1, 0.1, 1.0), target_tau)
     structure = Structure(Choosing(2), 4, transitions(1), 1, max_grad_norm=1.0)
     learner = replay_agent(network, lambda own: dqn_loss(network, Rule(True, "mse")), hyper, structure)
     tape, never = empty(2, 1, 1, jax.ShapeDtypeStruct((3,), jnp.float32)), jnp.zeros((2, 1, 1), bool)
@@ -78,6 +80,7 @@ def test_updates_leave_the_prior_as_it_was_drawn() -> None:
     jax.tree.map(np.testing.assert_array_equal, state.params.fixed, start.params.fixed)
     jax.tree.map(np.testing.assert_array_equal, state.target_params.fixed, start.params.fixed)
     assert np.abs(state.params.learned.head.bias - start.params.learned.head.bias).max() > 0.1
+    assert not jax.tree.leaves((state.optimizer.mu.fixed, state.optimizer.nu.fixed))
 
 
 def test_illegal_actions_stay_far_below() -> None:

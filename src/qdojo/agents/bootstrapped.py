@@ -36,6 +36,7 @@ def bootstrapped(network: Network, heads: int) -> Network:
         perturb=perturb,
         words=heads * network.words,
         observe=jax.vmap(network.observe, in_axes=(0, None)),
+        partition=network.partition,
         hidden=network.hidden and jax.vmap(network.hidden, in_axes=(0, None)),
     )
 

@@ -8,7 +8,6 @@ diagnostic that the numbers do not suffice for is left out. `docs/metrics.md` ex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,19 +36,16 @@ Found = dict[str, float]
 
 
 def replay_diagnosis(
-    draw: Callable[..., Any], mean_loss: Callable[..., Any], loss: Callable[[Any], Any], batch_size: int, words: int
+    draw: Callable[..., Any], gradient_of: Callable[..., Any], loss: Callable[[Any], Any], batch_size: int, words: int
 ) -> Diagnosis:
     """Diagnostics of a replay agent on a batch drawn as for an update, which takes `words` random words.
 
-    `draw` and `mean_loss` are those of the update, and `loss` is its loss with the absolute TD error as its priority.
+    `draw` and `gradient_of` are those of the update, and `loss` is its loss with the absolute TD error as its priority.
     """
 
     def examine(state: Any, tape: Tape, noise: Words, clock: Clock) -> dict[str, Array]:
         _, drawn, _, batch = draw(state, tape, noise[:batch_size], clock)
-        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
-        gradient, (errors, _) = jax.grad(mean_loss, has_aux=True)(
-            trainable, frozen, state.target_params, batch, noise[batch_size:], loss(state.hyper.own).of
-        )
+        gradient, (errors, _) = gradient_of(state, batch, noise[batch_size:], loss(state.hyper.own).of)
         age = drawn.age * tape.num_envs
         return {"gradient_norm": optax.tree.norm(gradient), "errors": errors, "weight": batch.weight, "age": age}
 

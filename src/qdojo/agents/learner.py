@@ -122,15 +122,15 @@ def replay_agent(
 
     def init(key: Array, numbers: Hyper | None = None) -> LearnerState:
         params = network.init(key) if initial_params is None else initial_params
-        trainable, _ = eqx.partition(params, eqx.is_inexact_array)
+        trainable, _ = network.partition(params)
         numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper if numbers is None else numbers)
         return LearnerState(params, params, adam(NONE).init(trainable), numbers, structure.sampler.init())
 
     def mean_loss(
-        trainable: Params, frozen: Params, target: Params, batch: Any, noise: Words, of: Callable[..., Any]
+        trainable: Params, fixed: Params, target: Params, batch: Any, noise: Words, of: Callable[..., Any]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Metrics]]:
         online_words, target_words, example_words = jnp.split(noise, [network.words, 2 * network.words])
-        params = network.perturb(eqx.combine(trainable, frozen), online_words)
+        params = network.perturb(eqx.combine(trainable, fixed), online_words)
         target = network.perturb(target, target_words)
         each = example_words.reshape(structure.batch_size, loss_words)
         losses, errors, metrics = jax.vmap(of, in_axes=(None, None, 0, 0))(params, target, batch, each)
@@ -139,6 +139,12 @@ def replay_agent(
         real = (batch.weight > 0.0).astype(jnp.float32)
         share = real / jnp.maximum(jnp.sum(real), 1.0)
         return mean, (errors, {"loss": mean} | jax.tree.map(lambda each: jnp.dot(share, each), metrics))
+
+    def gradient_of(
+        state: LearnerState, batch: Any, noise: Words, of: Callable[..., Any]
+    ) -> tuple[Params, tuple[Float[Array, "batch"], Metrics]]:
+        trainable, fixed = network.partition(state.params)
+        return jax.grad(mean_loss, has_aux=True)(trainable, fixed, state.target_params, batch, noise, of)
 
     def draw(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[Any, Drawn, Exponents, Any]:
         numbers = state.hyper
@@ -152,10 +158,7 @@ def replay_agent(
         drawing, noise = noise[: structure.batch_size], noise[structure.batch_size :]
         numbers = state.hyper
         priorities, drawn, exponents, batch = draw(state, tape, drawing, clock)
-        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
-        gradient, (errors, metrics) = jax.grad(mean_loss, has_aux=True)(
-            trainable, frozen, state.target_params, batch, noise, loss(numbers.own).of
-        )
+        gradient, (errors, metrics) = gradient_of(state, batch, noise, loss(numbers.own).of)
         max_grad_norm = numbers.own.get("max_grad_norm", structure.max_grad_norm)
         if max_grad_norm is not None:
             norm = optax.tree.norm(gradient)
@@ -163,8 +166,9 @@ def replay_agent(
             gradient = jax.tree.map(lambda g: g * scale, gradient)
         direction, optimizer_state = adam(numbers.own).update(gradient, state.optimizer)
         rate = learning_rate(numbers, position(clock, num_envs))
+        trainable, fixed = network.partition(state.params)
         trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
-        params = network.observe(eqx.combine(trainable, frozen), batch.obs_tm1)
+        params = network.observe(eqx.combine(trainable, fixed), batch.obs_tm1)
         # Both networks keep the same observation statistics, independent of target syncs.
         before = network.observe(state.target_params, batch.obs_tm1)
         target_params = sync_target(params, before, numbers, clock)
@@ -173,12 +177,8 @@ def replay_agent(
 
     def sync_target(params: Params, target_params: Params, hyper: Hyper, clock: Clock) -> Params:
         def move() -> Params:
-            tau = hyper.target_tau
-            return jax.tree.map(
-                lambda new, old: tau * new + (1.0 - tau) * old if eqx.is_inexact_array(old) else new,
-                params,
-                target_params,
-            )
+            tau, (online, fixed), (target, _) = hyper.target_tau, *map(network.partition, (params, target_params))
+            return eqx.combine(jax.tree.map(lambda new, old: tau * new + (1.0 - tau) * old, online, target), fixed)
 
         if structure.target_sync_updates == 1:
             return move()
@@ -196,7 +196,7 @@ def replay_agent(
         update_words=words,
         worth=actor.worth,
         stored=actor.stored,
-        diagnosis=replay_diagnosis(draw, mean_loss, diagnosed or loss, structure.batch_size, words),
+        diagnosis=replay_diagnosis(draw, gradient_of, diagnosed or loss, structure.batch_size, words),
     )
 
 

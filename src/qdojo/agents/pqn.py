@@ -109,7 +109,7 @@ def pqn_agent(
     def init(key: Array, numbers: PqnHyper | None = None) -> PqnState:
         params = network.init(key) if initial_params is None else initial_params
         numbers = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), hyper if numbers is None else numbers)
-        return PqnState(params, optimizer(NONE).init(eqx.filter(params, eqx.is_inexact_array)), numbers)
+        return PqnState(params, optimizer(NONE).init(network.partition(params)[0]), numbers)
 
     def mean_loss(
         trainable: Params, frozen: Params, batch: Transitions, noise: Words
@@ -123,7 +123,7 @@ def pqn_agent(
 
     def examine(state: PqnState, tape: Tape, noise: Words, clock: Clock) -> dict[str, Array]:
         data = read(network, state.params, tape, structure.rollout, state.hyper, structure.frames)
-        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+        trainable, frozen = network.partition(state.params)
 
         def whole_loss(trainable: Params) -> tuple[Float[Array, ""], Float[Array, "transitions"]]:
             """The loss of all transitions as one batch, and the absolute error of each."""
@@ -146,7 +146,7 @@ def pqn_agent(
             state.hyper,
             structure.frames,
         )
-        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+        trainable, frozen = network.partition(state.params)
         rate = learning_rate(state.hyper, position(clock, num_envs))
 
         def fit(

@@ -121,7 +121,7 @@ class DeviceLoop:
                 began = time.perf_counter()
                 arrays, log = jax.block_until_ready(chunk(*arguments))
                 took = time.perf_counter() - began
-                self._stretches.took(took)
+                self._stretches.took(stop - cycle, took)
                 cycle, seconds = stop, seconds + took
                 if cycle < self.cycles and pause():
                     yield arrays._replace(tally=tally, partial=self._left(log, cycle, seconds)), None

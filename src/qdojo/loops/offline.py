@@ -98,7 +98,7 @@ class OfflineLoop:
                 began = time.perf_counter()
                 arrays, sums = jax.block_until_ready(chunk(*arguments))
                 took = time.perf_counter() - began
-                self._stretches.took(took)
+                self._stretches.took(stop - cycle, took)
                 cycle, seconds = stop, seconds + took
                 if cycle < cycles and pause():
                     yield arrays._replace(tally=tally, partial=self._left(sums, cycle, seconds)), None

@@ -21,9 +21,8 @@ Partial = Mapping[str, Shaped[np.ndarray, "..."]]
 """Arrays of an unfinished chunk by name; `<loop> plan` and `cycle` (completed cycles) are always among them."""
 Pause = Callable[[], bool]
 """Called between rows, or between short stretches of compiled cycles: () -> whether to yield now."""
-LONG_SECONDS, SHORT_SECONDS = 0.5, 0.125
-"""A stretch that took longer than `LONG_SECONDS` is followed by a shorter one, and a stretch that took less than
-`SHORT_SECONDS` by a longer one."""
+STRETCH_SECONDS = 0.75
+"""What a stretch should take: a stop request waits for its end, but members in blocks are copied once per stretch."""
 
 
 def never() -> bool:
@@ -76,9 +75,7 @@ class Stretches:
         most = learns if cycle < learns else self._cycles
         return min(cycle + self._length, most, self._cycles)
 
-    def took(self, seconds: float) -> None:
-        """Record the duration of the last stretch and adapt the next one."""
-        if seconds > LONG_SECONDS:
-            self._length = max(1, self._length // 2)
-        elif seconds < SHORT_SECONDS:
-            self._length = min(self._length * 4, self._cycles)
+    def took(self, cycles: int, seconds: float) -> None:
+        """Adapt the next stretch to the duration of the last one. It is at most four times as long as any before."""
+        fitting = cycles * STRETCH_SECONDS / max(seconds, 1e-6)
+        self._length = int(min(max(fitting, 1), 4 * self._length, self._cycles))

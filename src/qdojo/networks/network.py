@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 from jaxtyping import Array, Float
 
 from qdojo.types import Memory, Observation, Params, Words
@@ -10,6 +11,11 @@ from qdojo.types import Memory, Observation, Params, Words
 
 def _unchanged(params: Params, _: Any) -> Params:
     return params
+
+
+def _numbers(params: Params) -> tuple[Params, Params]:
+    learned, fixed = eqx.partition(params, eqx.is_inexact_array)
+    return learned, fixed
 
 
 def _as_seen(_: Params, observation: Observation, memory: Memory) -> tuple[Observation, Memory]:
@@ -37,6 +43,9 @@ class Network(NamedTuple):
     """Random words that one call of `perturb` consumes."""
     observe: Callable[[Params, Observation], Params] = _unchanged
     """(params, observations) -> parameters whose running statistics, if any, include a batch `[batch, ...]`."""
+    partition: Callable[[Params], tuple[Params, Params]] = _numbers
+    """(params) -> the parameters that an optimizer changes, and the fixed ones: each tree has None in place of the
+    leaves of the other. `equinox.combine` joins them."""
 
     hidden: Callable[[Params, Observation], list[Float[Array, "..."]]] | None = None
     """(params, observation) -> the outputs of each dense hidden layer, after ReLU; those before the memory of a

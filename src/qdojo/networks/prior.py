@@ -40,5 +40,9 @@ def with_prior(network: Network, scale: float) -> Network:
     def observe(params: Prior, observation: Observation) -> Prior:
         return Prior(network.observe(params.learned, observation), network.observe(params.fixed, observation))
 
+    def partition(params: Prior) -> tuple[Prior, Prior]:
+        learned, fixed = network.partition(params.learned)
+        return Prior(learned, jax.tree.map(lambda _: None, params.fixed)), Prior(fixed, params.fixed)
+
     learned = network.through(lambda params: params.learned)
-    return learned._replace(init=init, apply=apply, perturb=perturb, observe=observe)
+    return learned._replace(init=init, apply=apply, perturb=perturb, observe=observe, partition=partition)

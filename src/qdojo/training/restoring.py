@@ -41,6 +41,7 @@ TOLD_BYTES = 10**9
 """A run whose checkpoints take more than this on disk says so before it begins."""
 ENVIRONMENT = "state/environment/"
 PARTIAL = "state/partial/"
+MOMENTS, PRIOR = "/agents/optimizer/", "/fixed/"
 
 
 class Progress(NamedTuple):
@@ -86,6 +87,8 @@ def restored(loop: Loop, arrays: checkpoint.Arrays) -> Progress:
     template = loop.template()
     # Checkpoints of earlier versions lack these fields of the tally.
     tally = {f"state/tally/{name}": np.zeros_like(getattr(template.tally, name)) for name in LATER_TALLY}
+    # And they hold moments of the priors, which are fixed.
+    arrays = {name: array for name, array in arrays.items() if not (MOMENTS in name and PRIOR in name)}
     readers = loop.shards.readers(template.tape.words.shape[1]).astype(template.tape.member.dtype)
     arrays = tally | arrays | {READERS: readers}
     expected = Progress(template, best_template(template, loop.shards.members))
