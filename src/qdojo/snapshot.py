@@ -31,7 +31,7 @@ def from_arrays(template: PyTree[Any], arrays: Mapping[str, Any], filled_up: tup
     named in `filled_up` may have fewer rows than the template; missing rows are zeros. Raises UsageError if a
     name, a shape or a dtype differs from the template, as in the state of another config.
     """
-    unknown = sorted(arrays.keys() - {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(template)})
+    unknown = sorted(arrays.keys() - names(template))
     if unknown:
         raise UsageError(f"{unknown[0]} is in the checkpoint, but this config has no such array.")
 
@@ -45,6 +45,11 @@ def from_arrays(template: PyTree[Any], arrays: Mapping[str, Any], filled_up: tup
         return _on_host(found, like) if isinstance(like, np.ndarray) else _on_device(found, like)
 
     return jax.tree_util.tree_map_with_path(leaf, template)
+
+
+def names(tree: PyTree[Any]) -> set[str]:
+    """The names of a tree's leaves."""
+    return {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _fits(found: Any, like: Any, may_be_short: bool) -> bool:

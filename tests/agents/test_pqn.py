@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,6 +230,20 @@ def test_a_whole_phase_written_out(limit: float) -> None:
     assert np.abs(weights - start).max() > 0.05
     assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-3)
     assert float(metrics["q_mean"]) == pytest.approx(np.mean(chosen_values), rel=1e-3, abs=1e-3)
+
+
+def test_what_is_fixed_does_not_move() -> None:
+    network = Network(
+        init=lambda key: (jnp.ones(2), jnp.full(2, 3.0)),
+        apply=lambda params, observation: params[0] * params[1] + observation,
+        partition=lambda params: eqx.partition(params, (True, False)),
+    )
+    learner = agent(network)
+    tape = tape_of([([1.0, 2.0], 1, 1.0, False, False)] * 8, 4)
+    state, _ = jax.jit(learner.update)(learner.init(jax.random.key(0)), tape, bits(learner), clock(8))
+    learned, fixed = state.params
+    np.testing.assert_array_equal(fixed, [3.0, 3.0])
+    assert learned[1] != 1.0
 
 
 def test_every_epoch_takes_every_transition_once_in_another_order() -> None:

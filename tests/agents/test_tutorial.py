@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -335,15 +335,16 @@ def test_learns_on_cartpole_with_a_keras_network() -> None:
 
 
 def test_what_is_not_trained_does_not_move() -> None:
-    class Frozen(eqx.Module):
-        inner: MLP
-        count: jax.Array
+    class Frozen(NamedTuple):
+        inner: Any
+        scale: Any
 
     network = NETWORK._replace(
-        init=lambda key: Frozen(NETWORK.init(key), jnp.int32(3)),
-        apply=lambda params, observation: NETWORK.apply(params.inner, observation),
+        init=lambda key: Frozen(NETWORK.init(key), jnp.float32(3.0)),
+        apply=lambda params, observation: params.scale * NETWORK.apply(params.inner, observation),
+        partition=lambda params: eqx.partition(params, Frozen(True, False)),
     )
     agent = tutorial_agent(network, 2, batch_size=4, memory_steps=16)
     states = play(agent, episodes([4]), capacity_rows(16), new(agent))
     assert replays(states)[-1] == 1
-    assert int(states[-1].params.count) == 3
+    assert float(states[-1].params.scale) == 3.0

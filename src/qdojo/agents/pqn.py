@@ -112,9 +112,9 @@ def pqn_agent(
         return PqnState(params, optimizer(NONE).init(network.partition(params)[0]), numbers)
 
     def mean_loss(
-        trainable: Params, frozen: Params, batch: Transitions, noise: Words
+        trainable: Params, fixed: Params, batch: Transitions, noise: Words
     ) -> tuple[Float[Array, ""], Metrics]:
-        params = network.perturb(eqx.combine(trainable, frozen), noise)
+        params = network.perturb(eqx.combine(trainable, fixed), noise)
         q = jax.vmap(network.apply, in_axes=(None, 0))(params, batch.observation)
         chosen = jnp.take_along_axis(q, batch.action[..., None], axis=-1).reshape(batch.target.shape[0], -1)
         errors = jnp.mean(jnp.square(batch.target[:, None] - chosen), axis=1)
@@ -123,11 +123,11 @@ def pqn_agent(
 
     def examine(state: PqnState, tape: Tape, noise: Words, clock: Clock) -> dict[str, Array]:
         data = read(network, state.params, tape, structure.rollout, state.hyper, structure.frames)
-        trainable, frozen = network.partition(state.params)
+        trainable, fixed = network.partition(state.params)
 
         def whole_loss(trainable: Params) -> tuple[Float[Array, ""], Float[Array, "transitions"]]:
             """The loss of all transitions as one batch, and the absolute error of each."""
-            q = jax.vmap(network.apply, in_axes=(None, 0))(eqx.combine(trainable, frozen), data.observation)
+            q = jax.vmap(network.apply, in_axes=(None, 0))(eqx.combine(trainable, fixed), data.observation)
             chosen = jnp.take_along_axis(q, data.action[..., None], axis=-1).reshape(transitions, -1)
             errors = data.target[:, None] - chosen
             return 0.5 * jnp.mean(data.weight * jnp.mean(jnp.square(errors), 1)), jnp.mean(jnp.abs(errors), 1)
@@ -146,7 +146,7 @@ def pqn_agent(
             state.hyper,
             structure.frames,
         )
-        trainable, frozen = network.partition(state.params)
+        trainable, fixed = network.partition(state.params)
         rate = learning_rate(state.hyper, position(clock, num_envs))
 
         def fit(
@@ -154,7 +154,7 @@ def pqn_agent(
         ) -> tuple[tuple[Params, optax.OptState], Metrics]:
             (trainable, optimizer_state), (chosen, noise) = carry, at
             batch = jax.tree.map(lambda x: x[chosen], data)
-            gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, frozen, batch, noise)
+            gradient, metrics = jax.grad(mean_loss, has_aux=True)(trainable, fixed, batch, noise)
             direction, optimizer_state = optimizer(state.hyper.own).update(gradient, optimizer_state)
             trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
             return (trainable, optimizer_state), metrics
@@ -163,7 +163,7 @@ def pqn_agent(
         (trainable, optimizer_state), metrics = jax.lax.scan(
             fit, (trainable, state.optimizer), (batches, perturbing[1:])
         )
-        params = network.observe(eqx.combine(trainable, frozen), data.observation)
+        params = network.observe(eqx.combine(trainable, fixed), data.observation)
         return PqnState(params, optimizer_state, state.hyper), jax.tree.map(jnp.mean, metrics)
 
     return Agent(

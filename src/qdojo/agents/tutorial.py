@@ -79,7 +79,7 @@ def tutorial_agent(
     def init(key: Array, numbers: Own | None = None) -> TutorialState:
         own = {name: jnp.asarray(number, jnp.float32) for name, number in (numbers or NONE).items()}
         params = network.init(key) if initial_params is None else initial_params
-        zeros = jax.tree.map(jnp.zeros_like, eqx.filter(params, eqx.is_inexact_array))
+        zeros = jax.tree.map(jnp.zeros_like, network.partition(params)[0])
         start, least = own.get("epsilon_start", epsilon_start), own.get("epsilon_end", epsilon_min)
         epsilon = start if initial_params is None else least
         nothing = jnp.zeros((), jnp.float32)
@@ -92,9 +92,9 @@ def tutorial_agent(
         q = network.apply(state.params, observation)
         return choose(choosing, q, legal_actions(observation), state.epsilon, 1.0, noise), memory
 
-    def squared_error(trainable: Params, frozen: Params, sample: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def squared_error(trainable: Params, fixed: Params, sample: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Keras' MSE between the output and a copy of it with the target at the chosen action; and Q of that action."""
-        params = eqx.combine(trainable, frozen)
+        params = eqx.combine(trainable, fixed)
         value_t = jnp.max(network.apply(params, sample.obs_t))
         target = jax.lax.stop_gradient(sample.reward_t + sample.discount_t * value_t)
         chosen = network.apply(params, sample.obs_tm1)[sample.action_tm1]
@@ -109,26 +109,26 @@ def tutorial_agent(
         own = state.own
         samples = memories(tape, noise, memory_steps, own.get("discount", discount))
         rate, least = own.get("learning_rate", learning_rate), own.get("epsilon_end", epsilon_min)
-        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+        trainable, fixed = network.partition(state.params)
 
         def fit(carry: tuple[Params, Adam], sample: Batch) -> tuple[tuple[Params, Adam], tuple[Array, Array]]:
             trainable, adam = carry
-            (loss, chosen), gradient = jax.value_and_grad(squared_error, has_aux=True)(trainable, frozen, sample)
+            (loss, chosen), gradient = jax.value_and_grad(squared_error, has_aux=True)(trainable, fixed, sample)
             return adam_step(trainable, adam, gradient, rate), (loss, chosen)
 
         (trainable, adam), (loss, chosen) = jax.lax.scan(fit, (trainable, state.adam), samples)
         factor = own.get("epsilon_decay_factor", epsilon_decay)
         decayed = jnp.where(state.epsilon > least, state.epsilon * factor, state.epsilon)
         return TutorialState(
-            eqx.combine(trainable, frozen), adam, decayed, state.episodes, jnp.mean(loss), jnp.mean(chosen), own
+            eqx.combine(trainable, fixed), adam, decayed, state.episodes, jnp.mean(loss), jnp.mean(chosen), own
         )
 
     def examine(state: TutorialState, tape: Tape, noise: Words, clock: Clock) -> dict[str, Array]:
-        trainable, frozen = eqx.partition(state.params, eqx.is_inexact_array)
+        trainable, fixed = network.partition(state.params)
         samples = memories(tape, noise, memory_steps, state.own.get("discount", discount))
 
         def mean_error(trainable: Params) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
-            losses, _ = jax.vmap(squared_error, in_axes=(None, None, 0))(trainable, frozen, samples)
+            losses, _ = jax.vmap(squared_error, in_axes=(None, None, 0))(trainable, fixed, samples)
             return jnp.mean(losses), jnp.sqrt(num_actions * losses)
 
         gradient, errors = jax.grad(mean_error, has_aux=True)(trainable)

@@ -90,12 +90,14 @@ def keras_network(model_or_build: "ModelOrBuild", observation_shape: tuple[int, 
 
     @keras_settings()
     def apply(params: KerasParams, observation: Observation) -> Float[Array, "actions"]:
-        # Learners differentiate with respect to every float, but running means and frozen layers must not change.
-        frozen = jax.lax.stop_gradient(params.non_trainable)
-        q = forward(params.trainable, frozen, plain(observation)[None])[0].astype(jnp.float32)
+        q = forward(params.trainable, params.non_trainable, plain(observation)[None])[0].astype(jnp.float32)
         return legal_only(q, observation)
 
-    return Network(init, apply)
+    def partition(params: KerasParams) -> tuple[KerasParams, KerasParams]:
+        nothing = jax.tree.map(lambda _: None, params)
+        return nothing._replace(trainable=params.trainable), nothing._replace(non_trainable=params.non_trainable)
+
+    return Network(init, apply, partition=partition)
 
 
 @keras_settings()

@@ -4,6 +4,7 @@ handles the files."""
 import functools
 import math
 import platform
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,8 @@ TOLD_BYTES = 10**9
 """A run whose checkpoints take more than this on disk says so before it begins."""
 ENVIRONMENT = "state/environment/"
 PARTIAL = "state/partial/"
-MOMENTS, PRIOR = "/agents/optimizer/", "/fixed/"
+FORMER_MOMENTS = re.compile(r"state/agents/(optimizer|adam)/.*/(fixed|non_trainable)/")
+"""Moments of fixed parameters, which checkpoints of earlier versions hold."""
 
 
 class Progress(NamedTuple):
@@ -87,11 +89,11 @@ def restored(loop: Loop, arrays: checkpoint.Arrays) -> Progress:
     template = loop.template()
     # Checkpoints of earlier versions lack these fields of the tally.
     tally = {f"state/tally/{name}": np.zeros_like(getattr(template.tally, name)) for name in LATER_TALLY}
-    # And they hold moments of the priors, which are fixed.
-    arrays = {name: array for name, array in arrays.items() if not (MOMENTS in name and PRIOR in name)}
     readers = loop.shards.readers(template.tape.words.shape[1]).astype(template.tape.member.dtype)
     arrays = tally | arrays | {READERS: readers}
     expected = Progress(template, best_template(template, loop.shards.members))
+    former = set(filter(FORMER_MOMENTS.match, arrays.keys() - snapshot.names(expected)))
+    arrays = {name: array for name, array in arrays.items() if name not in former}
     # The arrays of host environments grow with their episodes, and those of an unfinished chunk with its rows, so the
     # template cannot check them.
     environment = None
