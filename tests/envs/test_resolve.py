@@ -75,6 +75,8 @@ def test_a_bare_name_is_its_current_version() -> None:
     [
         ("CartPol-v1", "no environment called 'CartPol-v1'; did you mean CartPole-v1"),
         ("cartpole-v1", "did you mean CartPole-v1"),
+        ("MinAtar/Breakot-v1", "did you mean MinAtar/Breakout-v1"),
+        ("qdojo/MemoryChain1-v0", "there are qdojo/Catch-v0 and, with an N from 2 to 100, qdojo/DeepSeaN-v0 and"),
         ("Zzzzz-v0", "name a Gymnasium id"),
         ("not an id!", "name a Gymnasium id"),
         ("LunarLander-v2", "LunarLander-v2 is deprecated: the current version is LunarLander-v3."),

@@ -19,7 +19,7 @@ from qdojo.envs import atari, atari_names
 from qdojo.envs.again import MadeAgain, again, spec_json
 from qdojo.envs.failures import close_quietly
 from qdojo.envs.masks import mask_method
-from qdojo.envs.native import shipped
+from qdojo.envs.native import CATCH_ID, SIZED, SIZES, shipped
 from qdojo.envs.native.minatar import MINATAR, NAMESPACE
 from qdojo.envs.native.minatar.package import AsImages, register_package
 from qdojo.envs.prepare import Preparation, prepared
@@ -225,10 +225,14 @@ def _find_id(env_id: str, module_name: str | None = None) -> registration.EnvSpe
 
 
 def _unknown(env_id: str, module_name: str | None) -> UsageError:
-    by_lower_case = {known.lower(): known for known in registration.registry}
+    by_lower_case = {known.lower(): known for known in (*registration.registry, *MINATAR)}
     near = [by_lower_case[match] for match in difflib.get_close_matches(env_id.lower(), by_lower_case, n=3)]
     if module_name:
         hint = f"the module {module_name} neither has a callable of that name nor registers such an id"
+    elif env_id.lower().startswith("qdojo/"):
+        hint = f"there are {CATCH_ID} and, with an N from {SIZES[0]} to {SIZES[-1]}, " + " and ".join(
+            f"qdojo/{name}N-v0" for name in SIZED
+        )
     elif near:
         hint = f"did you mean {' or '.join(near)}?"
     else:

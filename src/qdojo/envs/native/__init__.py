@@ -63,6 +63,8 @@ def _catch() -> NativeEnvironment:
     return CATCH
 
 
+CATCH_ID = "qdojo/Catch-v0"
+
 SIZED: dict[str, Callable[[int], NativeEnvironment]] = {"DeepSea": _deep_sea, "MemoryChain": _memory_chain}
 """Name in an id of the form `qdojo/DeepSea10-v0` -> function that returns the environment of that size."""
 
@@ -71,7 +73,7 @@ def shipped(env_id: str) -> NativeEnvironment | None:
     """Return the JAX environment with this id that needs no Gymnasium environment, or None if there is none."""
     if env_id in MINATAR:
         return minatar(env_id)
-    if env_id == "qdojo/Catch-v0":
+    if env_id == CATCH_ID:
         return _catch()
     found = sized(env_id)
     return SIZED[found[0]](found[1]) if found else None
