@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from jaxtyping import install_import_hook
 
-install_import_hook("qdojo", "beartype.beartype")
+install_import_hook("qdojo", "checking.checked")
 # Programs of tests are compiled more often than they are run; `XLA_FLAGS= pytest` compiles them as users have them.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 # The older way to fuse compiles in half the time; later versions lack it, and refuse flags that they do not know.

@@ -36,7 +36,8 @@ put_jit, sample_jit = jax.jit(put), jax.jit(sample)
 update_jit = jax.jit(update, static_argnums=5)
 advance_jit = jax.jit(advance, static_argnums=2)
 write_jit = jax.jit(write)
-full_once = functools.cache(full)
+full_jit = jax.jit(full, static_argnums=(0, 1))
+full_once = functools.cache(full_jit)
 
 
 def block(last: np.ndarray) -> Step:
@@ -92,7 +93,7 @@ def row_of(tape: Tape, age: Any) -> np.ndarray:
     [(5, 3, [1]), (16, 2, [2, 1]), (31 * 32, 1, [32, 2, 1]), (40_000, 1, [1251, 40, 2, 1])],
 )
 def test_there_is_always_an_empty_place_behind_the_last_node(capacity: int, envs: int, groups: list[int]) -> None:
-    tree = full(capacity, envs)
+    tree = full_jit(capacity, envs)
     assert [level.shape for level in tree.levels] == [(number, BRANCHING) for number in groups]
     assert (leaves_of(tree, capacity * envs) == 1.0).all()
     assert tree.levels[-1].sum() == capacity * envs
@@ -166,7 +167,9 @@ def test_sums_are_exact_after_a_million_updates() -> None:
         leaf = (seed[0] % jnp.uint32(leaves)).astype(jnp.int32)
         return put(tree, leaf, jnp.where(seed[1] % jnp.uint32(7) == 0, 0.0, 2.0**exponent)), None
 
-    tree = jax.jit(lambda tree, seeds: jax.lax.scan(step, tree, seeds)[0])(full(leaves, 1), words(0, (32_000, 2, 32)))
+    tree = jax.jit(lambda tree, seeds: jax.lax.scan(step, tree, seeds)[0])(
+        full_jit(leaves, 1), words(0, (32_000, 2, 32))
+    )
     assert len(np.unique(leaves_of(tree, leaves))) > 40
     assert_sums_are_exact(tree)
 
@@ -218,14 +221,14 @@ def test_rows_are_drawn_in_proportion(written: int, held: int) -> None:
 def test_each_example_comes_from_its_part_of_the_mass() -> None:
     """64 equal leaves and 8 examples: 8 leaves each. Example 0 has the leaves 0 to 7, and so on."""
     tape = tape_of_one(64, 1, 64)
-    age, _, probability = jax.jit(jax.vmap(lambda w: sample(full(64, 1), tape, w)))(words(1, (400, 8)))
+    age, _, probability = jax.jit(jax.vmap(lambda w: sample(full_jit(64, 1), tape, w)))(words(1, (400, 8)))
     for i in range(8):
         assert set(row_of(tape, age)[:, i]) == set(range(8 * i, 8 * i + 8))
     np.testing.assert_allclose(probability, 1 / 64, rtol=1e-6)
 
 
 def test_each_example_has_a_word_of_its_own() -> None:
-    tree, tape, noise = full(4000, 1), tape_of_one(4000, 1, 4000), words(0, (64,))
+    tree, tape, noise = full_jit(4000, 1), tape_of_one(4000, 1, 4000), words(0, (64,))
     before = sample_jit(tree, tape, noise)[0]
     after = sample_jit(tree, tape, noise.at[17].add(jnp.uint32(2**31)))[0]
     assert np.flatnonzero(before != after).tolist() == [17]
@@ -237,7 +240,7 @@ def test_small_neighbours_at_the_end_of_a_million_are_told_apart() -> None:
     Near a million the grid of float32 is 1/16: targets rounded to it would give some leaves 34 words, the others none.
     """
     tape = tape_of_one(1_000_000, 1, 1_000_000)
-    tree = put_jit(full(1_000_000, 1), jnp.arange(999_900, 1_000_000), jnp.full(100, 0.05))
+    tree = put_jit(full_jit(1_000_000, 1), jnp.arange(999_900, 1_000_000), jnp.full(100, 0.05))
     noise = jnp.zeros((2600, 32), jnp.uint32).at[:, 31].set(jnp.arange(2**24 - 2600, 2**24, dtype=jnp.uint32) << 8)
     age, _, _ = jax.jit(jax.vmap(sample, in_axes=(None, None, 0)))(tree, tape, noise)
     rows, counts = np.unique(row_of(tape, age)[:, 31], return_counts=True)
@@ -248,7 +251,7 @@ def test_small_neighbours_at_the_end_of_a_million_are_told_apart() -> None:
 
 def test_new_rows_enter_at_the_highest_priority_and_wait_for_their_successor() -> None:
     """Two copies. Copy 1 ends in the second row. 8.0 + epsilon to the power of a half is 2.8284."""
-    tape, tree = blank(6, 2), full(6, 2)
+    tape, tree = blank(6, 2), full_jit(6, 2)
     tree = tree._replace(highest=jnp.float32(2.0))
     for last in ([0, 0], [0, 1], [0, 0]):
         tape = write_jit(tape, block(np.array(last).reshape(1, 1, 2)))
@@ -266,9 +269,9 @@ def test_new_rows_enter_at_the_highest_priority_and_wait_for_their_successor() -
 
 
 def test_rows_that_were_never_written_are_left_alone() -> None:
-    tree = advance_jit(full(5, 1), tape_of_one(5, 1, 0), 3)
+    tree = advance_jit(full_jit(5, 1), tape_of_one(5, 1, 0), 3)
     assert leaves_of(tree, 5).tolist() == [1] * 5
-    tree = advance_jit(full(5, 1), tape_of_one(5, 1, 1), 3)
+    tree = advance_jit(full_jit(5, 1), tape_of_one(5, 1, 1), 3)
     assert leaves_of(tree, 5).tolist() == [0, 1, 1, 1, 1]
     age, env, probability = sample_jit(tree, tape_of_one(5, 1, 1), words(0, (3,)))
     assert (age.tolist(), env.tolist(), probability.tolist()) == ([1] * 3, [0] * 3, [1.0] * 3)
@@ -276,7 +279,7 @@ def test_rows_that_were_never_written_are_left_alone() -> None:
 
 @pytest.mark.parametrize(("priority", "leaf"), [(np.nan, 2.0), (np.inf, 2.0), (3e38, LARGEST), (0.0, EPSILON)])
 def test_no_priority_poisons_the_tree(priority: float, leaf: float) -> None:
-    tape, tree = tape_of_one(64, 1, 64), full(64, 1)._replace(highest=jnp.float32(2.0))
+    tape, tree = tape_of_one(64, 1, 64), full_jit(64, 1)._replace(highest=jnp.float32(2.0))
     tree = update_jit(tree, tape, jnp.array([5]), jnp.array([0]), jnp.array([priority], jnp.float32), 1.0)
     assert leaves_of(tree, 64)[58] == np.float32(leaf)
     assert tree.highest == np.float32(max(leaf, 2.0))
@@ -320,7 +323,7 @@ def test_members_side_by_side_are_each_alone() -> None:
     members, capacity, envs = 3, 60, 2
     last = jax.random.bernoulli(jax.random.key(1), 0.2, (50, 4, members, envs))
     noise = words(2, (50, members, 16))
-    trees = jax.vmap(lambda _: full(capacity, envs))(jnp.arange(members))
+    trees = jax.vmap(lambda _: full_jit(capacity, envs))(jnp.arange(members))
     (together, _), drawn = jax.jit(run)(trees, blank(capacity, envs, members), last, noise)
     assert not np.array_equal(together.levels[0][0], together.levels[0][1])
     for m in range(members):
@@ -344,7 +347,7 @@ def test_members_side_by_side_are_each_alone() -> None:
 def test_no_step_copies_the_leaves(members: int) -> None:
     """What an update costs must not grow with the memory: the program may hold the leaves and write into them."""
     capacity = 79_190
-    trees = jax.vmap(lambda _: full(capacity, 1))(jnp.arange(members))
+    trees = jax.vmap(lambda _: full_jit(capacity, 1))(jnp.arange(members))
     given = jnp.zeros((3, 10, members, 1), bool), jnp.zeros((3, members, 32), jnp.uint32)
     arguments = trees, blank(capacity, 1, members), *given
     program = jax.jit(run, donate_argnums=(0, 1)).lower(*arguments).compile().as_text()
