@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from probes.killed import Copies
 
 import qdojo
 from qdojo.runs import checkpoint, metrics
@@ -79,3 +80,27 @@ def versions_now() -> dict[str, str]:
     from qdojo.training.restoring import versions
 
     return versions()
+
+
+def test_moments_of_the_statistics_of_observations_are_left_out(tmp_path: Path) -> None:
+    """Once, those were parameters of the optimizer, whose gradient was always zero."""
+    settings: dict[str, Any] = {"normalize_observations": True, "hidden": [8], "steps": 400, "warmup_steps": 100}
+    settings |= {"report_every_steps": 100, "checkpoint_every_seconds": 0.0, "final_eval_episodes": 1}
+    killed = Copies(tmp_path / "killed", after_reports=3)
+    whole = qdojo.train("CartPole-v1", root=tmp_path / "whole", observers=[killed], progress=False, **settings)
+    path, arrays, meta, *_ = checkpoint.load_latest(killed.path / "checkpoints")
+    params, moments = "state/agents/params/", "state/agents/optimizer/mu/"
+    assert any(name.startswith(moments) for name in arrays)
+    former = {
+        name.replace(params, moments): np.zeros_like(array)
+        for name, array in arrays.items()
+        if name.startswith(f"{params}inputs/statistics/")
+    }
+    assert len(former) == 3
+    assert not former.keys() & arrays.keys()
+    checkpoint.save(path.parent, path.name, {**arrays, **former}, meta)
+    resumed = qdojo.resume(killed.path, progress=False)
+    ours, theirs = (checkpoint.load_latest(run.directory.checkpoints_path).arrays for run in (resumed, whole))
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)

@@ -208,5 +208,7 @@ def test_it_learns_as_an_agent(name: str, sampler: Sampler) -> None:
     before, after = (apply(s.params, jnp.ones(3)) for s in (start, state))
     assert np.abs(after - before).max(axis=1).min() > 1e-4
     assert len(np.unique(np.asarray(after)[:, 1])) == HEADS
-    _, memory = jax.jit(learner.act)(state, jnp.ones(3), learner.memory(), words(learner.act_words, seed=2), clock, jnp.int32(0))
+    _, memory = jax.jit(learner.act)(
+        state, jnp.ones(3), learner.memory(), words(learner.act_words, seed=2), clock, jnp.int32(0)
+    )
     assert 0 <= int(memory) < HEADS

@@ -49,7 +49,7 @@ def test_numbers_are_brought_to_deviations_from_the_mean_and_cut() -> None:
 
 
 @pytest.mark.parametrize("is_noisy", [False, True])
-def test_statistics_are_part_of_the_parameters_but_get_no_gradient(is_noisy: bool) -> None:
+def test_statistics_are_part_of_the_parameters_but_are_not_learned(is_noisy: bool) -> None:
     network = noisy(mlp(NORMALIZED)) if is_noisy else mlp(NORMALIZED)
     params = jax.jit(network.init)(KEY)
     batch = jnp.asarray(np.arange(12, dtype=np.float32).reshape(4, 3))
@@ -61,6 +61,10 @@ def test_statistics_are_part_of_the_parameters_but_get_no_gradient(is_noisy: boo
     slope = slope.mean if is_noisy else slope
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope.inputs))
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(slope.hidden))
+    learned, fixed = network.partition(after)
+    both = (learned.mean, fixed.mean) if is_noisy else (learned, fixed)
+    assert [part.inputs.statistics is None for part in both] == [True, False]
+    jax.tree.map(np.testing.assert_array_equal, eqx.combine(learned, fixed), after)
 
 
 IMAGES = Design((6, 6, 2), 4, (8,), layer_norm=True, normalized=True, scale=255, torso="der")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from qdojo.networks.inputs import Statistics
 from qdojo.types import Memory, Observation, Params, Words
 
 
@@ -14,7 +15,10 @@ def _unchanged(params: Params, _: Any) -> Params:
 
 
 def _numbers(params: Params) -> tuple[Params, Params]:
-    learned, fixed = eqx.partition(params, eqx.is_inexact_array)
+    def is_learned(part: Any) -> bool:
+        return eqx.is_inexact_array(part)  # not so the statistics of observations, which come as a whole
+
+    learned, fixed = eqx.partition(params, is_learned, is_leaf=lambda part: isinstance(part, Statistics))
     return learned, fixed
 
 
@@ -44,8 +48,9 @@ class Network(NamedTuple):
     observe: Callable[[Params, Observation], Params] = _unchanged
     """(params, observations) -> parameters whose running statistics, if any, include a batch `[batch, ...]`."""
     partition: Callable[[Params], tuple[Params, Params]] = _numbers
-    """(params) -> the parameters that an optimizer changes, and the fixed ones: each tree has None in place of the
-    leaves of the other. `equinox.combine` joins them."""
+    """(params) -> the parameters that an optimizer changes, and the others: each tree has None in place of what is in
+    the other. `equinox.combine` joins them, in this order. By default, all numbers but the statistics of observations
+    are learned."""
 
     hidden: Callable[[Params, Observation], list[Float[Array, "..."]]] | None = None
     """(params, observation) -> the outputs of each dense hidden layer, after ReLU; those before the memory of a

@@ -42,7 +42,7 @@ TOLD_BYTES = 10**9
 """A run whose checkpoints take more than this on disk says so before it begins."""
 ENVIRONMENT = "state/environment/"
 PARTIAL = "state/partial/"
-FORMER_MOMENTS = re.compile(r"state/agents/(optimizer|adam)/.*/(fixed|non_trainable)/")
+FORMER_MOMENTS = re.compile(r"state/agents/(optimizer|adam)/.*/(fixed|non_trainable|statistics)/")
 """Moments of fixed parameters, which checkpoints of earlier versions hold."""
 
 
