@@ -52,7 +52,7 @@ def played(side: int, seed: int = 0) -> Screens:
     game.reset(seed=seed)
     action, follows = 0, False
     for t in range(FRAMES):
-        ram = game._ale.getRAM()
+        ram = game.ale.getRAM()
         if generator.random() < 0.02:
             follows = bool(generator.random() < 0.6)
         if follows:
@@ -60,7 +60,7 @@ def played(side: int, seed: int = 0) -> Screens:
         elif generator.random() < 0.15:
             action = int(generator.integers(6))
         frames[t], _, over, *_ = game.step(action)
-        memory[t] = game._ale.getRAM()[[BALL_X, BALL_Y, PLAYER_Y]]
+        memory[t] = game.ale.getRAM()[[BALL_X, BALL_Y, PLAYER_Y]]
         if over:
             game.reset()
     x, y, player = memory.T

@@ -156,7 +156,7 @@ def test_sticky_actions_hold_the_action_before_a_quarter_of_the_time(monkeypatch
     env = AtariGame(AtariRules("pong"))
     env.reset(seed=0)
     acted: list[int] = []
-    real = env._ale
+    real = env.ale
 
     class Spy:
         def act(self, action: int) -> int:
@@ -166,7 +166,7 @@ def test_sticky_actions_hold_the_action_before_a_quarter_of_the_time(monkeypatch
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-    monkeypatch.setattr(env, "_ale", Spy())
+    monkeypatch.setattr(env, "ale", Spy())
     for step in range(400):
         env.step(2 + step % 2)
     wanted = [env._actions[2 + step % 2] for step in range(400) for _ in range(4)]

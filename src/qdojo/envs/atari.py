@@ -101,6 +101,7 @@ class AtariGame(gym.Env[Any, Any]):
     """One game under `rules`; observations are uint8 `[resize, resize]`, or `[resize, resize, 3]` in colour.
 
     `render_mode` may be `rgb_array`, `rgb_array_list` (all frames since the last `render`, at 60 a second) or `human`.
+    As in ale-py's own environment, `ale` is the emulator, an `ALEInterface`; it is None after `close`.
     """
 
     def __init__(self, rules: AtariRules, render_mode: str | None = None) -> None:
@@ -111,7 +112,8 @@ class AtariGame(gym.Env[Any, Any]):
             "render_fps": FRAMES_PER_SECOND if is_list else FRAMES_PER_SECOND / rules.frame_skip,
         }
         self._emulator: _Emulator | None = _emulator(rules.game, render_mode == "human")
-        self._ale = ale = self._emulator.ale
+        self.ale: Any = self._emulator.ale
+        ale = self.ale
         actions = ale.getLegalActionSet() if rules.full_action_space else ale.getMinimalActionSet()
         self._actions = [action.value for action in actions]
         self._meanings = [str(action.name) for action in actions]
@@ -131,7 +133,7 @@ class AtariGame(gym.Env[Any, Any]):
         """Start a new episode, which `seed` and the actions fully determine."""
         super().reset(seed=seed)
         assert self._emulator is not None, "the environment is closed"
-        ale, rules = self._ale, self.rules
+        ale, rules = self.ale, self.rules
         ale.restoreState(self._emulator.start)
         # A restored state does not include the screen: the emulator would still show the last frame it played.
         shown = self._emulator.grey if rules.grayscale else self._emulator.colour
@@ -154,7 +156,7 @@ class AtariGame(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeat the action with this index for `frame_skip` frames, or until the game is over."""
-        ale, rules, film = self._ale, self.rules, self._film
+        ale, rules, film = self.ale, self.rules, self._film
         act, is_over = ale.act, ale.game_over
         chosen, executed = self._actions[int(action)], self._executed
         repeats = self._no_repeats
@@ -192,14 +194,14 @@ class AtariGame(gym.Env[Any, Any]):
         if self._film is not None:
             taken, self._film[:] = list(self._film), []
             return taken
-        return self._ale.getScreenRGB() if self.render_mode == "rgb_array" else None
+        return self.ale.getScreenRGB() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Release the emulator for reuse by the next environment of the same game."""
         if self._emulator is not None and self.render_mode != "human":
             _IDLE.setdefault(self.rules.game, []).append(self._emulator)
-        self._emulator = self._ale = None
+        self._emulator = self.ale = None
 
     def _keep_frame(self) -> None:
         if self._film is not None:
-            self._film.append(self._ale.getScreenRGB())
+            self._film.append(self.ale.getScreenRGB())
