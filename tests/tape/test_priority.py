@@ -221,7 +221,7 @@ def test_rows_are_drawn_in_proportion(written: int, held: int) -> None:
 def test_each_example_comes_from_its_part_of_the_mass() -> None:
     """64 equal leaves and 8 examples: 8 leaves each. Example 0 has the leaves 0 to 7, and so on."""
     tape = tape_of_one(64, 1, 64)
-    age, _, probability = jax.jit(jax.vmap(lambda w: sample(full_jit(64, 1), tape, w)))(words(1, (400, 8)))
+    age, _, probability = jax.jit(jax.vmap(lambda w: sample(full(64, 1), tape, w)))(words(1, (400, 8)))
     for i in range(8):
         assert set(row_of(tape, age)[:, i]) == set(range(8 * i, 8 * i + 8))
     np.testing.assert_allclose(probability, 1 / 64, rtol=1e-6)

@@ -15,10 +15,8 @@ def _unchanged(params: Params, _: Any) -> Params:
 
 
 def _numbers(params: Params) -> tuple[Params, Params]:
-    def is_learned(part: Any) -> bool:
-        return eqx.is_inexact_array(part)  # not so the statistics of observations, which come as a whole
-
-    learned, fixed = eqx.partition(params, is_learned, is_leaf=lambda part: isinstance(part, Statistics))
+    # The statistics of observations come as a whole, which is no array: they are fixed.
+    learned, fixed = eqx.partition(params, eqx.is_inexact_array, is_leaf=lambda part: isinstance(part, Statistics))
     return learned, fixed
 
 
