@@ -7,14 +7,15 @@ import gc
 import os
 from importlib.metadata import version
 
+from checking import share_contexts
 from jaxtyping import install_import_hook
 
 install_import_hook("qdojo", "checking.checked")
 # Programs of tests are compiled more often than they are run; `XLA_FLAGS= pytest` compiles them as users have them.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 # The older way to fuse compiles in half the time; later versions lack it, and refuse flags that they do not know.
-OLD = " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
-os.environ.setdefault("XLA_FLAGS", QUICK + OLD)
+OLD = version("jaxlib").startswith("0.10.")
+os.environ.setdefault("XLA_FLAGS", QUICK + (" --xla_cpu_use_fusion_emitters=false" if OLD else ""))
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -23,6 +24,9 @@ from typing import Any  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+if OLD:
+    share_contexts()
 
 # Two devices are there for the tests of shards. All other tests train on one.
 jax.config.update("jax_num_cpu_devices", 2)
