@@ -1,26 +1,33 @@
-"""Members in blocks: they learn what they would all at once, and no block copies the tape."""
+"""Members in blocks: they learn what they would all at once, and no block copies the tape or fixed weights."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes.training import device_loop, small_agent, small_network
+from probes.training import HYPER, device_loop, small_agent, small_network
 
+from qdojo.agents.dqn import Rule, dqn_loss
+from qdojo.agents.explore import Choosing
+from qdojo.agents.learner import Structure, replay_agent
 from qdojo.build.training import build
 from qdojo.config import make_config
 from qdojo.envs.native.cartpole import CARTPOLE
 from qdojo.loops.blocks import WHOLE, Blocks
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.networks.prior import with_prior
+from qdojo.tape.windows import transitions
+from qdojo.types import Agent
 
 MEMBERS, ENVS, CAPACITY = 6, 2, 40
 
 
-def loop(at_once: int | None, **settings: Any) -> Any:
-    agent = small_agent(small_network(4))
+def loop(at_once: int | None, agent: Agent | None = None, **settings: Any) -> Any:
+    agent = agent or small_agent(small_network(4))
     defaults = {"capacity_rows": CAPACITY, "cycles": 10, "rhythm": Rhythm(rows=2, updates=2, warmup_rows=8)}
     return device_loop(CARTPOLE, agent, members=MEMBERS, envs=ENVS, at_once=at_once, **defaults | settings)
 
@@ -73,6 +80,21 @@ def test_no_block_copies_the_tape() -> None:
     assert {operation for _, operation in made} >= {"parameter", "dynamic-update-slice"}
     harmless = {"parameter", "get-tuple-element", "bitcast", "fusion", "dynamic-update-slice", "call"}
     assert {operation for _, operation in made} <= harmless
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_no_block_copies_or_writes_the_weights_of_a_prior(updates: int) -> None:
+    """Written are those that are learned, of both networks, and the two moments of each."""
+    network = with_prior(small_network(4), 1.0)
+    structure = Structure(
+        Choosing(2, num_envs=ENVS), 8, transitions(1), target_sync_updates=updates, max_grad_norm=None
+    )
+    playing = loop(2, replay_agent(network, lambda own: dqn_loss(network, Rule(True, "mse")), HYPER, structure))
+    next(playing.run(playing.init()))
+    program = playing.programs.compiled("chunk", loop).as_text()
+    made = Counter(re.findall(rf"= f32\[{MEMBERS},8,4\]\S* ([\w-]+)\(", program))
+    assert made["dynamic-update-slice"] == 4
+    assert made["copy"] + made["fusion"] == 0
 
 
 @pytest.mark.parametrize(

@@ -176,14 +176,15 @@ def replay_agent(
         return LearnerState(params, target_params, optimizer_state, numbers, priorities), metrics
 
     def sync_target(params: Params, target_params: Params, hyper: Hyper, clock: Clock) -> Params:
-        def move() -> Params:
-            tau, (online, fixed), (target, _) = hyper.target_tau, *map(network.partition, (params, target_params))
-            return eqx.combine(jax.tree.map(lambda new, old: tau * new + (1.0 - tau) * old, online, target), fixed)
+        tau, (online, _), (target, fixed) = hyper.target_tau, *map(network.partition, (params, target_params))
+
+        def moved() -> Params:
+            return jax.tree.map(lambda new, old: tau * new + (1.0 - tau) * old, online, target)
 
         if structure.target_sync_updates == 1:
-            return move()
+            return eqx.combine(moved(), fixed)
         due = (clock.updates + 1) % structure.target_sync_updates == 0
-        return jax.lax.cond(due, move, lambda: target_params)
+        return eqx.combine(jax.lax.cond(due, moved, lambda: target), fixed)
 
     return Agent(
         init=init,

@@ -42,13 +42,17 @@ class Blocks:
                         return before
                     return now if axis == WHOLE else jax.lax.dynamic_slice_in_dim(now, first, self.size, axis)
 
-                def entered(axis: Any, all_members: Any, own: Any) -> Any:
+                def entered(axis: Any, all_members: Any, before: Any, own: Any) -> Any:
                     if axis is None or axis == WHOLE:
                         return own
+                    # Written back, what did not change would be copied for all members: XLA does not see it.
+                    if own is before:
+                        return all_members
                     return jax.lax.dynamic_update_slice_in_dim(all_members, own, first, axis)
 
-                parts = mapped(cut, given_axes, given, given)
-                return mapped(entered, carry_axes, changed, function(mapped(cut, carry_axes, carry, changed), *parts))
+                own = mapped(cut, carry_axes, carry, changed)
+                after = function(own, *mapped(cut, given_axes, given, given))
+                return mapped(entered, carry_axes, changed, own, after)
 
             return jax.lax.fori_loop(0, self.count, block, jax.tree.map(jnp.asarray, carry))
 
