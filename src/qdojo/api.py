@@ -182,9 +182,8 @@ def resume(
     env = env if env is not None else found.env_given
     parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
-    del loaded  # it maps files
     with _shown(progress) as shown:
-        proceed(directory, config, parts, _everyone(shown, observers), None if fork else rewritten)
+        proceed(directory, config, parts, _everyone(shown, observers), loaded, None if fork else rewritten)
     return Run(directory, env, network)
 
 

@@ -1,7 +1,9 @@
 """Runs whose tape is large: its rows are saved once, and a resume, a fork or a data set reads them as they were."""
 
+import hashlib
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,6 +122,46 @@ def test_a_run_killed_after_its_ring_was_full_ends_with_the_same_bits(
     assert len(files(killed)) < 60 / 3 + 3 * 2 + 1, "old segments were not deleted"
     if loop == "device":
         assert_same(as_before.whole, made.whole)
+
+
+class AtStart:
+    """What a counter held when training began."""
+
+    def __init__(self, counter: Counter[str]) -> None:
+        self.counter, self.then = counter, dict[str, int]()
+
+    def started(self, started: Any) -> None:
+        self.then = dict(self.counter)
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_resume_verifies_each_file_once(
+    fork: bool, in_segments: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork verifies its own copy too."""
+    killed = copied(in_segments.late, tmp_path / "killed")
+    verified, digest = Counter[str](), hashlib.file_digest
+
+    def counted(file: Any, name: Any) -> Any:
+        verified[file.name] += 1
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    at_start = AtStart(verified)
+    qdojo.resume(killed.path, root=tmp_path / "runs", fork=fork, observers=[at_start], progress=False)
+    ours = {name: times for name, times in at_start.then.items() if Path(name).is_relative_to(killed.path)}
+    assert {Path(name).suffix for name in ours} == {".safetensors", ".json", ".rows"}
+    assert set(ours.values()) == {1}
+
+
+def test_a_checkpoint_saved_by_another_process_meanwhile_is_read(in_segments: Kept, tmp_path: Path) -> None:
+    killed = copied(in_segments.late, tmp_path / "killed").checkpoints_path
+    read = checkpoint.load_latest(killed)
+    assert checkpoint.load_latest(killed, read) is read
+    checkpoint.save(killed, read.path.name, {"x": np.zeros(1)}, {"steps": 1})
+    assert checkpoint.load_latest(killed, read).meta == {"steps": 1}
+    checkpoint.save(killed, checkpoint.step_name(10**6), {"x": np.zeros(1)}, {"steps": 10**6})
+    assert checkpoint.load_latest(killed, read).meta == {"steps": 10**6}
 
 
 def test_a_run_that_had_its_tape_in_each_checkpoint_goes_on_in_segments(as_before: Kept, tmp_path: Path) -> None:

@@ -50,6 +50,12 @@ class Loaded(NamedTuple):
     meta: dict[str, Any]
     skipped: list[str]
     tape: segments.Listing | None = None
+    identity: tuple[int, int] | None = None
+    """Of the folder, as it was read."""
+
+    def unmap(self) -> None:
+        """Forget the arrays: they map files, whose room on the disk is not free before, even if they are deleted."""
+        self.arrays.clear()
 
 
 def step_name(steps: int) -> str:
@@ -124,16 +130,21 @@ def _intact(path: Path) -> tuple[Arrays, dict[str, Any], segments.Listing | None
                 raise
 
 
-def load_latest(directory: Path) -> Loaded:
+def load_latest(directory: Path, read: Loaded | None = None) -> Loaded:
     """Return the newest intact `step-*` checkpoint, and why newer ones were skipped.
+
+    If it is the one that was `read` before, that is returned, and its files are not verified again.
 
     Raises `UsageError` if there is no checkpoint, `DamagedFile` if all are damaged.
     """
     skipped: list[str] = []
     for path in reversed(_steps(directory)):
+        identity = _identity(path)
+        if read is not None and (path, identity) == (read.path, read.identity):
+            return read
         try:
             arrays, meta, tape = _intact(path)
-            return Loaded(path, arrays, meta, skipped, tape)
+            return Loaded(path, arrays, meta, skipped, tape, identity)
         except DamagedFile as error:
             skipped.append(str(error))
     if skipped:
@@ -234,11 +245,12 @@ def _steps(directory: Path) -> list[Path]:
     return [directory / name for name in sorted(names)]
 
 
-def _identity(path: Path) -> int | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        return path.stat().st_ino
+        found = path.stat()
     except OSError:
         return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _load(folder: Path) -> tuple[Arrays, dict[str, Any], segments.Listing | None]:

@@ -55,14 +55,19 @@ def start(config: Config, parts: Parts, root: Path, observers: Observers) -> Run
 
 
 def proceed(
-    run: RunDirectory, config: Config, parts: Parts, observers: Observers, rewritten: Config | None = None
+    run: RunDirectory,
+    config: Config,
+    parts: Parts,
+    observers: Observers,
+    read: checkpoint.Loaded,
+    rewritten: Config | None = None,
 ) -> None:
-    """Continue `run` from its last intact checkpoint.
+    """Continue `run` from its last intact checkpoint: the one that was `read`, if no other process has saved one since.
 
     `rewritten` replaces its `config.toml`, if given.
     """
     with run.lock(), contextlib.closing(parts.loop), _closing(observers):
-        loaded = checkpoint.load_latest(run.checkpoints_path)
+        loaded = checkpoint.load_latest(run.checkpoints_path, read)
         for skipped in loaded.skipped:
             observers.tell("warned", skipped)
         progress = restored(parts.loop, loaded.arrays)
@@ -80,7 +85,8 @@ def proceed(
         observers.tell("started", Started(run, config, parts.loop.name, steps, unjudged))
         observers.tell("compiling")
         trainer = Trainer(run, config, parts, observers, steps, unjudged, loaded.meta["seconds"], tape)
-        del loaded  # it maps files, whose room on the disk is not free before, even if they are deleted
+        read.unmap()
+        loaded.unmap()
         trainer.train(state, progress.best)
 
 
