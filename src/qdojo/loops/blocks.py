@@ -45,7 +45,7 @@ class Blocks:
                 def entered(axis: Any, all_members: Any, before: Any, own: Any) -> Any:
                     if axis is None or axis == WHOLE:
                         return own
-                    # Written back, what did not change would be copied for all members: XLA does not see it.
+                    # XLA does not see that this would change nothing, and would copy it for all members.
                     if own is before:
                         return all_members
                     return jax.lax.dynamic_update_slice_in_dim(all_members, own, first, axis)
