@@ -42,17 +42,17 @@ class Blocks:
                         return before
                     return now if axis == WHOLE else jax.lax.dynamic_slice_in_dim(now, first, self.size, axis)
 
-                def entered(axis: Any, all_members: Any, before: Any, own: Any) -> Any:
+                def entered(axis: Any, all_members: Any, before: Any, after: Any) -> Any:
                     if axis is None or axis == WHOLE:
-                        return own
+                        return after
                     # XLA does not see that this would change nothing, and would copy it for all members.
-                    if own is before:
+                    if after is before:
                         return all_members
-                    return jax.lax.dynamic_update_slice_in_dim(all_members, own, first, axis)
+                    return jax.lax.dynamic_update_slice_in_dim(all_members, after, first, axis)
 
-                own = mapped(cut, carry_axes, carry, changed)
-                after = function(own, *mapped(cut, given_axes, given, given))
-                return mapped(entered, carry_axes, changed, own, after)
+                before = mapped(cut, carry_axes, carry, changed)
+                after = function(before, *mapped(cut, given_axes, given, given))
+                return mapped(entered, carry_axes, changed, before, after)
 
             return jax.lax.fori_loop(0, self.count, block, jax.tree.map(jnp.asarray, carry))
 
