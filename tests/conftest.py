@@ -38,38 +38,39 @@ FAST = (
     *("test_settings_page.py", "test_statistics.py", "test_wording.py"),
 )
 """Folders and files whose tests are marked `fast`."""
-
-
 SLOW = (
-    "web/test_page_network.py",
-    "test_examples.py",
-    "probes/test_presets_on_probes.py",
-    "test_resume.py",
-    "test_spaces_in_training.py",
-    "test_adding.py",
-    "training/test_large_tapes.py",
-    "test_notebook.py",
-    "probes/",
-    "envs/",
-    "loops/",
-    "tape/",
-    "agents/",
+    *("test_examples.py", "probes/", "test_resume.py", "test_spaces_in_training.py", "loops/test_tape_on_host.py"),
+    *("test_notebook.py", "test_adding.py", "web/", "training/test_large_tapes.py", "test_old_runs.py"),
+    "envs/test_atari_training.py",
 )
-"""Files whose tests take long, the longest first: begun in this order, so that no worker is left alone at the end."""
+"""Folders and files whose tests are marked `slow`, the longest first: they train until something is learned, kill
+runs and continue them, or drive a browser."""
+LONG = ("loops/", "envs/", "agents/", "tape/")
+"""What takes longest among the rest."""
 
 
-def place_among_slow(file: str) -> int:
-    return next((place for place, name in enumerate(SLOW) if file.startswith(name)), len(SLOW))
+def place_in(order: tuple[str, ...], file: str) -> int:
+    return next((place for place, name in enumerate(order) if file.startswith(name)), len(order))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the inner loop, and begin with what takes long."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the fast and the slow tests, and begin with what takes long, so that no worker is left alone at the end.
+
+    Slow tests are left out unless tests are chosen: by a path, or by `-m` or `-k`.
+    """
     root = Path(__file__).parent
-    items.sort(key=lambda item: place_among_slow(item.path.relative_to(root).as_posix()))
-    for item in items:
-        place = item.path.relative_to(root).as_posix()
-        if place.startswith(FAST):
+    of = {item: item.path.relative_to(root).as_posix() for item in items}
+    for item, file in of.items():
+        if file.startswith(FAST):
             item.add_marker(pytest.mark.fast)
+        if file.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (place_in(SLOW, of[item]), place_in(LONG, of[item])))
+    chosen = config.option.file_or_dir or config.option.markexpr or config.option.keyword
+    if not chosen:
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 # Tracing makes many small objects that live long, over which Python would go again and again to find none to free.
@@ -80,14 +81,20 @@ settings.register_profile("suite", deadline=None, database=None)
 settings.load_profile("suite")
 
 
+WORTH_KEEPING_SECONDS = 0.1
+"""Programs that compile faster are not cached: to write one takes a third of the time."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Programs that many tests compile are compiled once a session, and nothing lands in the user's cache."""
     folder = str(tmp_path_factory.mktemp("xla"))
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_SECONDS)
     # For the processes that tests start. Not for other workers: JAX does not write an entry all at once.
-    os.environ.update(JAX_COMPILATION_CACHE_DIR=folder, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+    os.environ.update(
+        JAX_COMPILATION_CACHE_DIR=folder, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=str(WORTH_KEEPING_SECONDS)
+    )
 
 
 @pytest.fixture(scope="module")

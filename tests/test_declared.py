@@ -97,6 +97,7 @@ def paid(factor: float) -> gym.Env[Any, Any]:
     return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: factor * float(reward))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "fields", "remedy"),
     [

@@ -47,6 +47,7 @@ def learned(config: Config, hyper: list[dict[str, float]] | None = None) -> Any:
     return jax.tree.map(np.asarray, state.agents.params)
 
 
+@pytest.mark.slow
 def test_each_member_learns_what_it_would_have_learned_alone_with_its_numbers() -> None:
     """Up to rounding: XLA multiplies by the inverse of a constant where it divides by a number of the state."""
     fields = SMALL | MANY

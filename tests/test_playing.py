@@ -46,6 +46,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_python_objects_plays_in_another_process_without_them(tmp_path: Path) -> None:
     """A script's own function and Keras model, which no other process can import."""
     script = tmp_path / "script.py"

@@ -29,6 +29,7 @@ def threads(width: int, **environment: str) -> str:
     return ran.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
 def test_a_small_network_gets_one_thread_and_nprocs_own_number_is_kept() -> None:
     assert threads(64) == "1 None"

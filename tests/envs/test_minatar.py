@@ -116,12 +116,14 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> qdojo.Run:
     )
 
 
+@pytest.mark.slow
 def test_breakout_is_learned_in_a_few_thousand_steps(learner: qdojo.Run) -> None:
     """Random play earns about 0.5, and a paddle that does not move less than 1."""
     assert learner.config.torso == "minatar"
     assert learner.result["eval"]["mean"][0] > 2.0
 
 
+@pytest.mark.slow
 def test_what_is_learned_plays_the_package_as_well(learner: qdojo.Run) -> None:
     pytest.importorskip("minatar", reason="the package minatar is not installed")
     env, policy, scores = gymnasium.make("MinAtar/Breakout-v1"), learner.policy(), []

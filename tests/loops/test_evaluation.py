@@ -219,6 +219,7 @@ def test_an_agent_that_reaches_the_threshold_only_by_luck_trains_on(tmp_path: Pa
     assert sure.result["solved"] == [True]
 
 
+@pytest.mark.slow
 def test_the_bound_is_kept_by_the_run(tmp_path: Path) -> None:
     """Ten times the longest episode of training, also after a resume."""
     longer = {"steps": 1_300, "eval_every_steps": None, "warmup_steps": 1_290, "final_eval_episodes": 1}
