@@ -56,7 +56,7 @@ def place_in(order: tuple[str, ...], file: str) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the fast and the slow tests, and begin with what takes long, so that no worker is left alone at the end.
 
-    Slow tests are left out unless tests are chosen: by a path, or by `-m` or `-k`.
+    Slow tests are left out unless tests are chosen: by a path, `-m`, `-k` or `--last-failed`.
     """
     root = Path(__file__).parent
     of = {item: item.path.relative_to(root).as_posix() for item in items}
@@ -66,10 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if file.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: (place_in(SLOW, of[item]), place_in(LONG, of[item])))
-    chosen = config.option.file_or_dir or config.option.markexpr or config.option.keyword
-    if not chosen:
-        left_out = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=left_out)
+    if not any(config.getoption(name, None) for name in ("file_or_dir", "markexpr", "keyword", "lf")):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
@@ -82,7 +80,7 @@ settings.load_profile("suite")
 
 
 WORTH_KEEPING_SECONDS = 0.1
-"""Programs that compile faster are not cached: to write one takes a third of the time."""
+"""Programs that compile faster are not cached: writing them would take a quarter of their time."""
 
 
 @pytest.fixture(scope="session", autouse=True)
