@@ -19,7 +19,9 @@ from qdojo.config import make_config
 from qdojo.envs.resolve import resolve
 from qdojo.envs.spaces import check_spaces
 from qdojo.loops.learning import Rhythm, improve
+from qdojo.loops.sharding import Shards
 from qdojo.networks import convolving
+from qdojo.processor import cores
 from qdojo.tape import ring
 from qdojo.types import Clock
 
@@ -38,7 +40,11 @@ def updates(
     high: int = 255,
     settings: dict[str, Any] = SETTINGS,
 ) -> Callable[[], float]:
-    """Compile `UPDATES` updates of plain DQN on images; the function returned measures ms per update."""
+    """Compile `UPDATES` updates of plain DQN on images; the function returned measures ms per update.
+
+    Several members share the cores, as in a run.
+    """
+    shards = Shards(members, cores())
     config = make_config("frames", "dqn", torso=torso, **SETTINGS | settings)
     seen = SimpleNamespace(action_space=Discrete(6), observation_space=Box(0, high, shape, np.uint8))
     spaces = check_spaces(seen, "frames")
@@ -48,15 +54,16 @@ def updates(
     frames = jax.random.bits(jax.random.key(0), tape.words.shape, jnp.uint32)
     # No row ends an episode, and all rewards are zero.
     words = frames.at[..., ring.ENDING].set(0).at[..., ring.REWARD].set(0)
-    tape = tape._replace(words=words, written=jnp.int32(rows))
-    agents = jax.vmap(agent.init)(jax.random.split(jax.random.key(1), members))
+    tape = shards.placed(tape._replace(words=words, written=jnp.int32(rows)), ring.AXES)
+    agents = shards.placed(jax.vmap(agent.init)(jax.random.split(jax.random.key(1), members)), 0)
     noise = jax.random.bits(jax.random.key(2), (UPDATES, members, agent.update_words), jnp.uint32)
+    noise = shards.placed(noise, 1)
     clock = Clock(jnp.int32(rows), jnp.int32(0))
 
     def learn(agents: Any, tape: Any, noise: Any) -> Any:
         return improve(agent, Rhythm(1, UPDATES, 0), agents, tape, clock, noise)[0]
 
-    learned = jax.jit(learn).lower(agents, tape, noise).compile()
+    learned = jax.jit(shards.over(learn, (0, ring.AXES, 1), 0)).lower(agents, tape, noise).compile()
     jax.block_until_ready(learned(agents, tape, noise))
 
     def measure() -> float:

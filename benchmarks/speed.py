@@ -22,6 +22,7 @@ from benchmarks.populations import SMALL, TEN_ENVS
 from benchmarks.table import Row, json_of, python
 from qdojo.build.training import build
 from qdojo.config import make_config
+from qdojo.processor import open_devices
 from qdojo.runs import checkpoint, segments
 from qdojo.tape import ring
 from qdojo.training import restoring
@@ -286,6 +287,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="number of measurements per row, instead of the row's default")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
+    open_devices(None)  # as commands do
     repeats = {"a": 15, "b": 15, "c": 3, "d": 10, "e": 15, "f": 5, "g": 15, "h": 5, "i": 5, "j": 3, "k": 5}
     repeats |= {"l": 3, "m": 3, "n": 3, "o": 5, "p": 5}
     found = []
