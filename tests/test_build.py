@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qdojo
 from qdojo.api import Policy
 from qdojo.build import memory, stepping
 from qdojo.build.opening import open_player
@@ -64,6 +65,25 @@ def test_the_first_layer_looks_up_its_weights_where_observations_are_one_hot(
     parts = parts_of(env, hidden=[8, 8], **fields)
     params = jax.eval_shape(parts.network.init, jax.random.key(0))
     assert [layer.one_hot for layer in params.hidden] == looked_up
+
+
+def test_sparse_adam_has_a_table_and_needs_one_hot_observations() -> None:
+    params = jax.eval_shape(parts_of("FrozenLake-v1", hidden=[8, 8], sparse_adam=True).network.init, jax.random.key(0))
+    assert [(type(layer.linear).__name__, layer.linear.weight.shape) for layer in params.hidden] == [
+        ("Table", (16, 8)),
+        ("Linear", (8, 8)),
+    ]
+    message = "sparse_adam is set, but the observations that reach the first hidden layer are not one-hot; leave "
+    with pytest.raises(UsageError, match=f"^{message}"):
+        parts_of(CARTPOLE, sparse_adam=True)
+
+
+@pytest.mark.parametrize("own", [{"loss": lambda network, rule: None}, {"network": lambda spaces: None}], ids=[*"ln"])
+def test_sparse_adam_is_refused_with_parts_of_ones_own(own: dict[str, Any], tmp_path: Path) -> None:
+    (name,) = own
+    with pytest.raises(UsageError, match=f"^sparse_adam(=True does not go with| is set, but the) {name}"):
+        qdojo.train("FrozenLake-v1", sparse_adam=True, root=tmp_path, **own)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_convolutions_make_of_a_one_hot_picture_is_not_looked_up() -> None:

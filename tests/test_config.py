@@ -277,6 +277,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "adam_epsilon is set, but nothing reads it with agent='pqn'; use a preset with agent='dqn', or leave "
         "adam_epsilon out.",
     ),
+    "sparse Adam under noise": (
+        {"noisy": True, "sparse_adam": True},
+        "sparse_adam=True does not go with noisy=True; leave one of them out.",
+    ),
+    "sparse Adam without a layer": (
+        {"hidden": [], "sparse_adam": True},
+        "sparse_adam needs a hidden layer, not hidden=[]; leave it out, or set hidden.",
+    ),
+    "sparse Adam of streams alone": (
+        {"dueling": True, "hidden": [64], "sparse_adam": True},
+        "sparse_adam needs two hidden layers, not hidden=[64]; leave it out, or set hidden.",
+    ),
     "a window in workers": (
         {"render": "human", "vectorization": "async"},
         "vectorization='async' does not go with render='human'; use render='none', or leave vectorization out.",

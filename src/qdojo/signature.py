@@ -108,6 +108,7 @@ def train(
     adam_beta1: float | Sequence[float] = 0.9,
     adam_beta2: float | Sequence[float] = 0.999,
     adam_epsilon: float | Sequence[float] = 1e-08,
+    sparse_adam: bool = False,
     epochs: int = 4,
     minibatches: int = 16,
     epsilon_start: float | Sequence[float] = 1.0,
@@ -222,6 +223,7 @@ def train(
         adam_beta1: Decay rate of Adam's mean gradient. A list trains `seeds` members with each of its values. Default: 0.9.
         adam_beta2: Decay rate of Adam's mean squared gradient. A list trains `seeds` members with each of its values. Default: 0.999.
         adam_epsilon: Constant in the denominator of Adam's step. A list trains `seeds` members with each of its values. Default: 1e-08.
+        sparse_adam: Change only the first-layer weights of observations in the batch; for one-hot observations such as Discrete. Default: False.
         epochs: Passes over the collected steps in each learning phase. Default: 4.
         minibatches: Gradient steps per pass. Default: 16.
         epsilon_start: Initial probability of a random action. A list trains `seeds` members with each of its values. Default: 1.0.

@@ -213,6 +213,13 @@ def test_parameters_of_another_network_are_refused() -> None:
         with_params(small(layers.Dense(8)), params, (4,))
 
 
+def test_a_table_as_keras() -> None:
+    params = MLP(Design((3, 3), 2, (16, 8), layer_norm=True, one_hot=True, table=True), 1, jax.random.key(0))
+    batch = 0.5 * jnp.eye(9).reshape(9, 3, 3)
+    expected = jax.vmap(params)(batch)
+    np.testing.assert_allclose(predict(mlp_as_keras(params, (3, 3)), batch), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("layer_norm", "shape"), [(False, (4,)), (True, (3, 5)), (True, ())])
 @pytest.mark.parametrize("dueling", [False, True])
 def test_a_dense_network_as_keras(dueling: bool, layer_norm: bool, shape: tuple[int, ...]) -> None:

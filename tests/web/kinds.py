@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[spaces.Space[Any], spaces.Space[Any], dict[str, Any]]] = 
     "dueling and noisy": (VECTOR, THREE, {"preset": "noisy", "dueling": True, "layer_norm": False}),
     "normalised observations": (VECTOR, THREE, {"normalize_observations": True}),
     "embedded categories": (spaces.MultiDiscrete([5, 3, 7]), THREE, {"embedding": 6}),
+    "a table": (spaces.Discrete(12), THREE, {"sparse_adam": True}),
     "branches of different sizes": (VECTOR, BRANCHES, {"dueling": True}),
     "frame stack": (VECTOR, THREE, {"frame_stack": 3}),
     "c51": (VECTOR, THREE, {"preset": "c51", "dueling": True, "atoms": 21}),

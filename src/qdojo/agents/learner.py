@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from qdojo.agents.diagnosis import replay_diagnosis
 from qdojo.agents.explore import Choosing, Exploration, Scalar, acting, actor_of, linear, position
+from qdojo.agents.sparse import on_rows
 from qdojo.networks.network import Network
 from qdojo.tape import windows
 from qdojo.tape.ring import Tape
@@ -38,6 +39,8 @@ class Loss(NamedTuple):
 Own: TypeAlias = Mapping[str, Scalar]
 """Settings in which members differ, by name."""
 NONE: Own = {}
+Learned: TypeAlias = tuple[Params, optax.OptState]
+"""What a gradient step changes."""
 
 
 class Hyper(NamedTuple):
@@ -90,6 +93,8 @@ class Structure(NamedTuple):
     max_grad_norm: float | None
     sampler: Sampler = UNIFORM
     adam: Adam = Adam()
+    sparse_adam: bool = False
+    """Whether a step leaves the rows of a `Table` that the batch does not look up as they are: see `sparse.py`."""
 
 
 def replay_agent(
@@ -113,11 +118,8 @@ def replay_agent(
     plays = acting(actor, structure.choosing)
 
     def adam(own: Own) -> optax.GradientTransformation:
-        usual = structure.adam
         return optax.scale_by_adam(
-            own.get("adam_beta1", usual.beta1),
-            own.get("adam_beta2", usual.beta2),
-            own.get("adam_epsilon", usual.epsilon),
+            *(own.get(f"adam_{name}", usual) for name, usual in structure.adam._asdict().items())
         )
 
     def init(key: Array, numbers: Hyper | None = None) -> LearnerState:
@@ -146,6 +148,18 @@ def replay_agent(
         trainable, fixed = network.partition(state.params)
         return jax.grad(mean_loss, has_aux=True)(trainable, fixed, state.target_params, batch, noise, of)
 
+    def step(
+        learned: Learned, others: tuple[Params, Params], batch: Any, noise: Words, own: Own, rate: Scalar
+    ) -> tuple[Learned, tuple[Float[Array, "batch"], Metrics]]:
+        trainable, optimizer = learned
+        gradient, found = jax.grad(mean_loss, has_aux=True)(trainable, *others, batch, noise, loss(own).of)
+        max_grad_norm = own.get("max_grad_norm", structure.max_grad_norm)
+        if max_grad_norm is not None:
+            scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(optax.tree.norm(gradient), 1e-12))
+            gradient = jax.tree.map(lambda g: g * scale, gradient)
+        direction, optimizer = adam(own).update(gradient, optimizer)
+        return (jax.tree.map(lambda p, d: p - rate * d, trainable, direction), optimizer), found
+
     def draw(state: LearnerState, tape: Tape, noise: Words, clock: Clock) -> tuple[Any, Drawn, Exponents, Any]:
         numbers = state.hyper
         beta = linear(numbers.priority_beta, 1.0, numbers.priority_beta_steps, position(clock, num_envs))
@@ -158,22 +172,17 @@ def replay_agent(
         drawing, noise = noise[: structure.batch_size], noise[structure.batch_size :]
         numbers = state.hyper
         priorities, drawn, exponents, batch = draw(state, tape, drawing, clock)
-        gradient, (errors, metrics) = gradient_of(state, batch, noise, loss(numbers.own).of)
-        max_grad_norm = numbers.own.get("max_grad_norm", structure.max_grad_norm)
-        if max_grad_norm is not None:
-            norm = optax.tree.norm(gradient)
-            scale = jnp.minimum(1.0, max_grad_norm / jnp.maximum(norm, 1e-12))
-            gradient = jax.tree.map(lambda g: g * scale, gradient)
-        direction, optimizer_state = adam(numbers.own).update(gradient, state.optimizer)
-        rate = learning_rate(numbers, position(clock, num_envs))
         trainable, fixed = network.partition(state.params)
-        trainable = jax.tree.map(lambda p, d: p - rate * d, trainable, direction)
+        learned, others = (trainable, state.optimizer), (fixed, state.target_params)
+        rate = learning_rate(numbers, position(clock, num_envs))
+        stepping = on_rows(step) if structure.sparse_adam else step
+        (trainable, optimizer), (errors, metrics) = stepping(learned, others, batch, noise, numbers.own, rate)
         params = network.observe(eqx.combine(trainable, fixed), batch.obs_tm1)
         # Both networks keep the same observation statistics, independent of target syncs.
         before = network.observe(state.target_params, batch.obs_tm1)
         target_params = sync_target(params, before, numbers, clock)
         priorities = sampler.update(priorities, tape, drawn, errors, exponents)
-        return LearnerState(params, target_params, optimizer_state, numbers, priorities), metrics
+        return LearnerState(params, target_params, optimizer, numbers, priorities), metrics
 
     def sync_target(params: Params, target_params: Params, hyper: Hyper, clock: Clock) -> Params:
         tau, (online, _), (target, fixed) = hyper.target_tau, *map(network.partition, (params, target_params))

@@ -75,6 +75,12 @@ def network_design(config: Config, spaces: Spaces) -> Design:
     """The sizes and options of a network for this config and these spaces."""
     torso = torso_kind(config, spaces)
     unchanged = torso == "dense" and config.frame_stack == 1 and not config.normalize_observations
+    one_hot = spaces.one_hot and unchanged
+    if config.sparse_adam and not one_hot:
+        raise UsageError(
+            "sparse_adam is set, but the observations that reach the first hidden layer are not one-hot; leave "
+            "sparse_adam out."
+        )
     return Design(
         observation_shape=stacked_shape(spaces.observation_shape, config.frame_stack),
         num_actions=spaces.num_actions,
@@ -85,7 +91,8 @@ def network_design(config: Config, spaces: Spaces) -> Design:
         branch_sizes=() if spaces.legal.all() else tuple(spaces.legal.sum(axis=-1).tolist()),
         categories=spaces.categories * config.frame_stack,
         embedding=config.embedding or 0,
-        one_hot=spaces.one_hot and unchanged,
+        one_hot=one_hot,
+        table=config.sparse_adam,
         normalized=config.normalize_observations,
         scale=spaces.observation_scale,
         channels_first=channels_first(spaces.observation_shape),

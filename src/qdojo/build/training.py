@@ -246,6 +246,7 @@ def build_agent(
         max_grad_norm=config.max_grad_norm,
         sampler=sampler,
         adam=Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
+        sparse_adam=config.sparse_adam,
     )
     atoms = support(config) if config.distribution == "c51" else None
     loss = functools.partial(_loss, config, spaces, player, atoms, make_loss)

@@ -196,6 +196,11 @@ def _check_layers(config: "Config") -> None:
         raise ValueError(
             f"distribution={config.distribution!r} needs at least two hidden layers, not hidden={list(config.hidden)}"
         )
+    # Streams, and what follows the fractions, have a last hidden layer of their own.
+    own = config.dueling or config.distribution in ("iqn", "fqf")
+    if config.sparse_adam and len(config.hidden) <= own:
+        least = "two hidden layers" if own else "a hidden layer"
+        raise ValueError(f"sparse_adam needs {least}, not hidden={list(config.hidden)}; leave it out, or set hidden")
 
 
 def _check_exploration(config: "Config") -> None:

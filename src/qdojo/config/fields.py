@@ -156,7 +156,7 @@ class NetworkSettings(Group):
             is_keras_file,
             goes_with(
                 **{"dueling": OFF, "noisy": OFF, "recurrent": OFF, "heads": 1, "prior_scale": OFF, "embedding": OFF},
-                **{"normalize_observations": OFF, "distribution": OFF},
+                **{"normalize_observations": OFF, "distribution": OFF, "sparse_adam": OFF},
             ),
         ),
     ] = None
@@ -275,6 +275,12 @@ class OptimizerSettings(Group):
     """Decay rate of Adam's mean squared gradient."""
     adam_epsilon: Annotated[AboveZero, read_with(agent="dqn")] = 1e-8
     """Constant in the denominator of Adam's step."""
+    sparse_adam: Annotated[
+        bool,
+        goes_with(agent="dqn", network="mlp", recurrent=OFF, noisy=OFF, loss=OFF, embedding=OFF, frame_stack=(1,)),
+        goes_with(normalize_observations=OFF),
+    ] = False
+    """Change only the first-layer weights of observations in the batch; for one-hot observations such as Discrete."""
     epochs: Annotated[Positive, read_with(agent="pqn")] = 4
     """Passes over the collected steps in each learning phase."""
     minibatches: Annotated[Positive, read_with(agent="pqn")] = 16

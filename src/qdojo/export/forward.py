@@ -220,7 +220,8 @@ def _hidden(layers: list[Hidden], weights: Weights) -> list[Layer]:
     told: list[Layer] = []
     for hidden in layers:
         norm = [] if hidden.norm is None else [_norm(hidden.norm, weights)]
-        told += [_dense(hidden.linear, weights), *norm, RELU]
+        dense = {"layer": "dense", "weight": weights.add(hidden.kernel.T), "bias": weights.add(hidden.linear.bias)}
+        told += [dense, *norm, RELU]
     return told
 
 

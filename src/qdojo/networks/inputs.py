@@ -45,6 +45,8 @@ class Design(NamedTuple):
     embedding: int = 0
     one_hot: bool = False
     """Whether at most one number that reaches the first hidden layer is not zero, which then looks up its weights."""
+    table: bool = False
+    """Whether that layer is a `Table`."""
     normalized: bool = False
     """Whether running statistics normalise observations to mean 0 and standard deviation 1."""
     scale: int = 1

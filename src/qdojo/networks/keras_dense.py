@@ -35,9 +35,10 @@ def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Mode
     begin += [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
     shared = [layer for hidden in params.hidden for layer in _hidden_layers(hidden)]
     if isinstance(params.head, Linear):
-        layers = [*begin, *shared, _dense(params.head)]
+        layers = [*begin, *shared, keras.layers.Dense(params.head.bias.shape[0])]
         model = keras.Sequential([keras.layers.Input(observation_shape), *layers])
-        values = [*(value for hidden in params.hidden for value in _values(hidden)), *_kernel_and_bias(params.head)]
+        values = [value for hidden in params.hidden for value in _values(hidden)]
+        values += [params.head.weight.T, params.head.bias]
     else:
         head = params.head
         streams = [_hidden_layers(head.value_hidden), _hidden_layers(head.advantage_hidden)]
@@ -54,14 +55,10 @@ def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Mode
     return model
 
 
-def _dense(linear: Linear) -> Any:
-    return import_keras().layers.Dense(linear.bias.shape[0])
-
-
 def _hidden_layers(hidden: Hidden) -> list[Any]:
     layers = import_keras().layers
     norm = [] if hidden.norm is None else [layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON)]
-    return [_dense(hidden.linear), *norm, layers.ReLU()]
+    return [layers.Dense(hidden.linear.bias.shape[0]), *norm, layers.ReLU()]
 
 
 def _through(layers: list[Any], x: Any) -> Any:
@@ -70,13 +67,9 @@ def _through(layers: list[Any], x: Any) -> Any:
     return x
 
 
-def _kernel_and_bias(linear: Linear) -> list[Any]:
-    return [linear.weight.T, linear.bias]
-
-
 def _values(hidden: Hidden) -> list[Any]:
     norm = [] if hidden.norm is None else [hidden.norm.scale, hidden.norm.offset]
-    return [*_kernel_and_bias(hidden.linear), *norm]
+    return [hidden.kernel, hidden.linear.bias, *norm]
 
 
 def _joined(head: Dueling) -> list[Any]:

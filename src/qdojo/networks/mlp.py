@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from qdojo.networks.inputs import INPUTS, Design, Inputs, legal_only, observed
 from qdojo.networks.network import Network
-from qdojo.types import Observation
+from qdojo.types import AnyArray, Observation
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -37,6 +37,20 @@ class Linear(eqx.Module):
         """The same for an `x` with at most one element other than zero, without products with zeros."""
         place = jnp.argmax(x != 0.0)
         return x[place] * self.weight[:, place] + self.bias
+
+
+class Table(eqx.Module):
+    """`Linear.of_one_hot` with W as `[inputs, outputs]`, so that the weights of one input lie together in memory."""
+
+    weight: Float[Array, "inputs outputs"]
+    bias: Float[Array, "outputs"]
+
+    def __init__(self, linear: Linear) -> None:
+        self.weight, self.bias = linear.weight.T, linear.bias
+
+    def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
+        place = jnp.argmax(x != 0.0)
+        return x[place] * self.weight[place] + self.bias
 
 
 class LayerNorm(eqx.Module):
@@ -83,18 +97,27 @@ _normalised.defvjp(_forward, _backward)
 class Hidden(eqx.Module):
     """A dense layer, optional LayerNorm, and ReLU."""
 
-    linear: Linear
+    linear: Linear | Table
     norm: LayerNorm | None
     one_hot: bool = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, layer_norm: bool, key: Array, one_hot: bool = False) -> None:
-        self.linear = Linear(inputs, outputs, key)
+    def __init__(
+        self, inputs: int, outputs: int, layer_norm: bool, key: Array, one_hot: bool = False, table: bool = False
+    ) -> None:
+        linear = Linear(inputs, outputs, key)
+        self.linear = Table(linear) if table else linear
         self.norm = LayerNorm(outputs) if layer_norm else None
         self.one_hot = one_hot
 
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
-        x = self.linear.of_one_hot(x) if self.one_hot else self.linear(x)
+        layer = self.linear
+        x = layer.of_one_hot(x) if self.one_hot and isinstance(layer, Linear) else layer(x)
         return jax.nn.relu(x if self.norm is None else self.norm(x))
+
+    @property
+    def kernel(self) -> Float[AnyArray, "inputs outputs"]:
+        """The weights as Keras orders them."""
+        return self.linear.weight if isinstance(self.linear, Table) else self.linear.weight.T
 
 
 class Dueling(eqx.Module):
@@ -173,7 +196,7 @@ def layers(design: Design, widths: Sequence[int], keys: Sequence[Array] | Array)
     """Hidden layers of these widths, the first of which follows the inputs."""
     sizes = pairwise((design.features, *widths))
     return [
-        Hidden(a, b, design.layer_norm, key, one_hot=design.one_hot and place == 0)
+        Hidden(a, b, design.layer_norm, key, design.one_hot and place == 0, design.table and place == 0)
         for place, ((a, b), key) in enumerate(zip(sizes, keys, strict=False))
     ]
 
