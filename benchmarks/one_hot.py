@@ -1,5 +1,5 @@
-"""Row of the speed table for one-hot observations: steps of deep sea whose first layers look up their weights, and the
-same with matrix products."""
+"""Rows of the speed table for one-hot observations: steps of deep sea whose first layers look up their weights, the
+same with matrix products, and the same where an update changes only the weights that were looked up."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,10 +12,17 @@ STEPS = 200
 """Steps of a chunk, each with an update."""
 
 
-def training(size: int, one_hot: bool) -> Callable[[], float]:
+def training(size: int, one_hot: bool = True, sparse_adam: bool = False) -> Callable[[], float]:
     """Compile the training of one `bootdqn` agent; the function returned measures the next chunk, in ms per step."""
     env = deep_sea(size)._replace(one_hot=one_hot)
-    config = make_config(env.name, "bootdqn", report_every_steps=STEPS, eval_every_steps=None)
+    config = make_config(
+        env.name,
+        "bootdqn",
+        prioritized=False,
+        sparse_adam=sparse_adam,
+        report_every_steps=STEPS,
+        eval_every_steps=None,
+    )
     loop = build(config, env).loop
     reports = loop.run(loop.init())
     for _ in range(2):  # compile, and complete the warm-up
@@ -24,13 +31,14 @@ def training(size: int, one_hot: bool) -> Callable[[], float]:
 
 
 def row_p(repeats: int) -> Iterable[Row]:
-    """A step of `bootdqn` on deep sea, updates included, and how much longer it takes with matrix products."""
-    infinite = float("inf")
-    for size in (20, 30):
-        looked_up, product = training(size, True), training(size, False)
-        steps, ratios = [], []
+    """A step of `bootdqn` on deep sea, updates included, and how much longer or shorter it takes otherwise."""
+    for size in (20, 30, 50):
+        looked_up, product, sparse = training(size), training(size, one_hot=False), training(size, sparse_adam=True)
+        steps, products, sparse_steps = [], [], []
         for _ in range(repeats):
             steps.append(looked_up())
-            ratios.append(product() / looked_up())
-        yield Row("p", f"step of bootdqn on deep sea {size}, weights looked up", steps, "ms", "to see", infinite)
-        yield Row("p", "  the same with matrix products over it", ratios, "times", "limit", 1.0, False)
+            products.append(product() / looked_up())
+            sparse_steps.append(sparse() / looked_up())
+        yield Row("p", f"step of bootdqn on deep sea {size}, weights looked up", steps, "ms", "to see", float("inf"))
+        yield Row("p", "  the same with matrix products over it", products, "times", "limit", 1.0, False)
+        yield Row("p", "  the same with sparse_adam over it", sparse_steps, "times", "limit", 1.0)

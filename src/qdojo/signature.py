@@ -223,7 +223,7 @@ def train(
         adam_beta1: Decay rate of Adam's mean gradient. A list trains `seeds` members with each of its values. Default: 0.9.
         adam_beta2: Decay rate of Adam's mean squared gradient. A list trains `seeds` members with each of its values. Default: 0.999.
         adam_epsilon: Constant in the denominator of Adam's step. A list trains `seeds` members with each of its values. Default: 1e-08.
-        sparse_adam: Change only the first-layer weights of observations in the batch; for one-hot observations such as Discrete. Default: False.
+        sparse_adam: Update only the first-layer weights that the batch looks up (lazy Adam); for one-hot observations only. Default: False.
         epochs: Passes over the collected steps in each learning phase. Default: 4.
         minibatches: Gradient steps per pass. Default: 16.
         epsilon_start: Initial probability of a random action. A list trains `seeds` members with each of its values. Default: 1.0.

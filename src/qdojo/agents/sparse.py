@@ -1,7 +1,9 @@
 """Sparse Adam: a gradient step reads and changes only those rows of a `Table` that its batch looks up.
 
-The other rows have no gradient, but Adam moves them too: by what is left of their mean gradient. Here they stay as they
-are, and so do their moments, as with PyTorch's `SparseAdam`. A step then takes as long for any number of rows.
+Adam moves the other rows too: they have no gradient, but a mean gradient is left from before. Here they stay as they
+are, and so do their moments, as in TensorFlow's `LazyAdam` and PyTorch's `SparseAdam`. A step then takes as long for
+any number of rows. Unlike there, the rows of next observations, whose gradient is zero, take their step too: with it,
+the treasure of a deep sea of size 30 is found in fewer episodes.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,7 @@ def on_rows(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, An
     def sparse(learned: Any, others: Any, batch: Batch, *given: Any) -> tuple[Any, Any]:
         size = batch.weight.shape[0]
         one_hot = jnp.concatenate([plain(seen).reshape(size, -1) for seen in (batch.obs_tm1, batch.obs_t)])
-        row = jnp.argmax(one_hot != 0, axis=1)
+        row = jnp.argmax(one_hot != 0, axis=1)  # 0 for an observation of zeros, which looks up nothing
         # Observations that look up the same row share its first copy, so that their gradients add up there.
         copy = jnp.argmax(row[:, None] == row[None], axis=1)
         value = jnp.take_along_axis(one_hot, row[:, None], axis=1)
@@ -35,8 +37,6 @@ def on_rows(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, An
         batch = batch._replace(obs_tm1=first, obs_t=second)
         looked_up = _in_tables(lambda weight: weight[..., row, :], (learned, others))
         changed, found = step(*looked_up, batch, *given)
-        # Next observations have no gradient, so their rows stay.
-        row, copy = row[:size], copy[:size]
         return _in_tables(lambda new, old: old.at[..., row, :].set(new[..., copy, :]), changed, learned), found
 
     return sparse

@@ -280,7 +280,7 @@ class OptimizerSettings(Group):
         goes_with(agent="dqn", network="mlp", recurrent=OFF, noisy=OFF, loss=OFF, embedding=OFF, frame_stack=(1,)),
         goes_with(normalize_observations=OFF),
     ] = False
-    """Change only the first-layer weights of observations in the batch; for one-hot observations such as Discrete."""
+    """Update only the first-layer weights that the batch looks up (lazy Adam); for one-hot observations only."""
     epochs: Annotated[Positive, read_with(agent="pqn")] = 4
     """Passes over the collected steps in each learning phase."""
     minibatches: Annotated[Positive, read_with(agent="pqn")] = 16
