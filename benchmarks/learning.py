@@ -82,7 +82,7 @@ STUDIES |= {
         {
             "preset": "bootdqn",
             "steps": size * episodes,
-            "eval_every_steps": size * episodes // 10,
+            "eval_every_steps": size * 100,
             "eval_episodes": 1,
             "final_eval_episodes": 1,
         },
