@@ -12,7 +12,7 @@ import numpy as np
 from qdojo.errors import UsageError
 from qdojo.networks.implicit import COSINE_COEFFICIENTS, COSINES, PROPOSAL_SCALE, ImplicitMLP
 from qdojo.networks.inputs import MOST_DEVIATIONS, Inputs
-from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, LayerNorm, Linear
+from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, LayerNorm, Linear, Table
 from qdojo.networks.noisy import means
 from qdojo.networks.prior import Prior
 from qdojo.networks.recurrent import LSTM, RecurrentMLP
@@ -220,13 +220,12 @@ def _hidden(layers: list[Hidden], weights: Weights) -> list[Layer]:
     told: list[Layer] = []
     for hidden in layers:
         norm = [] if hidden.norm is None else [_norm(hidden.norm, weights)]
-        dense = {"layer": "dense", "weight": weights.add(hidden.kernel.T), "bias": weights.add(hidden.linear.bias)}
-        told += [dense, *norm, RELU]
+        told += [_dense(hidden.linear, weights), *norm, RELU]
     return told
 
 
-def _dense(linear: Linear, weights: Weights) -> Layer:
-    return {"layer": "dense", "weight": weights.add(linear.weight), "bias": weights.add(linear.bias)}
+def _dense(linear: Linear | Table, weights: Weights) -> Layer:
+    return {"layer": "dense", "weight": weights.add(linear.kernel.T), "bias": weights.add(linear.bias)}
 
 
 def _norm(norm: LayerNorm, weights: Weights) -> Layer:

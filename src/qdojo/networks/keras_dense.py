@@ -11,7 +11,7 @@ import numpy as np
 
 from qdojo.errors import UsageError
 from qdojo.networks.keras import import_keras, keras_settings
-from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, Linear
+from qdojo.networks.mlp import LAYER_NORM_EPSILON, MLP, Dueling, Hidden, Linear, Table
 from qdojo.networks.network import Network
 from qdojo.networks.weights import load_weights
 from qdojo.types import Params
@@ -35,10 +35,9 @@ def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Mode
     begin += [] if len(observation_shape) == 1 else [keras.layers.Flatten()]
     shared = [layer for hidden in params.hidden for layer in _hidden_layers(hidden)]
     if isinstance(params.head, Linear):
-        layers = [*begin, *shared, keras.layers.Dense(params.head.bias.shape[0])]
+        layers = [*begin, *shared, _dense(params.head)]
         model = keras.Sequential([keras.layers.Input(observation_shape), *layers])
-        values = [value for hidden in params.hidden for value in _values(hidden)]
-        values += [params.head.weight.T, params.head.bias]
+        values = [*(value for hidden in params.hidden for value in _values(hidden)), *_kernel_and_bias(params.head)]
     else:
         head = params.head
         streams = [_hidden_layers(head.value_hidden), _hidden_layers(head.advantage_hidden)]
@@ -55,10 +54,14 @@ def mlp_as_keras(params: MLP, observation_shape: tuple[int, ...]) -> "keras.Mode
     return model
 
 
+def _dense(linear: Linear | Table) -> Any:
+    return import_keras().layers.Dense(linear.bias.shape[0])
+
+
 def _hidden_layers(hidden: Hidden) -> list[Any]:
     layers = import_keras().layers
     norm = [] if hidden.norm is None else [layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON)]
-    return [layers.Dense(hidden.linear.bias.shape[0]), *norm, layers.ReLU()]
+    return [_dense(hidden.linear), *norm, layers.ReLU()]
 
 
 def _through(layers: list[Any], x: Any) -> Any:
@@ -67,9 +70,13 @@ def _through(layers: list[Any], x: Any) -> Any:
     return x
 
 
+def _kernel_and_bias(linear: Linear | Table) -> list[Any]:
+    return [linear.kernel, linear.bias]
+
+
 def _values(hidden: Hidden) -> list[Any]:
     norm = [] if hidden.norm is None else [hidden.norm.scale, hidden.norm.offset]
-    return [hidden.kernel, hidden.linear.bias, *norm]
+    return [*_kernel_and_bias(hidden.linear), *norm]
 
 
 def _joined(head: Dueling) -> list[Any]:

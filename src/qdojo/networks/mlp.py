@@ -38,6 +38,11 @@ class Linear(eqx.Module):
         place = jnp.argmax(x != 0.0)
         return x[place] * self.weight[:, place] + self.bias
 
+    @property
+    def kernel(self) -> Float[AnyArray, "inputs outputs"]:
+        """W as in Keras, transposed."""
+        return self.weight.T
+
 
 class Table(eqx.Module):
     """`Linear.of_one_hot` with W as `[inputs, outputs]`, so that the weights of one input lie together in memory."""
@@ -51,6 +56,11 @@ class Table(eqx.Module):
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
         place = jnp.argmax(x != 0.0)
         return x[place] * self.weight[place] + self.bias
+
+    @property
+    def kernel(self) -> Float[AnyArray, "inputs outputs"]:
+        """W, which is as in Keras."""
+        return self.weight
 
 
 class LayerNorm(eqx.Module):
@@ -113,11 +123,6 @@ class Hidden(eqx.Module):
         layer = self.linear
         x = layer.of_one_hot(x) if self.one_hot and isinstance(layer, Linear) else layer(x)
         return jax.nn.relu(x if self.norm is None else self.norm(x))
-
-    @property
-    def kernel(self) -> Float[AnyArray, "inputs outputs"]:
-        """The weights as Keras orders them."""
-        return self.linear.weight if isinstance(self.linear, Table) else self.linear.weight.T
 
 
 class Dueling(eqx.Module):
