@@ -6,6 +6,7 @@ any number of rows. Unlike there, the rows of next observations, whose gradient 
 the treasure of a deep sea of size 30 is found in fewer episodes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,8 @@ def on_rows(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, An
     def sparse(learned: Any, others: Any, batch: Batch, *given: Any) -> tuple[Any, Any]:
         size = batch.weight.shape[0]
         one_hot = jnp.concatenate([plain(seen).reshape(size, -1) for seen in (batch.obs_tm1, batch.obs_t)])
-        row = jnp.argmax(one_hot != 0, axis=1)  # 0 for an observation of zeros, which looks up nothing
+        # 0 for an observation of zeros, which looks up nothing. On CPUs, `argmax` takes two to three times as long.
+        row = jnp.max(jnp.where(one_hot != 0, jnp.arange(one_hot.shape[1]), 0), axis=1)
         # Observations that look up the same row share its first copy, so that their gradients add up there.
         copy = jnp.argmax(row[:, None] == row[None], axis=1)
         value = jnp.take_along_axis(one_hot, row[:, None], axis=1)
@@ -37,9 +39,16 @@ def on_rows(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, An
         batch = batch._replace(obs_tm1=first, obs_t=second)
         looked_up = _in_tables(lambda weight: weight[..., row, :], (learned, others))
         changed, found = step(*looked_up, batch, *given)
-        return _in_tables(lambda new, old: old.at[..., row, :].set(new[..., copy, :]), changed, learned), found
+        return _in_tables(lambda new, old: _with_rows(old, row, new[..., copy, :]), changed, learned), found
 
     return sparse
+
+
+def _with_rows(table: Array, row: Array, new: Array) -> Array:
+    """`table.at[..., row, :].set(new)`, but as one long table, which XLA's CPU backend changes in a third of the time."""
+    *leading, rows, width = table.shape
+    first = rows * jnp.arange(math.prod(leading)).reshape(*leading, 1)
+    return table.reshape(-1, width).at[first + row].set(new).reshape(table.shape)
 
 
 def _in_tables(change: Callable[..., Array], tree: Any, *more: Any) -> Any:
