@@ -1,4 +1,4 @@
-"""Members in blocks: they learn what they would all at once, and no block copies the tape or fixed weights."""
+"""Members in blocks: they learn what they would all at once, and no stretch copies the tape or the weights."""
 
 import re
 from collections import Counter
@@ -16,9 +16,11 @@ from qdojo.agents.learner import Structure, replay_agent
 from qdojo.build.training import build
 from qdojo.config import make_config
 from qdojo.envs.native.cartpole import CARTPOLE
-from qdojo.loops.blocks import WHOLE, Blocks
+from qdojo.loops.blocks import Blocks
 from qdojo.loops.device import DeviceLoop
 from qdojo.loops.learning import Rhythm
+from qdojo.loops.sharding import Shards
+from qdojo.loops.state import Programs
 from qdojo.networks.prior import with_prior
 from qdojo.tape.windows import transitions
 from qdojo.types import Agent
@@ -34,21 +36,18 @@ def loop(at_once: int | None, agent: Agent | None = None, **settings: Any) -> An
 
 @pytest.mark.parametrize(("most", "size"), [(1, 1), (2, 2), (4, 3), (5, 3), (6, 6), (9, 6)])
 def test_blocks_are_of_equal_size_and_at_most_as_large_as_asked(most: int, size: int) -> None:
-    blocks = Blocks(MEMBERS, most)
+    blocks = Blocks(Shards(MEMBERS), most)
     assert (blocks.size, blocks.count) == (size, MEMBERS // size)
 
 
-def test_a_block_changes_its_own_members_and_what_has_no_axis_enters_all_blocks_alike() -> None:
-    def step(carry: Any, given: Any) -> Any:
-        clock, own, shared, member = carry
-        return clock + 1, own + given + clock, shared.at[member].add(10 * own), member
-
-    axes = (None, 0, WHOLE, 0)
-    member = jnp.arange(MEMBERS)
-    carry, given = (jnp.int32(5), member * 100, jnp.zeros(MEMBERS, jnp.int32), member), member[None]
-    expected = step(carry, given[0])
-    split = Blocks(MEMBERS, 2).over(lambda carry, given: step(carry, given[0]), axes, (1,))
-    jax.tree.map(np.testing.assert_array_equal, jax.jit(split)(carry, given), expected)
+def test_blocks_are_cut_along_each_axis_of_members_and_joined_to_the_same() -> None:
+    blocks, programs, axes = Blocks(Shards(MEMBERS), 2), Programs(), (None, 0, {"a": 1, "b": 0})
+    whole = (jnp.int32(5), jnp.arange(MEMBERS), {"a": jnp.arange(2 * MEMBERS).reshape(2, -1), "b": jnp.ones(MEMBERS)})
+    cut = blocks.cut(programs, "tree", whole, axes)
+    assert [int(block[0]) for block in cut] == [5, 5, 5]
+    np.testing.assert_array_equal([block[1] for block in cut], [[0, 1], [2, 3], [4, 5]])
+    np.testing.assert_array_equal(cut[1][2]["a"], [[2, 3], [8, 9]])
+    jax.tree.map(np.testing.assert_array_equal, blocks.joined(programs, "tree", cut, axes), whole)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -83,8 +82,7 @@ def test_no_block_copies_the_tape() -> None:
 
 
 @pytest.mark.parametrize("updates", [1, 3])
-def test_no_block_copies_or_writes_the_weights_of_a_prior(updates: int) -> None:
-    """Written are those that are learned, of both networks, and the two moments of each."""
+def test_a_stretch_copies_no_weights(updates: int) -> None:
     network = with_prior(small_network(4), 1.0)
     structure = Structure(
         Choosing(2, num_envs=ENVS), 8, transitions(1), target_sync_updates=updates, max_grad_norm=None
@@ -92,9 +90,18 @@ def test_no_block_copies_or_writes_the_weights_of_a_prior(updates: int) -> None:
     playing = loop(2, replay_agent(network, lambda own: dqn_loss(network, Rule(True, "mse")), HYPER, structure))
     next(playing.run(playing.init()))
     program = playing.programs.compiled("chunk", loop).as_text()
-    made = Counter(re.findall(rf"= f32\[{MEMBERS},8,4\]\S* ([\w-]+)\(", program))
-    assert made["dynamic-update-slice"] == 4
-    assert made["copy"] + made["fusion"] == 0
+    made = Counter(re.findall(r"= f32\[2,8,4\]\S* ([\w-]+)\(", program))
+    assert made["parameter"] > made["copy"] + made["dynamic-update-slice"] == 0
+    assert f"[{MEMBERS},8,4]" not in program
+
+
+def test_the_arrays_of_all_members_do_not_stay_beside_those_of_the_blocks() -> None:
+    playing = loop(2)
+    run = playing.run(begun := playing.init())
+    first, _ = next(run)
+    next(run)
+    for state in (begun, first):
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.agents, state.environment)))
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,56 @@
 """Lets the members of a shard learn in blocks that fit into a core's cache, one block after the other."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from qdojo.loops.sharding import mapped
-from qdojo.loops.state import AXES
-from qdojo.tape import ring
-
-WHOLE: Any = "whole"
-"""In place of an axis: every block gets the whole array, of which it changes only what belongs to its own members."""
-BLOCK_AXES = AXES._replace(tape=ring.AXES._replace(words=WHOLE))
-"""Member axes of the training state. The tape is not cut, which would copy it."""
+from qdojo.loops.sharding import Shards, mapped
+from qdojo.loops.state import Programs
 
 
 class Blocks:
-    """Members in groups of equal size. A single block is the program without any splitting."""
+    """The members of a shard in groups of equal size. A single block is the program without any splitting.
 
-    def __init__(self, members: int, most: int) -> None:
-        """At most `most` members per block; the size of a block divides the number of members."""
-        self.size = next(size for size in range(min(most, members), 0, -1) if members % size == 0)
-        self.count = members // self.size
+    `axes` is everywhere a tree as in `jax.vmap`: the index of the member axis of each array, or None if all members
+    share the array. `name` is that of the tree, for the compiled program.
+    """
 
-    def over(self, function: Callable[..., Any], carry_axes: Any, given_axes: tuple[Any, ...]) -> Callable[..., Any]:
-        """`function(carry, *given) -> carry` of the members of one block as a function of all members.
+    def __init__(self, shards: Shards, most: int) -> None:
+        """At most `most` members per block; the size of a block divides the number of members of a shard."""
+        self.size = next(size for size in range(min(most, shards.each), 0, -1) if shards.each % size == 0)
+        self.count = shards.each // self.size
+        self._shards = shards
 
-        The axes are trees as in `jax.vmap`, and an axis may also be `WHOLE`. Arrays without an axis enter every block
-        as they were before the first.
-        """
+    def cut(self, programs: Programs, name: str, tree: Any, axes: Any) -> list[Any]:
+        """The arrays of each block, from those of all members."""
         if self.count == 1:
-            return function
+            return [tree]
 
-        def all_blocks(carry: Any, *given: Any) -> Any:
-            def block(i: Any, changed: Any) -> Any:
-                first = i * self.size
+        def block(first: int, tree: Any) -> Any:
+            def leaf(axis: int | None, every: Any) -> Any:
+                return every if axis is None else jax.lax.slice_in_dim(every, first, first + self.size, axis=axis)
 
-                def cut(axis: Any, before: Any, now: Any) -> Any:
-                    if axis is None:
-                        return before
-                    return now if axis == WHOLE else jax.lax.dynamic_slice_in_dim(now, first, self.size, axis)
+            return mapped(leaf, axes, tree)
 
-                def entered(axis: Any, all_members: Any, before: Any, after: Any) -> Any:
-                    if axis is None or axis == WHOLE:
-                        return after
-                    # XLA does not see that this would change nothing, and would copy it for all members.
-                    if after is before:
-                        return all_members
-                    return jax.lax.dynamic_update_slice_in_dim(all_members, after, first, axis)
+        def cut(tree: Any) -> list[Any]:
+            return [block(number * self.size, tree) for number in range(self.count)]
 
-                before = mapped(cut, carry_axes, carry, changed)
-                after = function(before, *mapped(cut, given_axes, given, given))
-                return mapped(entered, carry_axes, changed, before, after)
+        return programs.jitted(f"cut {name}", self._shards.over(cut, (axes,), [axes] * self.count))(tree)
 
-            return jax.lax.fori_loop(0, self.count, block, jax.tree.map(jnp.asarray, carry))
+    def joined(self, programs: Programs, name: str, blocks: list[Any], axes: Any) -> Any:
+        """The arrays of all members, from those of each block."""
+        if self.count == 1:
+            return blocks[0]
 
-        return all_blocks
+        def join(blocks: list[Any]) -> Any:
+            return mapped(lambda axis, *each: each[0] if axis is None else jnp.concatenate(each, axis), axes, *blocks)
+
+        return programs.jitted(f"joined {name}", self._shards.over(join, ([axes] * self.count,), axes))(blocks)
+
+    def free(self, tree: Any) -> None:
+        """Free the arrays of all members, which are there once more as those of the blocks."""
+        if self.count > 1:
+            for leaf in jax.tree.leaves(tree):
+                if isinstance(leaf, jax.Array):
+                    leaf.delete()

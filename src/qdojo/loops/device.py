@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
-from qdojo.loops.blocks import BLOCK_AXES, Blocks
+from qdojo.loops.blocks import Blocks
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, improve
@@ -47,6 +48,13 @@ class ChunkLog(NamedTuple):
     learned: Bool[Array, "*cycles"]
 
 
+OWN = AXES._replace(tape=ring.READERS)
+"""Member axes of the part of the state of which each block has its own. The tape is not cut, which would copy it."""
+IS_OWN = jax.tree.map(lambda axis: axis is not None, OWN, is_leaf=lambda axis: axis is None)
+RANDOM = (2, 2)
+"""Member axes of a chunk's random words, for acting and for learning."""
+
+
 class DeviceLoop:
     """Trains a population on an environment written in JAX. `loops/host.py` handles all other environments."""
 
@@ -81,13 +89,14 @@ class DeviceLoop:
         self.capacity_rows, self.cycles, self.clip_rewards = capacity_rows, cycles, clip_rewards
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs, self.shards, self.axes = Programs(), Shards(members, shards), AXES
-        self.blocks = Blocks(self.shards.each, at_once or members)
+        self.blocks = Blocks(self.shards, at_once or members)
         # `jit` lets the chunk and its log share one trace; with `inline=True` the program stays the same.
         self._traced_cycle = jax.jit(self._cycle, inline=True)
         self.evaluator = DeviceEvaluator(environment, agent, seed, self.shards, self.programs, distinct_seeds)
         over = self.shards.over
-        self._all_init, self._all_words = over(self._init, (), AXES), over(self._words, (None,), (2, 2))
-        self._all_chunk = over(self._chunk, (AXES, self.log_axes, (2, 2), None, None), (AXES, self.log_axes))
+        self._all_init, self._all_words = over(self._init, (), AXES), over(self._words, (None,), RANDOM)
+        changed = 1, OWN, None, self.log_axes
+        self._all_chunk = over(self._chunk, (*changed, RANDOM, None, None), changed)
         self._all_report = over(self._report, (0, None, self.log_axes), 0)
         self._stretches = Stretches(cycles, rhythm)
 
@@ -107,49 +116,67 @@ class DeviceLoop:
 
         The buffers of the given state are donated: use the yielded states only.
         """
+        tally, partial, rows = state.tally, state.partial, state.tape.words
+        own, shared = _parted(state._replace(tally=NO_TALLY, partial=None))
+        blocks = self.blocks.cut(self.programs, "state", own, OWN)
+        self.blocks.free(own)
         while True:
-            arrays, tally, partial = state._replace(tally=NO_TALLY, partial=None), state.tally, state.partial
-            log, cycle, seconds = self._opened(partial)
-            first_row = int(arrays.clock.rows) - cycle * self.rhythm.rows
-            words = self.programs.compiled("words", self._all_words, arrays.clock.rows, quickly=True)(
-                np.int32(first_row)
-            )
+            logs, cycle, seconds = self._opened(partial)
+            first_row = int(shared.clock.rows) - cycle * self.rhythm.rows
+            every_word = self.programs.compiled("words", self._all_words, shared.clock.rows, quickly=True)
+            words = self.blocks.cut(self.programs, "words", every_word(np.int32(first_row)), RANDOM)
             while cycle < self.cycles:
                 stop = self._stretches.end(cycle, first_row)
-                arguments = (arrays, log, words, np.int32(cycle), np.int32(stop))
-                chunk = self.programs.compiled("chunk", self._all_chunk, *arguments, donate=(0, 1))
                 began = time.perf_counter()
-                arrays, log = jax.block_until_ready(chunk(*arguments))
+                for i in range(self.blocks.count):
+                    arguments = (rows, blocks[i], shared, logs[i], words[i], np.int32(cycle), np.int32(stop))
+                    chunk = self.programs.compiled("chunk", self._all_chunk, *arguments, donate=(0, 1))
+                    rows, blocks[i], after, logs[i] = chunk(*arguments)
+                shared = jax.block_until_ready(after)
                 took = time.perf_counter() - began
                 self._stretches.took(stop - cycle, took)
                 cycle, seconds = stop, seconds + took
                 if cycle < self.cycles and pause():
-                    yield arrays._replace(tally=tally, partial=self._left(log, cycle, seconds)), None
-            metrics = self.programs.compiled("report", self._all_report, arrays.agents, arrays.clock, log)
-            means = jax.tree.map(np.asarray, self.shards.cut(metrics(arrays.agents, arrays.clock, log), 0))
+                    partial = self._left(logs, cycle, seconds)
+                    state = self._whole(rows, blocks, shared)
+                    yield state._replace(tally=tally, partial=partial), None
+                    self.blocks.free(_parted(state)[0])
+            state, log = self._whole(rows, blocks, shared), self._whole_log(logs)
+            metrics = self.programs.compiled("report", self._all_report, state.agents, state.clock, log)
+            means = jax.tree.map(np.asarray, self.shards.cut(metrics(state.agents, state.clock, log), 0))
             reward, applied, ended = map(by_rows, self.shards.cut(log, self.log_axes)[:3])
             tally, episodes = count(tally, reward, applied, ended, first_row)
-            state = arrays._replace(tally=tally)
             report = Report(
-                steps=int(arrays.clock.rows) * self.envs,
-                updates=int(arrays.clock.updates),
+                steps=int(state.clock.rows) * self.envs,
+                updates=int(state.clock.updates),
                 env_steps=tally.env_steps,
                 episodes=episodes,
                 metrics=means if np.asarray(log.learned).any() else {"epsilon": means["epsilon"]},
                 seconds=seconds,
             )
-            yield state, report
+            partial = None
+            yield state._replace(tally=tally), report
+            self.blocks.free(_parted(state)[0])
 
-    def _opened(self, partial: Partial | None) -> tuple[ChunkLog, int, float]:
-        """The log of a chunk, the number of its completed cycles, and the seconds they took."""
+    def _whole(self, rows: Any, blocks: list[Any], shared: Any) -> TrainState:
+        """The state of all members, without a tally."""
+        return _whole(rows, self.blocks.joined(self.programs, "state", blocks, OWN), shared)
+
+    def _whole_log(self, logs: list[ChunkLog]) -> ChunkLog:
+        return self.blocks.joined(self.programs, "log", logs, self.log_axes)
+
+    def _opened(self, partial: Partial | None) -> tuple[list[ChunkLog], int, float]:
+        """The log of a chunk, of each block, the number of its completed cycles, and the seconds they took."""
         log = self.programs.compiled("log", self.shards.over(self._blank_log, (), self.log_axes))()
-        if not partial:
-            return log, 0, 0.0
-        log = jax.tree.map(jnp.asarray, self.shards.placed(regrouped("log", partial, log), self.log_axes))
-        return log, int(partial["cycle"]), float(partial["seconds"])
+        cycle, seconds = 0, 0.0
+        if partial:
+            log = self.shards.placed(regrouped("log", partial, log), self.log_axes)
+            log = jax.tree.map(jnp.asarray, log)
+            cycle, seconds = int(partial["cycle"]), float(partial["seconds"])
+        return self.blocks.cut(self.programs, "log", log, self.log_axes), cycle, seconds
 
-    def _left(self, log: ChunkLog, cycle: int, seconds: float) -> Partial:
-        return numbered("log", self.shards.cut(log, self.log_axes)) | {
+    def _left(self, logs: list[ChunkLog], cycle: int, seconds: float) -> Partial:
+        return numbered("log", self.shards.cut(self._whole_log(logs), self.log_axes)) | {
             f"{self.name} plan": plan(self.cycles, self.rhythm),
             "cycle": np.array(cycle),
             "seconds": np.array(seconds),
@@ -191,28 +218,28 @@ class DeviceLoop:
 
     def _chunk(
         self,
-        state: TrainState,
+        rows: UInt32[Array, "..."],
+        own: Any,
+        shared: Any,
         log: ChunkLog,
         words: tuple[UInt32[Array, "..."], UInt32[Array, "..."]],
         start: Int[AnyArray, ""],
         stop: Int[AnyArray, ""],
-    ) -> tuple[TrainState, ChunkLog]:
-        """Run the cycles from `start` to `stop` of a chunk with these `words`, and enter them into its log.
+    ) -> tuple[UInt32[Array, "..."], Any, Any, ChunkLog]:
+        """Run the cycles from `start` to `stop` of a chunk with these `words`, for one block, and enter them into its
+        log. `rows` are the words of the whole tape, and `own` and `shared` the rest of the state.
 
         The words are drawn once per chunk. If they were drawn here, every stretch of the chunk would draw all of them.
         """
+        acting, learning = words
 
-        def cycles(
-            carry: tuple[TrainState, ChunkLog], collecting: UInt32[Array, "..."], learning: UInt32[Array, "..."]
-        ) -> tuple[TrainState, ChunkLog]:
-            def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
-                state, log = carry
-                state, row = self._traced_cycle(state, collecting[i], learning[i])
-                return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
+        def cycle(i: Int[Array, ""], carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+            state, log = carry
+            state, row = self._traced_cycle(state, acting[i], learning[i])
+            return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
 
-            return jax.lax.fori_loop(start, stop, cycle, carry)
-
-        return self.blocks.over(cycles, (BLOCK_AXES, self.log_axes), (2, 2))((state, log), *words)
+        state, log = jax.lax.fori_loop(start, stop, cycle, (_whole(rows, own, shared), log))
+        return state.tape.words, *_parted(state), log
 
     def _cycle(
         self, state: TrainState, acting: UInt32[Array, "..."], learning: UInt32[Array, "..."]
@@ -256,3 +283,14 @@ class DeviceLoop:
             return (moved, renewed(self.agent, after, running.over)), (written, moved.over)
 
         return jax.lax.scan(row, (state.environment, state.memory), noise)
+
+
+def _parted(state: TrainState) -> tuple[Any, Any]:
+    """The members' own arrays and those that they share, without the words of the tape."""
+    return eqx.partition(state._replace(tape=state.tape._replace(words=None)), IS_OWN)
+
+
+def _whole(rows: UInt32[Array, "..."], own: Any, shared: Any) -> TrainState:
+    """The state that `_parted` parted, with the words of the tape."""
+    state = eqx.combine(own, shared)
+    return state._replace(tape=state.tape._replace(words=rows))

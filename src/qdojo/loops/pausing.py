@@ -22,7 +22,7 @@ Partial = Mapping[str, Shaped[np.ndarray, "..."]]
 Pause = Callable[[], bool]
 """Called between rows, or between short stretches of compiled cycles: () -> whether to yield now."""
 STRETCH_SECONDS = 0.75
-"""What a stretch should take: a stop request waits for its end, but members in blocks are copied once per stretch."""
+"""What a stretch should take. A stop request waits for its end."""
 
 
 def never() -> bool:
