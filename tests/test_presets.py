@@ -1,6 +1,7 @@
 """Presets: each is valid wherever it has settings, what goes over what, and the way to a file and back."""
 
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,14 @@ def test_what_is_tuned_for_the_built_in_network_goes_unless_it_is_what_was_asked
     for asked in ({"preset": "dueling"}, {"dueling": True}):
         with pytest.raises(UsageError, match="dueling=True does not go with network='a:b'"):
             make_config("ALE/Pong-v5", network="a:b", **asked)
+
+
+@pytest.mark.parametrize("asked", [{"noisy": True}, {"frame_stack": 2}, {"network": "a:b"}, {"loss": "a:b"}])
+def test_what_an_environments_table_adds_makes_way_for_what_the_user_asks_for(asked: dict[str, Any]) -> None:
+    assert make_config("qdojo/DeepSea10-v0", "bootdqn").sparse_adam
+    assert not make_config("qdojo/DeepSea10-v0", "bootdqn", **asked).sparse_adam
+    with pytest.raises(UsageError, match="sparse_adam=True does not go with"):
+        make_config("qdojo/DeepSea10-v0", "bootdqn", sparse_adam=True, **asked)
 
 
 def test_a_flag_goes_over_the_environments_table_and_that_over_the_presets() -> None:

@@ -5,7 +5,7 @@ Ranges of single values are in the types of the fields.
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,13 @@ def needed(config: "Config | type[Config]", name: str) -> tuple[Need, ...]:
     return tuple(dict.fromkeys(need for kind in (ReadWith, GoesWith) for need in needs_of(config, name, kind)))
 
 
+def required(kind: "type[Config]", name: str, value: Any) -> Iterator[Need]:
+    """The needs without which this value of the field `name` is refused."""
+    for note in kind.model_fields[name].metadata:
+        if isinstance(note, GoesWith) and note.applies(value):
+            yield from note.needs
+
+
 def unread(config: "Config") -> dict[str, Need]:
     """The settings that nothing reads with this config, each with the need that is not met."""
     found: dict[str, Need] = {}
@@ -124,9 +131,7 @@ def check_together(config: "Config") -> None:
     lacking = [
         (name, need)
         for name in set_ones
-        for note in type(config).model_fields[name].metadata
-        if isinstance(note, GoesWith) and note.applies(getattr(config, name))
-        for need in note.needs
+        for need in required(type(config), name, getattr(config, name))
         if not need.is_met(getattr(config, need.setting))
     ]
     # Most other needs depend on the agent, so report it first.

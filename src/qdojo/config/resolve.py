@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from pydantic import ValidationError
 
 from qdojo.config import presets
-from qdojo.config.compatibility import GoesWith, check_together, needs_of, unread, unread_message
+from qdojo.config.compatibility import check_together, required, unread, unread_message
 from qdojo.config.screen import by_protocol
 from qdojo.config.words import no_such_preset, no_such_setting
 from qdojo.errors import UsageError
@@ -45,8 +45,7 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     for name in begun:
         if name not in kind.model_fields:
             raise UsageError(no_such_setting(name, kind.model_fields))
-    if (network := fields.get("network", "mlp")) != "mlp":
-        begun = _fitting(kind, begun, presets.preset_settings(preset, ""), network)
+    begun = _fitting(kind, begun, presets.preset_settings(preset, ""), _with_none(kind, fields))
     begun |= _collecting(_defaults(kind) | begun, fields)
     config = _checked(handler, kind, begun | fields)
     largest = max(config.vary.get("learning_rate", (config.learning_rate,)))
@@ -73,14 +72,16 @@ def resolve(kind: "type[Config]", given: Mapping[str, Any], handler: Handler, re
     return config
 
 
-def _fitting(kind: "type[Config]", begun: dict[str, Any], own: dict[str, Any], network: str) -> dict[str, Any]:
-    """`begun` without what another network lacks, unless the preset is of that kind (`own`): what an environment's
-    table adds to a preset is no obstacle to a network of one's own."""
+def _fitting(
+    kind: "type[Config]", begun: dict[str, Any], own: dict[str, Any], fields: dict[str, Any]
+) -> dict[str, Any]:
+    """`begun` without what an environment's table adds to the preset's `own` settings and does not go with `fields`:
+    it is no obstacle to a network of one's own, for example."""
     return {
         name: value
         for name, value in begun.items()
         if name in own
-        or all(need.is_met(network) for need in needs_of(kind, name, GoesWith) if need.setting == "network")
+        or all(need.is_met(fields[need.setting]) for need in required(kind, name, value) if need.setting in fields)
     }
 
 
@@ -138,13 +139,17 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _checked(handler: Handler, kind: "type[Config]", fields: dict[str, Any]) -> "Config":
+def _with_none(kind: "type[Config]", fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with None for the word `none`, where that is allowed."""
     may_be_none = {name for name, field in kind.model_fields.items() if type(None) in get_args(field.annotation)}
     # A flag that takes several words yields a list with a single word.
     nothing = ("none", ["none"], ("none",))
-    given = {name: None if name in may_be_none and value in nothing else value for name, value in fields.items()}
+    return {name: None if name in may_be_none and value in nothing else value for name, value in fields.items()}
+
+
+def _checked(handler: Handler, kind: "type[Config]", fields: dict[str, Any]) -> "Config":
     try:
-        config = handler(given)
+        config = handler(_with_none(kind, fields))
         check_together(config)
     except ValidationError as error:
         raise UsageError(_sentence(error)) from error
