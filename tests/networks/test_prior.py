@@ -52,6 +52,20 @@ def test_both_parts_are_drawn_as_the_network_is_and_apart() -> None:
     )
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_a_prior_of_one_hot_observations_differs_as_much_between_many_states_as_between_few(table: bool) -> None:
+    spread = {}
+    for states in (25, 2500):
+        network = mlp(Design((states,), 2, (50, 50), False, one_hot=True, table=table))
+        params = jax.vmap(with_prior(network, 1.0).init)(jax.random.split(KEY, 8))
+        each = jax.vmap(jax.vmap(network.apply, (None, 0)), (0, None))
+        for name, part in params._asdict().items():
+            assert np.abs(part.hidden[0].linear.weight).max() < (1.0 if name == "fixed" else states**-0.5)
+            spread[name, states] = float(each(part, jnp.eye(states)).std(axis=1).mean())
+    assert spread["fixed", 2500] == pytest.approx(spread["fixed", 25], rel=0.3)
+    assert spread["learned", 2500] < 0.2 * spread["learned", 25]
+
+
 def test_the_gradient_reaches_the_learned_part_alone() -> None:
     plain = mlp(DESIGN)
     network = with_prior(plain, 2.0)
