@@ -1,13 +1,11 @@
 """The Python interface: train, resume, evaluate, load. The command line calls these functions too."""
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import jax
 from gymnasium.vector import VectorEnv
 
 from qdojo.build.named import takes_spaces
@@ -24,7 +22,7 @@ from qdojo.errors import UsageError
 from qdojo.networks.keras import KERAS
 from qdojo.policy import SUFFIX, load_policy
 from qdojo.policy import Policy as Policy
-from qdojo.processor import check_shards, open_devices
+from qdojo.processor import check_shards, open_devices, use_compilation_cache
 from qdojo.progress import Progress
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
@@ -246,12 +244,3 @@ def evaluate(
     """
     use_compilation_cache()
     return Run(find(Path(root), str(run)), env, network).evaluate(episodes, seed)
-
-
-def use_compilation_cache() -> None:
-    """Cache compiled programs on disk for later processes, below XDG_CACHE_HOME or in JAX_COMPILATION_CACHE_DIR."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "qdojo" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

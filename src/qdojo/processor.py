@@ -1,4 +1,4 @@
-"""Chooses the CPU cores and threads that JAX uses. JAX itself chooses the kind of device."""
+"""Chooses the CPU cores and threads of JAX, and the cache of its programs. JAX itself chooses the kind of device."""
 
 import contextlib
 import math
@@ -105,3 +105,12 @@ def prepare(
     there = jax.local_devices()
     # Cores are counted, but other devices are all used.
     return min(most, len(there)) if there[0].platform == "cpu" else len(there)
+
+
+def use_compilation_cache() -> None:
+    """Cache compiled programs on disk for later processes, below XDG_CACHE_HOME or in JAX_COMPILATION_CACHE_DIR."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "qdojo" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

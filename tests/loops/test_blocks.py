@@ -36,18 +36,18 @@ def loop(at_once: int | None, agent: Agent | None = None, **settings: Any) -> An
 
 @pytest.mark.parametrize(("most", "size"), [(1, 1), (2, 2), (4, 3), (5, 3), (6, 6), (9, 6)])
 def test_blocks_are_of_equal_size_and_at_most_as_large_as_asked(most: int, size: int) -> None:
-    blocks = Blocks(Shards(MEMBERS), most)
+    blocks = Blocks(Shards(MEMBERS), most, Programs())
     assert (blocks.size, blocks.count) == (size, MEMBERS // size)
 
 
 def test_blocks_are_cut_along_each_axis_of_members_and_joined_to_the_same() -> None:
-    blocks, programs, axes = Blocks(Shards(MEMBERS), 2), Programs(), (None, 0, {"a": 1, "b": 0})
+    blocks, axes = Blocks(Shards(MEMBERS), 2, Programs()), (None, 0, {"a": 1, "b": 0})
     whole = (jnp.int32(5), jnp.arange(MEMBERS), {"a": jnp.arange(2 * MEMBERS).reshape(2, -1), "b": jnp.ones(MEMBERS)})
-    cut = blocks.cut(programs, "tree", whole, axes)
+    cut = blocks.cut("tree", whole, axes)
     assert [int(block[0]) for block in cut] == [5, 5, 5]
     np.testing.assert_array_equal([block[1] for block in cut], [[0, 1], [2, 3], [4, 5]])
     np.testing.assert_array_equal(cut[1][2]["a"], [[2, 3], [8, 9]])
-    jax.tree.map(np.testing.assert_array_equal, blocks.joined(programs, "tree", cut, axes), whole)
+    jax.tree.map(np.testing.assert_array_equal, blocks.joined("tree", cut, axes), whole)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -26,8 +26,9 @@ def evaluate(
 
     from qdojo import api
     from qdojo.cli.groups import scores_by_combination
+    from qdojo.processor import use_compilation_cache
 
-    api.use_compilation_cache()
+    use_compilation_cache()
     run_found = api.Run(found)
     display, of = PlainDisplay(), episodes * run_found.config.members
 

@@ -25,9 +25,10 @@ def watch(
     found = find(runs, run)
 
     from qdojo import api
+    from qdojo.processor import use_compilation_cache
     from qdojo.watch import watch as play
 
-    api.use_compilation_cache()
+    use_compilation_cache()
     trained = api.Run(found)
     policy = trained.policy(member)
     bound, opened = trained.bound_steps, trained.opened

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from qdojo.envs.contract import NativeEnvironment, Running, advance, start
-from qdojo.loops.blocks import Blocks
+from qdojo.loops.blocks import OWN, Blocks, parted, whole
 from qdojo.loops.device_evaluation import DeviceEvaluator
 from qdojo.loops.evaluation import LEAST_BOUND_STEPS, Played, Watch, unwatched
 from qdojo.loops.learning import MemberMetrics, Rhythm, improve
@@ -21,7 +20,6 @@ from qdojo.loops.state import (
     AXES,
     COLLECT,
     LEARN,
-    NO_TALLY,
     START,
     Programs,
     TrainState,
@@ -48,9 +46,6 @@ class ChunkLog(NamedTuple):
     learned: Bool[Array, "*cycles"]
 
 
-OWN = AXES._replace(tape=ring.READERS)
-"""Member axes of the part of the state of which each block has its own. The tape is not cut, which would copy it."""
-IS_OWN = jax.tree.map(lambda axis: axis is not None, OWN, is_leaf=lambda axis: axis is None)
 RANDOM = (2, 2)
 """Member axes of a chunk's random words, for acting and for learning."""
 
@@ -89,7 +84,7 @@ class DeviceLoop:
         self.capacity_rows, self.cycles, self.clip_rewards = capacity_rows, cycles, clip_rewards
         self.seed, self.distinct_seeds, self.numbers = seed, distinct_seeds, numbers
         self.programs, self.shards, self.axes = Programs(), Shards(members, shards), AXES
-        self.blocks = Blocks(self.shards, at_once or members)
+        self.blocks = Blocks(self.shards, at_once or members, self.programs)
         # `jit` lets the chunk and its log share one trace; with `inline=True` the program stays the same.
         self._traced_cycle = jax.jit(self._cycle, inline=True)
         self.evaluator = DeviceEvaluator(environment, agent, seed, self.shards, self.programs, distinct_seeds)
@@ -117,14 +112,12 @@ class DeviceLoop:
         The buffers of the given state are donated: use the yielded states only.
         """
         tally, partial, rows = state.tally, state.partial, state.tape.words
-        own, shared = _parted(state._replace(tally=NO_TALLY, partial=None))
-        blocks = self.blocks.cut(self.programs, "state", own, OWN)
-        self.blocks.free(own)
+        blocks, shared = self.blocks.states(state)
         while True:
             logs, cycle, seconds = self._opened(partial)
             first_row = int(shared.clock.rows) - cycle * self.rhythm.rows
             every_word = self.programs.compiled("words", self._all_words, shared.clock.rows, quickly=True)
-            words = self.blocks.cut(self.programs, "words", every_word(np.int32(first_row)), RANDOM)
+            words = self.blocks.cut("words", every_word(np.int32(first_row)), RANDOM)
             while cycle < self.cycles:
                 stop = self._stretches.end(cycle, first_row)
                 began = time.perf_counter()
@@ -138,10 +131,10 @@ class DeviceLoop:
                 cycle, seconds = stop, seconds + took
                 if cycle < self.cycles and pause():
                     partial = self._left(logs, cycle, seconds)
-                    state = self._whole(rows, blocks, shared)
+                    state = self.blocks.state(rows, blocks, shared)
                     yield state._replace(tally=tally, partial=partial), None
-                    self.blocks.free(_parted(state)[0])
-            state, log = self._whole(rows, blocks, shared), self._whole_log(logs)
+                    self.blocks.free(state)
+            state, log = self.blocks.state(rows, blocks, shared), self._whole(logs)
             metrics = self.programs.compiled("report", self._all_report, state.agents, state.clock, log)
             means = jax.tree.map(np.asarray, self.shards.cut(metrics(state.agents, state.clock, log), 0))
             reward, applied, ended = map(by_rows, self.shards.cut(log, self.log_axes)[:3])
@@ -156,14 +149,10 @@ class DeviceLoop:
             )
             partial = None
             yield state._replace(tally=tally), report
-            self.blocks.free(_parted(state)[0])
+            self.blocks.free(state)
 
-    def _whole(self, rows: Any, blocks: list[Any], shared: Any) -> TrainState:
-        """The state of all members, without a tally."""
-        return _whole(rows, self.blocks.joined(self.programs, "state", blocks, OWN), shared)
-
-    def _whole_log(self, logs: list[ChunkLog]) -> ChunkLog:
-        return self.blocks.joined(self.programs, "log", logs, self.log_axes)
+    def _whole(self, logs: list[ChunkLog]) -> ChunkLog:
+        return self.blocks.joined("log", logs, self.log_axes)
 
     def _opened(self, partial: Partial | None) -> tuple[list[ChunkLog], int, float]:
         """The log of a chunk, of each block, the number of its completed cycles, and the seconds they took."""
@@ -173,10 +162,10 @@ class DeviceLoop:
             log = self.shards.placed(regrouped("log", partial, log), self.log_axes)
             log = jax.tree.map(jnp.asarray, log)
             cycle, seconds = int(partial["cycle"]), float(partial["seconds"])
-        return self.blocks.cut(self.programs, "log", log, self.log_axes), cycle, seconds
+        return self.blocks.cut("log", log, self.log_axes), cycle, seconds
 
     def _left(self, logs: list[ChunkLog], cycle: int, seconds: float) -> Partial:
-        return numbered("log", self.shards.cut(self._whole_log(logs), self.log_axes)) | {
+        return numbered("log", self.shards.cut(self._whole(logs), self.log_axes)) | {
             f"{self.name} plan": plan(self.cycles, self.rhythm),
             "cycle": np.array(cycle),
             "seconds": np.array(seconds),
@@ -238,8 +227,8 @@ class DeviceLoop:
             state, row = self._traced_cycle(state, acting[i], learning[i])
             return state, jax.tree.map(lambda every, one: every.at[i].set(one), log, row)
 
-        state, log = jax.lax.fori_loop(start, stop, cycle, (_whole(rows, own, shared), log))
-        return state.tape.words, *_parted(state), log
+        state, log = jax.lax.fori_loop(start, stop, cycle, (whole(rows, own, shared), log))
+        return state.tape.words, *parted(state), log
 
     def _cycle(
         self, state: TrainState, acting: UInt32[Array, "..."], learning: UInt32[Array, "..."]
@@ -283,14 +272,3 @@ class DeviceLoop:
             return (moved, renewed(self.agent, after, running.over)), (written, moved.over)
 
         return jax.lax.scan(row, (state.environment, state.memory), noise)
-
-
-def _parted(state: TrainState) -> tuple[Any, Any]:
-    """The members' own arrays and those that they share, without the words of the tape."""
-    return eqx.partition(state._replace(tape=state.tape._replace(words=None)), IS_OWN)
-
-
-def _whole(rows: UInt32[Array, "..."], own: Any, shared: Any) -> TrainState:
-    """The state that `_parted` parted, with the words of the tape."""
-    state = eqx.combine(own, shared)
-    return state._replace(tape=state.tape._replace(words=rows))

@@ -7,9 +7,8 @@ from qdojo.build.training import Parts
 from qdojo.config import Config
 from qdojo.runs import checkpoint
 from qdojo.runs.directory import RunDirectory, create
-from qdojo.training.restoring import checkpoint_meta, saved, told_of_disk, with_settings_of
+from qdojo.training.restoring import checkpoint_meta, save_delivered, saved, told_of_disk, with_settings_of
 from qdojo.training.selection import delivered
-from qdojo.training.trainer import save_delivered
 
 
 def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) -> RunDirectory:

@@ -19,6 +19,7 @@ from qdojo.config import Config, stored_config
 from qdojo.errors import UsageError
 from qdojo.loops.state import TrainState, member_keys
 from qdojo.runs import checkpoint, history, segments
+from qdojo.runs.directory import RunDirectory
 from qdojo.training.selection import Best, none_best
 
 VERSIONED = ("qdojo", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
@@ -82,6 +83,12 @@ def ring_of(words: jax.Array | np.ndarray, written: int, members: int) -> segmen
 @functools.partial(jax.jit, static_argnums=2)
 def _rows(words: jax.Array, start: jax.Array, count: int) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(words, start, count)
+
+
+def save_delivered(run: RunDirectory, best: Best, meta: dict[str, Any], parts: Parts) -> None:
+    """Save the agents that a run delivers, with the description needed to play them."""
+    described = meta | {"player": parts.description}
+    checkpoint.save(run.checkpoints_path, run.best_path.name, snapshot.to_arrays(best), described)
 
 
 def restored(loop: Loop, arrays: checkpoint.Arrays) -> Progress:

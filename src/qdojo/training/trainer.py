@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from qdojo import snapshot
 from qdojo.build.training import Parts
 from qdojo.config import Config
 from qdojo.errors import QdojoError
@@ -25,7 +24,7 @@ from qdojo.training.diagnosing import Diagnosing
 from qdojo.training.foreseen import foreseen, told_of_shards
 from qdojo.training.judging import FINAL_SEED, Judge
 from qdojo.training.observers import Observers, Started
-from qdojo.training.restoring import Progress, checkpoint_meta, restored, saved, told_of_disk
+from qdojo.training.restoring import Progress, checkpoint_meta, restored, save_delivered, saved, told_of_disk
 from qdojo.training.selection import Best, delivered, none_best
 from qdojo.training.stopping import CutOff, Interrupted, stop_requests
 from qdojo.types import Params, Report
@@ -88,12 +87,6 @@ def proceed(
         read.unmap()
         loaded.unmap()
         trainer.train(state, progress.best)
-
-
-def save_delivered(run: RunDirectory, best: Best, meta: dict[str, Any], parts: Parts) -> None:
-    """Save the agents that a run delivers, with the description needed to play them."""
-    described = meta | {"player": parts.description}
-    checkpoint.save(run.checkpoints_path, run.best_path.name, snapshot.to_arrays(best), described)
 
 
 @contextlib.contextmanager
