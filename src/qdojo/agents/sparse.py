@@ -2,8 +2,7 @@
 
 Adam moves the other rows too: they have no gradient, but a mean gradient is left from before. Here they stay as they
 are, and so do their moments, as in TensorFlow's `LazyAdam` and PyTorch's `SparseAdam`. A step then takes as long for
-any number of rows. Unlike there, the rows of next observations, whose gradient is zero, take their step too: with it,
-the treasure of a deep sea of size 30 is found in fewer episodes.
+any number of rows. Unlike there, the rows of next observations, whose gradient is zero, take their step too.
 """
 
 import math
