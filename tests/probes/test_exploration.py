@@ -1,10 +1,14 @@
 """The corridor of 20: heads with priors cross it, and what dithers never does (Osband et al., 2016, section 5)."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from jaxtyping import Float
 from probes.exploration import SMALL_REWARD, corridor
 from probes.training import HYPER, device_loop
 
+import qdojo
 from qdojo.agents.bootstrapped import bootstrapped, bootstrapped_actor, bootstrapped_loss
 from qdojo.agents.dqn import Rule, dqn_loss
 from qdojo.agents.explore import Choosing, Exploration
@@ -76,3 +80,10 @@ def test_neither_does_one_that_falls_from_one() -> None:
     best, greedy = played(epsilon_greedy(1.0))
     assert best.max() <= LENGTH * SMALL_REWARD + 1e-6
     assert greedy.max() < 0.95
+
+
+@pytest.mark.slow
+def test_priors_do_not_make_values_run_away(tmp_path: Path) -> None:
+    """Taxi has 500 states, and at first hardly anything but costs. With a scale of 10, values would exceed 100."""
+    run = qdojo.train("Taxi-v4", preset="bootdqn", seed=2, steps=2_000, root=tmp_path, progress=False)
+    assert run.history.of("q_mean").value.max() < 0.0
