@@ -134,7 +134,7 @@ class DeviceLoop:
                     state = self.blocks.state(rows, blocks, shared)
                     yield state._replace(tally=tally, partial=partial), None
                     self.blocks.free(state)
-            state, log = self.blocks.state(rows, blocks, shared), self._whole(logs)
+            state, log = self.blocks.state(rows, blocks, shared), self._whole_log(logs)
             metrics = self.programs.compiled("report", self._all_report, state.agents, state.clock, log)
             means = jax.tree.map(np.asarray, self.shards.cut(metrics(state.agents, state.clock, log), 0))
             reward, applied, ended = map(by_rows, self.shards.cut(log, self.log_axes)[:3])
@@ -151,7 +151,7 @@ class DeviceLoop:
             yield state._replace(tally=tally), report
             self.blocks.free(state)
 
-    def _whole(self, logs: list[ChunkLog]) -> ChunkLog:
+    def _whole_log(self, logs: list[ChunkLog]) -> ChunkLog:
         return self.blocks.joined("log", logs, self.log_axes)
 
     def _opened(self, partial: Partial | None) -> tuple[list[ChunkLog], int, float]:
@@ -165,7 +165,7 @@ class DeviceLoop:
         return self.blocks.cut("log", log, self.log_axes), cycle, seconds
 
     def _left(self, logs: list[ChunkLog], cycle: int, seconds: float) -> Partial:
-        return numbered("log", self.shards.cut(self._whole(logs), self.log_axes)) | {
+        return numbered("log", self.shards.cut(self._whole_log(logs), self.log_axes)) | {
             f"{self.name} plan": plan(self.cycles, self.rhythm),
             "cycle": np.array(cycle),
             "seconds": np.array(seconds),
