@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from jaxtyping import Float
 from probes.exploration import SMALL_REWARD, corridor
 from probes.training import HYPER, device_loop
@@ -82,7 +81,6 @@ def test_neither_does_one_that_falls_from_one() -> None:
     assert greedy.max() < 0.95
 
 
-@pytest.mark.slow
 def test_priors_do_not_make_values_run_away(tmp_path: Path) -> None:
     """Taxi has 500 states, and at first hardly anything but costs. With a scale of 10, values would exceed 100."""
     run = qdojo.train("Taxi-v4", preset="bootdqn", seed=2, steps=2_000, root=tmp_path, progress=False)
