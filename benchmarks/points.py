@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 import qdojo
 from qdojo.envs.atari import AtariGame, AtariRules
+from qdojo.errors import QdojoError
 from qdojo.policy import Policy
 
 BOUNDS = (0, 40, 60, 70, 80, 100, 130, 10_000)
@@ -65,7 +66,7 @@ def main() -> None:
         parser.error("--episodes must be at least 2")
     try:
         policy = qdojo.load(chosen.run)
-    except qdojo.QdojoError as error:
+    except QdojoError as error:
         parser.error(str(error))
     game = AtariGame(AtariRules("pong", resize=policy.config.resize or 84))
     games = [played(policy, game, FIRST_SEED + i) for i in range(chosen.episodes)]
