@@ -68,6 +68,8 @@ def main() -> None:
         policy = qdojo.load(chosen.run)
     except QdojoError as error:
         parser.error(str(error))
+    if policy.config.env != "ALE/Pong-v5":
+        parser.error(f"{chosen.run} is a run of {policy.config.env}; give one of ALE/Pong-v5")
     game = AtariGame(AtariRules("pong", resize=policy.config.resize or 84))
     games = [played(policy, game, FIRST_SEED + i) for i in range(chosen.episodes)]
     scores = [float(each.rewards.sum()) for each in games]
