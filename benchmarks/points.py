@@ -1,5 +1,5 @@
-"""Where an agent wins and loses its points at Pong, and what it expected: for a run of `ALE/Pong-v5` whose images are
-prepared by the default protocol.
+"""Where an agent wins and loses its points at Pong, and what it expected: for a run of `ALE/Pong-v5`, by its rules but
+without random actions.
 
     python -m benchmarks.points RUN --episodes 20     # two minutes; needs '.[atari]'
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import qdojo
-from qdojo.envs.atari import AtariGame, AtariRules
+from qdojo.envs.atari import AtariGame, rules_of
 from qdojo.errors import QdojoError
 from qdojo.policy import Policy
 
@@ -70,7 +70,7 @@ def main() -> None:
         parser.error(str(error))
     if policy.config.env != "ALE/Pong-v5":
         parser.error(f"{chosen.run} is a run of {policy.config.env}; give one of ALE/Pong-v5")
-    game = AtariGame(AtariRules("pong", resize=policy.config.resize or 84))
+    game = AtariGame(rules_of("pong", policy.config.model_dump()))
     games = [played(policy, game, FIRST_SEED + i) for i in range(chosen.episodes)]
     scores = [float(each.rewards.sum()) for each in games]
     uncertain = statistics.stdev(scores) / len(scores) ** 0.5
