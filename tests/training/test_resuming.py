@@ -1,6 +1,7 @@
 """Runs that were killed where it hurts, and forks: what a resume repeats it first takes back."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import qdojo
 from qdojo.errors import UsageError
 from qdojo.loops.device import DeviceLoop
+from qdojo.loops.evaluation import Played
 from qdojo.runs import checkpoint, metrics
 from qdojo.runs.directory import list_runs
 from qdojo.training import restoring
+from qdojo.training.judging import CONFIRMING_SEED, FINAL_SEED
 from qdojo.training.stopping import Interrupted
 
 OLD_RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
@@ -51,8 +54,6 @@ def test_a_kill_after_a_repeated_evaluation_leaves_a_run_that_resumes(
     evaluate = DeviceLoop.evaluate
 
     def interrupted(self: Any, *arguments: Any) -> Any:
-        import signal
-
         monkeypatch.setattr(DeviceLoop, "evaluate", evaluate)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the evaluation was not cut off")
@@ -78,6 +79,42 @@ def test_a_kill_after_a_repeated_evaluation_leaves_a_run_that_resumes(
     for run in (again, whole):
         assert metrics.evaluations(run.directory.metrics_path)[0].steps.tolist() == [100, 200]
         assert metrics.metric(run.directory.metrics_path, "evaluation_cut")[0].steps.tolist() == [100, 200]
+
+
+class StopsAt140:
+    """Ctrl-C between two evaluations."""
+
+    def reported(self, report: Any) -> None:
+        if report.steps == 140:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_lucky_agent_keeps_no_better_one_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 10 become (2 * 10 + 6 * 2) / 8 = 4, and 5 is better. It is confirmed once, stopped and resumed or not."""
+    scores = {100: 10.0, CONFIRMING_SEED + 100: 2.0, 200: 5.0, FINAL_SEED: 5.0}
+    played = []
+
+    def evaluate(self: Any, params: Any, seed: int, episodes: int, *_: Any) -> Played:
+        played.append((seed, episodes))
+        return Played(np.full((1, episodes), scores[seed]), np.zeros((1, episodes), bool))
+
+    monkeypatch.setattr(DeviceLoop, "evaluate", evaluate)
+    settings = TINY | {"until_solved": True, "solved_at": 9.0, "final_eval_episodes": 6}
+    with pytest.raises(Interrupted) as stopped:
+        qdojo.train("CartPole-v1", root=tmp_path, observers=[StopsAt140()], **settings)
+    run = qdojo.resume(stopped.value.run.path)
+    # The best agent is challenged at 200, so it plays those starts too.
+    assert played == [(100, 2), (CONFIRMING_SEED + 100, 6), (200, 2), (200, 2), (FINAL_SEED, 6)]
+    best = checkpoint.load(run.directory.best_path)[0]
+    assert (best["score"].tolist(), best["episodes"].tolist()) == ([5.0], [2])
+
+
+def test_a_fork_of_a_solved_run_goes_on(tmp_path: Path) -> None:
+    """A resume stays at the step where it was solved."""
+    solved = qdojo.train("CartPole-v1", root=tmp_path / "solved", **TINY | {"until_solved": True, "solved_at": 1.0})
+    assert solved.result["steps"] == 100
+    path = changed(solved.path, tmp_path, "solved_at = 1.0", "solved_at = 501.0")
+    assert qdojo.resume(path, root=tmp_path / "forks", fork=True).result["steps"] == 200
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from qdojo.build.training import Parts
 from qdojo.config import Config
 from qdojo.loops.evaluation import Played, episode_bound, solved, told_of_cuts
 from qdojo.training.observers import Evaluated, Observers
-from qdojo.training.selection import Best, judged
+from qdojo.training.selection import Best, judged, pooled
 from qdojo.training.stopping import CutOff, StopRequests
 from qdojo.types import Params
 
@@ -24,10 +24,17 @@ class Judge:
     """Plays a run's evaluations and keeps the best agents."""
 
     def __init__(
-        self, config: Config, parts: Parts, observers: Observers, stop: StopRequests, best: Best, longest: int
+        self,
+        config: Config,
+        parts: Parts,
+        observers: Observers,
+        stop: StopRequests,
+        best: Best,
+        longest: int,
+        solved: bool = False,
     ) -> None:
         """`longest` is the length in env steps of the longest episode that training has finished so far."""
-        self.best, self.longest = best, longest
+        self.best, self.longest, self.solved = best, longest, solved
         self.seconds = 0.0
         """Seconds spent on evaluations, excluding compilation."""
         self._config, self._parts, self._observers, self._stop = config, parts, observers, stop
@@ -40,8 +47,8 @@ class Judge:
         return episode_bound(self._config.eval_episode_steps, self.longest, limit)
 
     def judge(self, step: int, params: Params) -> Evaluated | None:
-        """Evaluate `params` at `step` and update the best agents. Returns None and changes nothing if a stop is
-        requested meanwhile."""
+        """Evaluate `params` at `step`; update the best agents and whether they solve the environment. Returns None and
+        changes nothing if a stop is requested meanwhile."""
         episodes = self._config.eval_episodes
         cut: list[Bool[np.ndarray, "member episodes"]] = []
 
@@ -51,7 +58,8 @@ class Judge:
             return played.returns.mean(axis=1)
 
         try:
-            self.best, scores = judged(self.best, params, play, episodes)
+            best, scores = judged(self.best, params, play, episodes)
+            self.best, self.solved = self._confirmed(best, step)
         except CutOff:
             return None
         # The first entry holds the challengers' episodes; those of the best agents, if played, follow.
@@ -60,20 +68,20 @@ class Judge:
         self._tell_of_cuts(evaluated)
         return evaluated
 
-    def solved(self, step: int) -> bool:
+    def _confirmed(self, best: Best, step: int) -> tuple[Best, bool]:
         """Whether the best agents reach the threshold twice, the second time by a standard error more.
 
-        One of many evaluations reaches it by luck, and an agent that just reaches it may fail in the final one.
+        One of many evaluations reaches it by luck, and an agent that just reaches it may fail in the final one. The
+        second time counts in their scores, so a lucky agent does not keep out the better ones that follow.
         """
         threshold = self._parts.solved_at
-        if not self._config.until_solved or threshold is None or bool((self.best.score < threshold).any()):
-            return False
-        try:
-            again = self.evaluate(self.best.params, CONFIRMING_SEED + step, self._config.final_eval_episodes)
-        except CutOff:
-            return False
-        error = again.returns.std(axis=1) / np.sqrt(again.returns.shape[1])
-        return bool(solved(again, threshold + error).all())
+        if not self._config.until_solved or threshold is None or bool((best.score < threshold).any()):
+            return best, False
+        again = self.evaluate(best.params, CONFIRMING_SEED + step, self._config.final_eval_episodes)
+        means, episodes = again.returns.mean(axis=1), again.returns.shape[1]
+        error = again.returns.std(axis=1) / np.sqrt(episodes)
+        confirmed = bool(solved(again, threshold + error).all())
+        return pooled(best, np.ones_like(best.episodes, bool), means, episodes), confirmed
 
     def evaluate(self, params: Params, seed: int, episodes: int) -> Played:
         """The loop's evaluation. Raises CutOff if a stop is requested, because an episode may take long."""

@@ -45,20 +45,18 @@ def judged(best: Best, params: Params, play: Play, episodes: int) -> tuple[Best,
     scores = play(params)
     challenged = (scores >= np.asarray(best.score)) & (np.asarray(best.episodes) > 0)
     if challenged.any():
-        best = _defended(best, challenged, play(best.params), episodes)
+        best = pooled(best, challenged, play(best.params), episodes)
     challenger = Best(scores.astype(np.float32), np.full_like(best.episodes, episodes), params)
     return _better(challenger, best), scores
 
 
-def _defended(
-    best: Best, challenged: Bool[np.ndarray, "member"], score: Float[np.ndarray, "member"], episodes: int
-) -> Best:
-    """The best agents, with `episodes` more episodes of mean `score` included where they were challenged."""
+def pooled(best: Best, replayed: Bool[np.ndarray, "member"], score: Float[np.ndarray, "member"], episodes: int) -> Best:
+    """The best agents, with `episodes` more episodes of mean `score` included where they were `replayed`."""
     total = np.asarray(best.episodes) + np.int32(episodes)
-    pooled = best.score + (score - best.score) * (episodes / total)
+    mean = best.score + (score - best.score) * (episodes / total)
     return best._replace(
-        score=np.where(challenged, pooled, best.score).astype(np.float32),
-        episodes=np.where(challenged, total, best.episodes),
+        score=np.where(replayed, mean, best.score).astype(np.float32),
+        episodes=np.where(replayed, total, best.episodes),
     )
 
 

@@ -83,7 +83,8 @@ def proceed(
         steps, unjudged = int(loaded.meta["steps"]), bool(loaded.meta.get("unjudged", False))
         observers.tell("started", Started(run, config, parts.loop.name, steps, unjudged))
         observers.tell("compiling")
-        trainer = Trainer(run, config, parts, observers, steps, unjudged, loaded.meta["seconds"], tape)
+        solved = bool(loaded.meta.get("solved", False))
+        trainer = Trainer(run, config, parts, observers, steps, unjudged, solved, loaded.meta["seconds"], tape)
         read.unmap()
         loaded.unmap()
         trainer.train(state, progress.best)
@@ -108,16 +109,17 @@ class Trainer:
         observers: Observers,
         steps: int = 0,
         unjudged: bool = False,
+        solved: bool = False,
         seconds: dict[str, float] | None = None,
         tape: Listing | None = None,
     ) -> None:
-        """`steps`, `unjudged`, `seconds` and `tape` are the values in the checkpoint from which a run resumes."""
+        """`steps` to `tape` are the values in the checkpoint from which a run resumes."""
         self.run, self.config, self.parts, self.loop, self.observers = run, config, parts, parts.loop, observers
         self._seconds_before: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (seconds or {})
         self._train_seconds = 0.0
         self._steps = steps
         self._tape = tape
-        self._unjudged = unjudged
+        self._unjudged, self._solved = unjudged, solved
         """Whether an evaluation at these steps is still due: a resume repeats one that was cut off."""
         self._saved_at = self._yielded_at = time.monotonic()
         self._checks, self._diagnosing = list(parts.checks), Diagnosing(config, parts)
@@ -128,7 +130,7 @@ class Trainer:
         self._end("interrupted")
         with stop_requests() as self._stop:
             longest = int(state.tally.longest.max())
-            self._judge = Judge(self.config, self.parts, self.observers, self._stop, best, longest)
+            self._judge = Judge(self.config, self.parts, self.observers, self._stop, best, longest, self._solved)
             try:
                 if self._steps == 0:
                     self.observers.tell("learned", 0, self._params(state))
@@ -147,10 +149,9 @@ class Trainer:
         self.observers.tell("finished", self.run, result)
 
     def _until_done(self, state: TrainState) -> TrainState:
-        if self._unjudged:
-            self._evaluate(state)
+        self._evaluate_if_due(state)
         between_reports = state.partial is not None
-        if self._stopping or (not between_reports and (self._budget_spent(state) or self._judge.solved(self._steps))):
+        if self._stopping or (not between_reports and (self._budget_spent(state) or self._judge.solved)):
             return state
         for after, report in self.loop.run(state, self._pausing):
             state = after
@@ -172,8 +173,8 @@ class Trainer:
             # The last agent is often the best, so the end is evaluated even if it is not a multiple of the interval.
             ending = spent or self.observers.stopped_by is not None
             self._unjudged = every is not None and (ending or report.steps // every > before // every)
-            judged = self._unjudged and self._evaluate(state)
-            if spent or (judged and self._judge.solved(self._steps)) or self._stopping:
+            self._evaluate_if_due(state)
+            if spent or self._judge.solved or self._stopping:
                 break
             self._save_if_due(state)
         return state
@@ -196,10 +197,10 @@ class Trainer:
         enough = episodes is not None and bool((state.tally.episodes >= episodes).all())
         return enough or int(state.clock.rows) * self.config.num_envs >= self.config.steps
 
-    def _evaluate(self, state: TrainState) -> bool:
-        """Evaluate the agents now. Returns whether that was completed rather than cut off by a stop request."""
-        self._unjudged = self._judge.judge(self._steps, self._params(state)) is None
-        return not self._unjudged
+    def _evaluate_if_due(self, state: TrainState) -> None:
+        """Evaluate the agents. If a stop request cuts this off, it remains due."""
+        if self._unjudged:
+            self._unjudged = self._judge.judge(self._steps, self._params(state)) is None
 
     def _checked(self, report: Report, state: TrainState) -> Report:
         """Add diagnostics, of which each check warns at most once. Raises QdojoError if a metric is not finite."""
@@ -230,6 +231,7 @@ class Trainer:
         meta = checkpoint_meta(self.config) | {
             "steps": self._steps,
             "unjudged": self._unjudged,
+            "solved": self._judge.solved,
             "longest_episode": self._judge.longest,
             "seconds": self._seconds(),
         }
