@@ -108,6 +108,7 @@ def train(
     adam_beta1: float | Sequence[float] = 0.9,
     adam_beta2: float | Sequence[float] = 0.999,
     adam_epsilon: float | Sequence[float] = 1e-08,
+    average_tau: float = 0.0,
     sparse_adam: bool = False,
     epochs: int = 4,
     minibatches: int = 16,
@@ -223,6 +224,7 @@ def train(
         adam_beta1: Decay rate of Adam's mean gradient. A list trains `seeds` members with each of its values. Default: 0.9.
         adam_beta2: Decay rate of Adam's mean squared gradient. A list trains `seeds` members with each of its values. Default: 0.999.
         adam_epsilon: Constant in the denominator of Adam's step. A list trains `seeds` members with each of its values. Default: 1e-08.
+        average_tau: Fraction of the network mixed into the average of its weights, which plays in evaluations; 0 averages nothing. Default: 0.0.
         sparse_adam: Update only the first-layer weights that the batch looks up (lazy Adam); for one-hot observations only. Default: False.
         epochs: Passes over the collected steps in each learning phase. Default: 4.
         minibatches: Gradient steps per pass. Default: 16.

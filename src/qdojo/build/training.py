@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qdojo import dataset
+from qdojo.agents.averaging import averaging
 from qdojo.agents.bootstrapped import bootstrapped_loss
 from qdojo.agents.categorical import c51_loss
 from qdojo.agents.conservative import conservative
@@ -121,6 +122,7 @@ def build(
     numbers = None if hyper is None else member_numbers(config, hyper)
     make_loss = loss if loss is not None or config.loss is None else named("loss", config.loss, "a Loss")
     agent = diagnosed(config, spaces, player, build_agent(config, spaces, player, begun, make_loss))
+    agent = averaging(agent, player.network.partition, config.average_tau) if config.average_tau else agent
     return Parts(
         spec=spec,
         spaces=spaces,

@@ -275,6 +275,8 @@ class OptimizerSettings(Group):
     """Decay rate of Adam's mean squared gradient."""
     adam_epsilon: Annotated[AboveZero, read_with(agent="dqn")] = 1e-8
     """Constant in the denominator of Adam's step."""
+    average_tau: Annotated[Fraction, goes_with(agent="dqn")] = 0.0
+    """Fraction of the network mixed into the average of its weights, which plays in evaluations; 0 averages nothing."""
     sparse_adam: Annotated[
         bool,
         goes_with(agent="dqn", network="mlp", recurrent=OFF, noisy=OFF, loss=OFF, embedding=OFF, frame_stack=(1,)),

@@ -43,6 +43,8 @@ TOLD_BYTES = 10**9
 """A run whose checkpoints take more than this on disk says so before it begins."""
 ENVIRONMENT = "state/environment/"
 PARTIAL = "state/partial/"
+HYPER = re.compile(r"state/agents/(learner/)?hyper/")
+"""Numeric settings of the agents."""
 FORMER_MOMENTS = re.compile(r"state/agents/(optimizer|adam)/.*/(fixed|non_trainable|statistics)/")
 """Moments of fixed parameters, which checkpoints of earlier versions hold."""
 
@@ -139,7 +141,7 @@ def with_settings_of(config: Config, parts: Parts, arrays: checkpoint.Arrays) ->
     """
     agents = jax.vmap(parts.agent.init)(member_keys(config.seed, config.members, config.distinct_seeds), parts.numbers)
     fresh = snapshot.to_arrays({"state": {"agents": agents}})
-    changed = arrays | {name: array for name, array in fresh.items() if name.startswith("state/agents/hyper/")}
+    changed = arrays | {name: array for name, array in fresh.items() if HYPER.match(name)}
     return restored(parts.loop, changed)
 
 
