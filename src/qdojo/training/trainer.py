@@ -116,10 +116,8 @@ class Trainer:
         """`steps` to `tape` are the values in the checkpoint from which a run resumes."""
         self.run, self.config, self.parts, self.loop, self.observers = run, config, parts, parts.loop, observers
         self._seconds_before: dict[str, float] = {"compile": 0.0, "train": 0.0, "eval": 0.0} | (seconds or {})
-        self._train_seconds = 0.0
-        self._steps = steps
-        self._tape = tape
-        self._unjudged, self._solved = unjudged, solved
+        self._train_seconds, self._steps, self._tape, self._solved = 0.0, steps, tape, solved
+        self._unjudged = unjudged
         """Whether an evaluation at these steps is still due: a resume repeats one that was cut off."""
         self._saved_at = self._yielded_at = time.monotonic()
         self._checks, self._diagnosing = list(parts.checks), Diagnosing(config, parts)
