@@ -20,6 +20,7 @@ OURS: dict[str, str] = {
     "n_episodes num_episodes max_episodes nb_episodes": "episodes",
     "minibatch_size train_batch_size sample_size batchsize": "batch_size",
     "tau polyak soft_update_tau": "target_tau",
+    "ema ema_decay weight_averaging": "average_tau",
     "n_step_return n_steps nstep estimation_step update_horizon multi_step n_step_size": "n_step",
     "net_arch hidden_sizes hidden_units hidden_size hidden_dim hidden_dims fc_layers fcnet_hiddens layers units "
     "hidden_layers": "hidden",
