@@ -8,7 +8,6 @@ Both are those of the newest checkpoint. They differ most while the learning rat
 import argparse
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from qdojo.build.opening import params_template
@@ -19,7 +18,6 @@ from qdojo.runs import checkpoint
 from qdojo.runs.directory import find
 from qdojo.snapshot import from_arrays
 from qdojo.training.judging import FINAL_SEED
-from qdojo.training.selection import none_best
 
 SEED = 9_000
 AGENTS = {"network": "state/agents/learner/params/", "average": "state/agents/params/"}
@@ -43,7 +41,7 @@ def main() -> None:
     except QdojoError as error:
         parser.error(str(error))
     evaluator = build_evaluator(run.config, opened.spec, opened.spaces, opened.player.actor)
-    template = {"params": jax.eval_shape(none_best, params_template(run.config, opened.player)).params}
+    template = {"params": params_template(run.config, opened.player)}
     print(f"{newest.meta['steps']:,} steps, {chosen.episodes} episodes")
     for name, beginning in AGENTS.items():
         own = {

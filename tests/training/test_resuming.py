@@ -109,12 +109,17 @@ def test_a_lucky_agent_keeps_no_better_one_out(tmp_path: Path, monkeypatch: pyte
     assert (best["score"].tolist(), best["episodes"].tolist()) == ([5.0], [2])
 
 
-def test_a_fork_of_a_solved_run_goes_on(tmp_path: Path) -> None:
-    """A resume stays at the step where it was solved."""
+def test_a_solved_run_goes_on_if_its_settings_ask_for_more(tmp_path: Path) -> None:
+    """Resumed or forked; with a threshold that it has reached, it stays at the step where it was solved."""
     solved = qdojo.train("CartPole-v1", root=tmp_path / "solved", **TINY | {"until_solved": True, "solved_at": 1.0})
     assert solved.result["steps"] == 100
     path = changed(solved.path, tmp_path, "solved_at = 1.0", "solved_at = 501.0")
     assert qdojo.resume(path, root=tmp_path / "forks", fork=True).result["steps"] == 200
+    assert qdojo.resume(path).result["steps"] == 200
+    path = changed(solved.path, tmp_path / "lower", "solved_at = 1.0", "solved_at = 0.5")
+    assert qdojo.resume(path).result["steps"] == 100
+    path = changed(solved.path, tmp_path / "all", "until_solved = true", "until_solved = false")
+    assert qdojo.resume(path).result["steps"] == 200
 
 
 @pytest.fixture(scope="module")

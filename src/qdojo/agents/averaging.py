@@ -1,8 +1,8 @@
 """An agent that learns as before, and plays in evaluations with the average of its weights over many updates.
 
-Each update moves the weights by the noise of its batch, and close Q-values change places. The average keeps
-what the updates have in common: Polyak and Juditsky (1992); Izmailov et al. (2018); in reinforcement learning, Nikishin
-et al. (2018).
+Each update moves the weights by the noise of its batch, and close Q-values change places. The average keeps what the
+updates have in common: Polyak and Juditsky (1992); Izmailov et al. (2018); in reinforcement learning, Nikishin et al.
+(2018).
 """
 
 from collections.abc import Callable

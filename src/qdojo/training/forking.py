@@ -19,7 +19,7 @@ def fork(source: checkpoint.Loaded, config: Config, parts: Parts, root: Path) ->
     """
     progress = with_settings_of(config, parts, source.arrays)
     best = delivered(progress.best, parts.loop.shards.cut(progress.state.agents.params, 0))
-    meta = source.meta | checkpoint_meta(config) | {"solved": False}  # by the former settings, at most
+    meta = source.meta | checkpoint_meta(config)
     told_of_disk(config, parts.loop, root)
     run = create(root, config.env, config.preset, config.to_toml())
     try:

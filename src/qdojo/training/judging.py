@@ -2,6 +2,7 @@
 episodes."""
 
 import time
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -114,3 +115,9 @@ class Judge:
                 "the environment has no time limit that ends them (eval_episode_steps sets the bound)."
             )
             self._observers.tell("warned", message)
+
+
+def still_solved(config: Config, threshold: float | None, meta: dict[str, Any]) -> bool:
+    """Whether a run that stopped as solved, by a checkpoint's metadata, counts as solved by its settings now."""
+    reached = meta.get("solved_at")
+    return config.until_solved and threshold is not None and reached is not None and threshold <= reached

@@ -22,7 +22,7 @@ from qdojo.runs.segments import Listing
 from qdojo.statistics import interquartile_mean, member_interval
 from qdojo.training.diagnosing import Diagnosing
 from qdojo.training.foreseen import foreseen, told_of_shards
-from qdojo.training.judging import FINAL_SEED, Judge
+from qdojo.training.judging import FINAL_SEED, Judge, still_solved
 from qdojo.training.observers import Observers, Started
 from qdojo.training.restoring import Progress, checkpoint_meta, restored, save_delivered, saved, told_of_disk
 from qdojo.training.selection import Best, delivered, none_best
@@ -83,7 +83,7 @@ def proceed(
         steps, unjudged = int(loaded.meta["steps"]), bool(loaded.meta.get("unjudged", False))
         observers.tell("started", Started(run, config, parts.loop.name, steps, unjudged))
         observers.tell("compiling")
-        solved = bool(loaded.meta.get("solved", False))
+        solved = still_solved(config, parts.solved_at, loaded.meta)
         trainer = Trainer(run, config, parts, observers, steps, unjudged, solved, loaded.meta["seconds"], tape)
         read.unmap()
         loaded.unmap()
@@ -229,7 +229,7 @@ class Trainer:
         meta = checkpoint_meta(self.config) | {
             "steps": self._steps,
             "unjudged": self._unjudged,
-            "solved": self._judge.solved,
+            "solved_at": self.parts.solved_at if self._judge.solved else None,
             "longest_episode": self._judge.longest,
             "seconds": self._seconds(),
         }
