@@ -24,8 +24,10 @@ _HOMES = {
 __all__ = ["Config", "Run", "evaluate", "load", "resume", "train"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that `import qdojo` alone is fast."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'qdojo' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # type checkers would take any name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use, so that `import qdojo` alone is fast."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'qdojo' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)

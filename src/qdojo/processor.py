@@ -49,15 +49,20 @@ def _quotas() -> list[int]:
     return found
 
 
-def open_devices(shards: int | None) -> None:
-    """Let JAX treat each core as a device, and at least as many devices as the run has `shards`.
+def open_devices(shards: int | None, members: int | None = None) -> None:
+    """Let JAX treat each core as a device, and open at least as many devices as the run has `shards`.
+
+    A process that trains a single run gives its number of `members`, beyond which it needs no devices. XLA has at least
+    one thread per device, so only a process with one device can limit XLA to one thread (see `prepare`). A process that
+    may train more runs opens a device per core, because the number cannot be changed later.
 
     It has no effect if JAX has already been used in this process, or if its number of CPU devices is already set.
     """
     is_set = jax.config.values["jax_num_cpu_devices"] >= 0
     if not is_set and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", max(cores(), shards or 1))
+            needed = cores() if members is None else min(cores(), members)
+            jax.config.update("jax_num_cpu_devices", max(needed, shards or 1))
 
 
 def check_shards(shards: int | None) -> None:
@@ -78,8 +83,8 @@ def prepare(
 
     qdojo waits for each result, so asynchronous dispatch, which takes longer than acting, is turned off. Small networks
     learn faster if XLA does not split matrix products over threads (compare `NPROC=2 python -m benchmarks.speed
-    --rows a,b`), and so do shards, which keep the cores busy. Only the variable NPROC controls this; a value that is
-    already set is kept.
+    --rows a,b`), and so do shards, which keep the cores busy. Only the variable NPROC controls this, if there are not
+    more devices; a value that is already set is kept.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     widths = (math.prod(observation_shape), *config.hidden, num_actions)

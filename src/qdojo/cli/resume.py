@@ -36,7 +36,10 @@ def resume(
 
     def work(progress: Progress) -> "Run":
         from qdojo import api
+        from qdojo.processor import open_devices
 
+        config = api.Run(found).config
+        open_devices(shards or config.shards, config.members)
         return api.resume(
             found.path, root=runs, observers=[progress], progress=False, steps=steps, shards=shards, fork=fork
         )

@@ -49,11 +49,15 @@ def train(
     settings.pop("preset", None)
     if name is None:
         raise UsageError("Name an environment, as in `qdojo train CartPole-v1`.")
-    make_config(name, beginning, **settings)  # rejects bad settings before jax is imported, which takes seconds
+    # Rejects bad settings before jax is imported, which takes seconds.
+    wanted = make_config(name, beginning, **settings)
 
     def work(progress: Progress) -> "Run":
         from qdojo import api
+        from qdojo.processor import check_shards, open_devices
 
+        check_shards(wanted.shards)
+        open_devices(wanted.shards, wanted.members)
         return api.train(name, preset=beginning, root=runs, observers=[progress], progress=False, **settings)
 
     return carry_out(work, as_json=json)
