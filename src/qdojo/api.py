@@ -171,14 +171,15 @@ def resume(
     # A run may end slightly past its budget, at the end of a chunk; passing that same budget does not lower it.
     if steps is not None and steps < done and steps != found.config.steps:
         raise UsageError(f"steps is {steps}, but {done} are already done; use more, or leave steps out.")
-    changed_since = changes(config, loaded.meta)
     if config.dataset != loaded.meta["config"].get("dataset"):
         raise UsageError(f"{found.path} names another dataset than its checkpoint, which holds all rows; undo that.")
+    env = env if env is not None else found.env_given
+    parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
+    # Only now, because it asks JAX for its device, and JAX starts with the threads that `build` has chosen.
+    changed_since = changes(config, loaded.meta)
     if changed_since and not fork:
         told = "; ".join(changed_since)
         raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo that or use --fork.")
-    env = env if env is not None else found.env_given
-    parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
     with _shown(progress) as shown:
         proceed(directory, config, parts, _everyone(shown, observers), loaded, None if fork else rewritten)
