@@ -175,9 +175,8 @@ def resume(
         raise UsageError(f"{found.path} names another dataset than its checkpoint, which holds all rows; undo that.")
     env = env if env is not None else found.env_given
     parts = build(config, env, network if network is not None else found.model_given, loss, resumed=True)
-    # Only now, because it asks JAX for its device, and JAX starts with the threads that `build` has chosen.
-    changed_since = changes(config, loaded.meta)
-    if changed_since and not fork:
+    # Not before `build`, which chooses JAX's threads: it asks JAX for its device.
+    if (changed_since := changes(config, loaded.meta)) and not fork:
         told = "; ".join(changed_since)
         raise UsageError(f"{found.path} has changed since its checkpoint: {told}; undo that or use --fork.")
     directory = forked(loaded, config, parts, Path(root)) if fork else found.directory
